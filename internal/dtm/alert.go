@@ -1,0 +1,78 @@
+// Package dtm talks to the Google Threat Intelligence Digital Threat Monitoring
+// API: it lists alerts page by page and keeps every alert as the bytes that came.
+package dtm
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Alert is one element of a list page: its bytes as received, and the few
+// fields that routing needs.
+type Alert struct {
+	// Raw is the element byte for byte. The alerts of a page share the memory that
+	// Page.Release gives back; nothing writes to it.
+	Raw json.RawMessage
+	// Fault says why the element is not a usable alert (not an object, no
+	// created_at, an id outside [A-Za-z0-9_-]{1,128}); empty for a usable one.
+	// Of an alert with a fault only Raw counts.
+	Fault string
+
+	ID          string
+	Type        string // alert_type; the API's list of types grows, so any value is possible
+	Status      string
+	Severity    string // may be empty: old alerts have none
+	MonitorID   string
+	MonitorName string // only when asked for with monitor_name=true
+	MScore      string // indicator_mscore as the number was written; empty when absent
+	HasDoc      bool   // whether the document is in it (refs=true, and there is one)
+
+	// CreatedAt is in UTC and whole milliseconds.
+	CreatedAt time.Time
+	// UpdatedAt is in UTC and whole milliseconds: together with ID it names one
+	// version of the alert. A missing or unreadable updated_at counts as CreatedAt.
+	UpdatedAt time.Time
+}
+
+// NoToken is the Next of a page whose next link holds no usable token, so that
+// it does not pass for the last page.
+const NoToken = "(no usable token)"
+
+// Page is one answer to a list request.
+type Page struct {
+	Alerts []Alert
+	// Next is the token of the following page, empty when the answer has no next
+	// link. It lives in memory only and serves one request (DTM API: the page
+	// context lives 1 to 10 minutes, and may have moved on after one request). It
+	// is NoToken when there is a next link that can't be asked for.
+	Next string
+	// AskedAt is when the request was sent: what came into the index later
+	// can't be in the page.
+	AskedAt time.Time
+
+	release func()
+}
+
+// Release gives the page's memory back to the share that all workers have
+// together. It is called once its alerts are no longer needed; further calls do nothing.
+func (p *Page) Release() {
+	if p.release != nil {
+		p.release()
+		p.release = nil
+	}
+}
+
+// Query is one listing.
+type Query struct {
+	// Since and Until bound created_at. Whether the API takes them as inclusive
+	// is unknown, so callers ask for a millisecond more and look for themselves.
+	Since, Until time.Time
+	// Size is the page size asked for: at most 25 with Refs and 100 without (DTM API).
+	Size int
+	// Refs embeds the document, labels and topics.
+	Refs   bool
+	Filter Filter
+	// Alone waits until a whole page's memory is reserved before asking: set when
+	// an earlier try ended with ErrMemory.
+	Alone bool
+}

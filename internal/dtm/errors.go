@@ -1,0 +1,228 @@
+package dtm
+
+import (
+	"errors"
+	"fmt"
+	"html"
+	"net/http"
+	"regexp"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+// ErrMemory is answered when the page's share of the memory that all pages have
+// together could not grow. What was read is dropped: list again with Query.Alone.
+var ErrMemory = errors.New("no memory left for this page beside the others: list again with the memory of a whole page reserved")
+
+// APIError is an answer of the API that is no page.
+type APIError struct {
+	Status int
+	// Code is the API's name of the error ("WrongCredentialsError"), often empty.
+	Code string
+	// Message is the API's text without the key; Code and Message together are
+	// at most 512 bytes.
+	Message string
+	// RetryAfter is what the header of that name asked for, 0 when it said nothing usable.
+	RetryAfter time.Duration
+}
+
+func (e *APIError) Error() string {
+	text := fmt.Sprintf("GTI answered %d", e.Status)
+	if e.Code != "" {
+		text += " " + e.Code
+	}
+	switch {
+	case e.Message != "":
+		text += ": " + e.Message
+	case e.Code == "":
+		text += " " + http.StatusText(e.Status)
+	}
+	return text
+}
+
+// RestartError says that a page request ended in a way after which its token
+// can't be asked again, because the server may have moved on: list anew from
+// what has been handled.
+type RestartError struct{ Cause error }
+
+func (e *RestartError) Error() string {
+	return fmt.Sprintf("the listing has to start again: %v", e.Cause)
+}
+
+func (e *RestartError) Unwrap() error { return e.Cause }
+
+// PageTooLargeError says that a page has more than Limit bytes (unpacked): ask
+// for fewer alerts, and at last without Refs.
+type PageTooLargeError struct {
+	Size  int // the page size that was asked for
+	Refs  bool
+	Limit int64
+}
+
+func (e *PageTooLargeError) Error() string {
+	return fmt.Sprintf("a page of %d alerts (refs=%t) is larger than %d bytes", e.Size, e.Refs, e.Limit)
+}
+
+// WaitError says that a wait would outlive the context's deadline, so it was not begun.
+type WaitError struct {
+	Wait  time.Duration
+	Cause error // what asked for the wait
+}
+
+func (e *WaitError) Error() string {
+	return fmt.Sprintf("the next request may be sent in %v, after the end of this run: %v", e.Wait.Round(time.Millisecond), e.Cause)
+}
+
+func (e *WaitError) Unwrap() error { return e.Cause }
+
+// BudgetError says that a share of what the key may do is used up.
+type BudgetError struct {
+	What        string // "errors" (answers of 400 and above in an hour) or "requests" (in a day)
+	Used, Limit int64
+	// RetryAfter is the time until enough of what was used has left the window.
+	RetryAfter time.Duration
+}
+
+func (e *BudgetError) Error() string {
+	window := "24 hours"
+	if e.What == budgetErrors {
+		window = "one hour"
+	}
+	return fmt.Sprintf("the budget of %s to GTI is used up: %d of %d within %s, again in %v",
+		e.What, e.Used, e.Limit, window, e.RetryAfter.Round(time.Second))
+}
+
+// QuotaError says that the user's quota at GTI is used up, so that no retry helps.
+type QuotaError struct {
+	API *APIError
+	// RetryAfter is what the answer asked for, else the time until 00:00 UTC,
+	// when the API's daily quota starts again.
+	RetryAfter time.Duration
+}
+
+func (e *QuotaError) Error() string {
+	return fmt.Sprintf("the API key's quota is used up, again in %v: %v", e.RetryAfter.Round(time.Second), e.API)
+}
+
+func (e *QuotaError) Unwrap() error { return e.API }
+
+// RedirectError says that the API sent the request elsewhere, where the key must not go.
+type RedirectError struct {
+	Host string // scheme and host of the target
+}
+
+func (e *RedirectError) Error() string {
+	return fmt.Sprintf("GTI redirects to %q, which does not get the API key: check GTI_BASE_URL", e.Host)
+}
+
+// KeyError says that the API refused the key, also after the secret was read again.
+type KeyError struct {
+	Status int // 401 or 403
+	API    *APIError
+}
+
+func (e *KeyError) Error() string {
+	if e.Status == http.StatusForbidden {
+		return fmt.Sprintf("the API key's user may not list DTM alerts: use the key of a user with a Digital Threat Monitoring entitlement: %v", e.API)
+	}
+	return fmt.Sprintf("GTI does not accept the API key: store a valid key as a new version of the secret: %v", e.API)
+}
+
+func (e *KeyError) Unwrap() error { return e.API }
+
+// NoAnswerError is a request without a usable answer: the network failed, or the
+// body was cut or is no page.
+type NoAnswerError struct {
+	where string // host and path
+	err   error
+}
+
+func (e *NoAnswerError) Error() string { return "no usable answer from " + e.where + ": " + e.err.Error() }
+func (e *NoAnswerError) Unwrap() error { return e.err }
+
+const maxMessage = 512
+
+var htmlTitle = regexp.MustCompile(`(?is)<title[^>]*>(.*?)</title>`)
+
+// newAPIError reads an error's body. Which of the forms the DTM backend uses is
+// not documented, so all that other clients have met are understood:
+// {"error":{"code","message"}}, {"error":"…"}, {"message":"…"}, HTML and plain text.
+func newAPIError(resp *http.Response, body []byte, key string) *APIError {
+	e := &APIError{Status: resp.StatusCode, RetryAfter: retryAfter(resp.Header)}
+	e.Code, e.Message = errorText(body)
+	e.Code = cut(clean(e.Code, key), maxMessage)
+	e.Message = cut(clean(e.Message, key), maxMessage-len(e.Code))
+	return e
+}
+
+func errorText(body []byte) (code, message string) {
+	text := strings.TrimSpace(string(body))
+	if strings.HasPrefix(text, "<") {
+		if m := htmlTitle.FindStringSubmatch(text); m != nil {
+			return "", html.UnescapeString(m[1])
+		}
+		return "", ""
+	}
+	top, ok := object(body)
+	if !ok {
+		return "", text
+	}
+	for name, value := range members(top) {
+		switch string(name) {
+		case "error":
+			if value[0] != '{' {
+				if s, ok := stringValue(value); ok {
+					message = s
+				}
+				continue
+			}
+			for name, value := range members(value) {
+				switch s, _ := stringValue(value); string(name) {
+				case "code":
+					code = s
+				case "message":
+					message = s
+				}
+			}
+		case "message":
+			if s, ok := stringValue(value); ok && message == "" {
+				message = s
+			}
+		}
+	}
+	return code, message
+}
+
+// clean makes a text from outside fit for one line of a log: without the key,
+// valid UTF-8, no control characters.
+func clean(text, key string) string {
+	text = scrub(text, key)
+	text = strings.ToValidUTF8(text, "\uFFFD")
+	text = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, text)
+	return strings.Join(strings.Fields(text), " ")
+}
+
+func scrub(text, key string) string {
+	if key == "" {
+		return text
+	}
+	return strings.ReplaceAll(text, key, "[API key]")
+}
+
+// cut shortens valid UTF-8 to at most n bytes, between two characters.
+func cut(text string, n int) string {
+	if len(text) <= n {
+		return text
+	}
+	for n > 0 && !utf8.RuneStart(text[n]) {
+		n--
+	}
+	return text[:n]
+}

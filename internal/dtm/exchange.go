@@ -1,0 +1,291 @@
+package dtm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+)
+
+const (
+	headerTimeout = 60 * time.Second // until the answer's headers are there
+	bodyTimeout   = 30 * time.Second // without a byte of the body
+
+	maxRedirects = 3
+	maxErrorBody = 64 << 10
+	firstBuffer  = 64 << 10
+)
+
+var (
+	errSilent = fmt.Errorf("the server fell silent (%v before the answer, or %v within it)", headerTimeout, bodyTimeout)
+	errRate   = errors.New("the limit of requests a second")
+)
+
+// newKeyError says that the key was refused and that there is another one now.
+type newKeyError struct{ answer *APIError }
+
+func (e *newKeyError) Error() string { return "the API key was replaced: " + e.answer.Error() }
+
+// answer is what came with a status of success.
+type answer struct {
+	status     int
+	header     http.Header
+	body       []byte
+	askedAt    time.Time
+	receivedAt time.Time
+}
+
+// exchange sends a request, follows redirects on the same host, and reads the
+// answer. It holds a slot until the body is read.
+func (s *Session) exchange(ctx context.Context, a ask, memory *pageMemory, retry bool) (answer, error) {
+	if err := s.acquire(ctx, s.client.slots, 1); err != nil {
+		return answer{}, err
+	}
+	defer s.client.slots.Release(1)
+
+	target := *s.client.alerts
+	target.RawQuery = a.query
+	for range maxRedirects + 1 {
+		if err := s.clearance(ctx, a); err != nil {
+			return answer{}, err
+		}
+		if err := s.over(); err != nil {
+			return answer{}, err
+		}
+		key, err := s.currentKey(ctx)
+		if err != nil {
+			return answer{}, err
+		}
+		if err := s.client.meter.admit(s.share); err != nil {
+			return answer{}, err
+		}
+		s.count(func(st *Stats) {
+			st.Requests++
+			if retry {
+				st.Retries++
+			}
+		})
+		got, location, err := s.send(ctx, a, &target, key, memory)
+		if err != nil || location == nil {
+			return got, err
+		}
+		target = *location
+	}
+	return answer{}, fmt.Errorf("%s redirects more than %d times: check GTI_BASE_URL", s.client.where(), maxRedirects)
+}
+
+// clearance waits until the API and MAX_QPS let a request through.
+func (s *Session) clearance(ctx context.Context, a ask) error {
+	for {
+		if until, cause := s.client.gate.closed(); !until.IsZero() {
+			if err := s.pause(ctx, a, until, cause); err != nil {
+				return err
+			}
+			continue
+		}
+		turn := s.client.limiter.Reserve()
+		if err := s.pause(ctx, a, time.Now().Add(turn.Delay()), errRate); err != nil {
+			turn.Cancel()
+			return err
+		}
+		if until, _ := s.client.gate.closed(); until.IsZero() {
+			return nil
+		}
+	}
+}
+
+// send sends one request. A redirect that may be followed is returned as location.
+func (s *Session) send(ctx context.Context, a ask, target *url.URL, key string, memory *pageMemory) (got answer, location *url.URL, err error) {
+	c := s.client
+	attempt, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	watch := time.AfterFunc(headerTimeout, func() { cancel(errSilent) })
+	defer watch.Stop()
+
+	// net/http repeats a GET by itself when a connection breaks, but not one with
+	// a body, and a page token serves one request. The body is empty, so that
+	// nothing of it is sent; a plain reader would be taken for no body.
+	req, err := http.NewRequestWithContext(attempt, http.MethodGet, target.String(), io.NopCloser(strings.NewReader("")))
+	if err != nil {
+		return answer{}, nil, fmt.Errorf("request to %s: can't be made", c.where())
+	}
+	req.Header.Set("Accept", "application/json")
+	req.Header.Set("User-Agent", c.userAgent)
+	req.Header.Set("X-Apikey", key)
+	req.Header.Set("X-Tool", c.toolName)
+
+	// lost tells the ends of an attempt apart: the run's, the watch's, the network's.
+	lost := func(err error) error {
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case attempt.Err() != nil:
+			err = context.Cause(attempt)
+		case strings.Contains(err.Error(), key): // net/http quotes malformed answers
+			err = errors.New(scrub(err.Error(), key))
+		}
+		return &NoAnswerError{where: c.where(), err: err}
+	}
+
+	got.askedAt = time.Now()
+	// The transport itself, not an http.Client: that would follow redirects, and
+	// put the URL with its query into errors.
+	resp, err := c.transport.RoundTrip(req)
+	if err != nil {
+		return answer{}, nil, lost(err)
+	}
+	defer func() { _ = resp.Body.Close() }() // what matters was read or failed before
+	watch.Reset(bodyTimeout)
+	body := &progress{Reader: resp.Body, moved: func(n int) {
+		watch.Reset(bodyTimeout)
+		s.count(func(st *Stats) { st.Bytes += int64(n) })
+	}}
+	got.receivedAt, got.status, got.header = time.Now(), resp.StatusCode, resp.Header
+
+	switch {
+	case resp.StatusCode == http.StatusNoContent:
+		s.prove()
+		return got, nil, nil
+	case resp.StatusCode == http.StatusOK:
+		s.prove()
+		got.body, err = c.readPage(body, memory)
+		if err != nil && !errors.Is(err, ErrMemory) && !errors.Is(err, errTooLarge) {
+			return answer{}, nil, lost(err)
+		}
+		if errors.Is(err, errTooLarge) {
+			err = &PageTooLargeError{Size: a.size, Refs: a.refs, Limit: c.pageLimit}
+		}
+		return got, nil, err
+	case isRedirect(resp.StatusCode) && resp.Header.Get("Location") != "":
+		location, err = redirectTarget(target, resp.Header.Get("Location"))
+		return answer{}, location, err
+	}
+
+	if resp.StatusCode >= 400 {
+		c.meter.failed()
+	}
+	if resp.StatusCode >= 400 && resp.StatusCode < 500 {
+		s.count(func(st *Stats) { st.Errors4xx++ })
+	}
+	// An error's status says enough when its body does not come.
+	text, _ := io.ReadAll(io.LimitReader(body, maxErrorBody))
+	if ctx.Err() != nil {
+		return answer{}, nil, context.Cause(ctx)
+	}
+	failure := newAPIError(resp, text, key)
+	if failure.Status == http.StatusUnauthorized || failure.Status == http.StatusForbidden {
+		if err := s.refused(ctx, key, failure); err != nil {
+			return answer{}, nil, err
+		}
+		return answer{}, nil, &newKeyError{answer: failure}
+	}
+	return answer{}, nil, failure
+}
+
+// where names what is asked, without a query.
+func (c *Client) where() string { return c.alerts.Host + c.alerts.Path }
+
+func isRedirect(status int) bool {
+	switch status {
+	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther,
+		http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
+		return true
+	}
+	return false
+}
+
+// redirectTarget returns where a redirect leads, if the key may go there.
+func redirectTarget(from *url.URL, location string) (*url.URL, error) {
+	to, err := from.Parse(location)
+	if err != nil {
+		return nil, &RedirectError{Host: "(unreadable)"}
+	}
+	if to.Scheme != from.Scheme || !strings.EqualFold(to.Hostname(), from.Hostname()) || port(to) != port(from) {
+		return nil, &RedirectError{Host: to.Scheme + "://" + to.Host}
+	}
+	to.User = nil
+	return to, nil
+}
+
+func port(u *url.URL) string {
+	if p := u.Port(); p != "" {
+		return p
+	}
+	return map[string]string{"http": "80", "https": "443"}[u.Scheme]
+}
+
+// progress reports the bytes that come.
+type progress struct {
+	io.Reader
+	moved func(n int)
+}
+
+func (p *progress) Read(b []byte) (int, error) {
+	n, err := p.Reader.Read(b)
+	if n > 0 {
+		p.moved(n)
+	}
+	return n, err
+}
+
+var errTooLarge = errors.New("larger than a page may be")
+
+// pageMemory is a page's share of the memory of all pages.
+type pageMemory struct {
+	pool *semaphore.Weighted
+	held int64
+}
+
+// resize makes the share n bytes large.
+func (m *pageMemory) resize(n int64) bool {
+	if n > m.held && !m.pool.TryAcquire(n-m.held) {
+		return false
+	}
+	if n < m.held {
+		m.pool.Release(m.held - n)
+	}
+	m.held = n
+	return true
+}
+
+func (m *pageMemory) release() { m.resize(0) }
+
+// readPage reads a whole body. Its share of the memory grows with it, and is at
+// the end what the body takes.
+func (c *Client) readPage(r io.Reader, memory *pageMemory) ([]byte, error) {
+	var body []byte
+	for {
+		if len(body) == cap(body) {
+			size := min(max(firstBuffer, 2*int64(cap(body))), c.pageLimit)
+			if int64(len(body)) == c.pageLimit {
+				// Full to the last byte: only the end may follow.
+				if n, err := io.ReadFull(r, make([]byte, 1)); n > 0 {
+					return nil, errTooLarge
+				} else if err != io.EOF {
+					return nil, err
+				}
+				break
+			}
+			if size > memory.held && !memory.resize(size) {
+				return nil, ErrMemory
+			}
+			body = append(make([]byte, 0, size), body...)
+		}
+		n, err := r.Read(body[len(body):cap(body)])
+		body = body[:len(body)+n]
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	memory.resize(int64(cap(body)))
+	return body, nil
+}

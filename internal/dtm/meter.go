@@ -1,0 +1,184 @@
+package dtm
+
+import (
+	"maps"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Share is the part of a key's budgets that one kind of work may use, so that
+// side work never stops the feed.
+type Share struct {
+	Errors   int     // answers of 400 and above in an hour
+	Requests float64 // part of the day's requests, 0 to 1
+}
+
+// LiveShare is the share of live runs. The API locks a user out for 100 errors
+// in an hour; the rest is left to whatever else uses the same user.
+var LiveShare = Share{Errors: 50, Requests: 1}
+
+const (
+	budgetErrors   = "errors"
+	budgetRequests = "requests"
+)
+
+// Meter counts what one API key asked, and the answers that the API counts as
+// errors, and says when a budget is used up. It may be used by several goroutines.
+type Meter struct {
+	perDay int
+
+	mu       sync.Mutex
+	requests counter
+	errors   counter
+}
+
+// NewMeter returns a meter for a key that may send so many requests in any 24 hours.
+func NewMeter(requestsPerDay int) *Meter {
+	return &Meter{
+		perDay:   requestsPerDay,
+		requests: newCounter(time.Hour, 24),
+		errors:   newCounter(5*time.Minute, 12),
+	}
+}
+
+// Load takes over what the database knows. It replaces what was loaded or taken
+// before; what was counted here since the last Take stays on top. The keys are
+// the buckets' starts in Unix seconds: hours for requests, five minutes for errors.
+func (m *Meter) Load(requests, errors map[int64]int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.requests.load(requests)
+	m.errors.load(errors)
+}
+
+// Take returns what was counted since the last Take, for the caller to add to the
+// database. From here on it counts as known to the database.
+func (m *Meter) Take() (requests, errors map[int64]int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.requests.take(), m.errors.take()
+}
+
+// Used returns the requests of the last 24 hours and the errors of the last hour.
+func (m *Meter) Used() (requests, errors int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := time.Now()
+	return m.requests.used(now), m.errors.used(now)
+}
+
+// Allow returns a *BudgetError when the share has nothing left.
+func (m *Meter) Allow(s Share) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.allow(s, time.Now())
+}
+
+// admit is Allow and, when it is allowed, counts the request.
+func (m *Meter) admit(s Share) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := time.Now()
+	if err := m.allow(s, now); err != nil {
+		return err
+	}
+	m.requests.add(now)
+	return nil
+}
+
+// failed counts an answer of 400 or above.
+func (m *Meter) failed() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.errors.add(time.Now())
+}
+
+func (m *Meter) allow(s Share, now time.Time) error {
+	for _, b := range []struct {
+		what    string
+		counter *counter
+		limit   int64
+	}{
+		{budgetErrors, &m.errors, int64(s.Errors)},
+		{budgetRequests, &m.requests, int64(float64(m.perDay) * s.Requests)},
+	} {
+		if used := b.counter.used(now); used >= b.limit {
+			return &BudgetError{What: b.what, Used: used, Limit: b.limit, RetryAfter: b.counter.below(b.limit, now)}
+		}
+	}
+	return nil
+}
+
+// counter counts in buckets of one length, of which the newest are kept.
+type counter struct {
+	bucket time.Duration
+	keep   int
+	known  map[int64]int64 // by the database
+	own    map[int64]int64 // since the last take
+}
+
+func newCounter(bucket time.Duration, keep int) counter {
+	return counter{bucket: bucket, keep: keep, known: map[int64]int64{}, own: map[int64]int64{}}
+}
+
+func (c *counter) add(now time.Time) { c.own[now.Truncate(c.bucket).Unix()]++ }
+
+func (c *counter) load(known map[int64]int64) {
+	c.known = make(map[int64]int64, len(known))
+	maps.Copy(c.known, known)
+}
+
+func (c *counter) take() map[int64]int64 {
+	taken := c.own
+	c.own = map[int64]int64{}
+	for start, n := range taken {
+		c.known[start] += n
+	}
+	// Nothing else shrinks the map of a process that never loads.
+	oldest := c.oldest(time.Now())
+	maps.DeleteFunc(c.known, func(start, _ int64) bool { return start < oldest })
+	return taken
+}
+
+// oldest is the start of the oldest bucket that counts.
+func (c *counter) oldest(now time.Time) int64 {
+	return now.Truncate(c.bucket).Add(-time.Duration(c.keep-1) * c.bucket).Unix()
+}
+
+// counting adds up the buckets that count. A bucket ahead of this clock counts
+// too, up to the difference that clocks may have.
+func (c *counter) counting(now time.Time) map[int64]int64 {
+	oldest, newest := c.oldest(now), now.Add(c.bucket).Unix()
+	sum := map[int64]int64{}
+	for _, counts := range []map[int64]int64{c.known, c.own} {
+		for start, n := range counts {
+			if start >= oldest && start <= newest {
+				sum[start] += n
+			}
+		}
+	}
+	return sum
+}
+
+func (c *counter) used(now time.Time) (n int64) {
+	for _, count := range c.counting(now) {
+		n += count
+	}
+	return n
+}
+
+// below returns the time until fewer than limit are left in the window.
+func (c *counter) below(limit int64, now time.Time) time.Duration {
+	wait := c.bucket
+	counts := c.counting(now)
+	left := c.used(now)
+	for _, start := range slices.Sorted(maps.Keys(counts)) {
+		if left < limit {
+			break
+		}
+		left -= counts[start]
+		wait = time.Unix(start, 0).Add(time.Duration(c.keep) * c.bucket).Sub(now)
+	}
+	return wait
+}
