@@ -1,0 +1,110 @@
+package message
+
+import (
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"dtmrelay.internal/dtmrelay/internal/dtm"
+)
+
+const (
+	schema = "dtmrelay/v1"
+
+	// Pub/Sub takes attribute values of at most 1,024 bytes
+	// (https://cloud.google.com/pubsub/quotas, "Resource limits").
+	maxValueBytes = 1024
+)
+
+// Envelope is what the relay knows about an alert besides the alert itself.
+// Empty fields leave their attribute out.
+type Envelope struct {
+	Event          string // created, updated or status_changed
+	PreviousStatus string // of a status_changed
+	Priority       string // P1 to P4
+	Origin         string // gti, or writeback for the echo of our own change
+	Feed           string
+	RunID          string
+}
+
+// FromAlert is the message of a usable alert: its bytes as received, not
+// copied, and the attributes to filter and route by. It may be too large for
+// Pub/Sub: see Fit.
+func FromAlert(a dtm.Alert, e Envelope) Message {
+	refs := ""
+	if !a.HasDoc {
+		refs = "false"
+	}
+	return Message{Data: a.Raw, Attributes: attributes(
+		"alert_id", a.ID,
+		"alert_type", a.Type,
+		"severity", a.Severity,
+		"status", a.Status,
+		"monitor_id", a.MonitorID,
+		"monitor_name", a.MonitorName,
+		"created_at", Time(a.CreatedAt),
+		"updated_at", Time(a.UpdatedAt),
+		"mscore", a.MScore,
+		"event", e.Event,
+		"previous_status", e.PreviousStatus,
+		"priority", e.Priority,
+		"feed", e.Feed,
+		"run_id", e.RunID,
+		"origin", e.Origin,
+		"refs", refs,
+		"schema", schema,
+		"dedupe_key", DedupeKey(a.ID, a.UpdatedAt),
+	)}
+}
+
+// attributes makes the map of alternating names and values, without the empty
+// ones: Pub/Sub's filters can then ask whether an attribute is there.
+func attributes(pairs ...string) map[string]string {
+	m := make(map[string]string, len(pairs)/2)
+	for i := 0; i < len(pairs); i += 2 {
+		if v := cut(pairs[i+1]); v != "" {
+			m[pairs[i]] = v
+		}
+	}
+	return m
+}
+
+// cut makes a value what Pub/Sub takes: valid UTF-8 of at most maxValueBytes,
+// ended between two runes.
+func cut(v string) string {
+	v = strings.ToValidUTF8(v, "\uFFFD")
+	if len(v) <= maxValueBytes {
+		return v
+	}
+	end := maxValueBytes
+	for !utf8.RuneStart(v[end]) {
+		end--
+	}
+	return v[:end]
+}
+
+// DedupeKey names one version of one alert, the same whoever publishes it and
+// however often.
+func DedupeKey(id string, updatedAt time.Time) string {
+	return id + "@" + Time(updatedAt)
+}
+
+// Time writes t as all attributes have it: RFC 3339 in UTC with exactly three
+// fraction digits, so that times can be compared as strings. (The API drops
+// trailing zeros, so its own can't.)
+func Time(t time.Time) string {
+	return t.UTC().Format("2006-01-02T15:04:05.000Z")
+}
+
+// Priority is P1 for the API's severity high, P2 for medium, and P3 for low. A
+// missing or unknown severity is P2: never silently low.
+func Priority(severity string) string {
+	switch severity {
+	case "high":
+		return "P1"
+	case "low":
+		return "P3"
+	default:
+		return "P2"
+	}
+}
