@@ -1,0 +1,147 @@
+package emulatortest
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"sync"
+	"time"
+)
+
+const (
+	startTimeout = 60 * time.Second // a loaded machine takes its time
+	stopTimeout  = 5 * time.Second  // it usually ends within half a second
+)
+
+// watched runs a command that ends with this process, however this process
+// ends: the shell's background part waits for the end of the pipe on descriptor
+// 3, whose other end only this process holds. A test binary that panics or runs
+// into its time limit calls no cleanup, and would leave the emulator behind.
+const watched = `(read -r _ <&3; kill $$) >/dev/null 2>&1 & exec "$@" 3<&-`
+
+// process is a running emulator.
+type process struct {
+	addr string // host:port
+
+	cmd    *exec.Cmd
+	lock   *os.File // closing it stops the emulator
+	dir    string   // working folder, with the log
+	exited chan struct{}
+	once   sync.Once
+}
+
+// start runs the emulator on a free loopback port and waits until it answers.
+func (e emulator) start() (*process, error) {
+	command, err := e.find()
+	if err != nil {
+		return nil, err
+	}
+	p, err := launch(command)
+	if err != nil {
+		return nil, fmt.Errorf("starting the %s: %w", e.name, err)
+	}
+	if err := p.ready(e.ready); err != nil {
+		log, _ := os.ReadFile(p.log())
+		p.stop()
+		return nil, fmt.Errorf("starting the %s: %w\n%s", e.name, err, log)
+	}
+	return p, nil
+}
+
+func launch(command []string) (*process, error) {
+	host, port, err := freePort()
+	if err != nil {
+		return nil, err
+	}
+	command = append(command, "--host="+host, "--port="+port)
+
+	dir, err := os.MkdirTemp("", "emulatortest")
+	if err != nil {
+		return nil, err
+	}
+	p := &process{addr: net.JoinHostPort(host, port), dir: dir, exited: make(chan struct{})}
+	log, err := os.Create(p.log())
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	end, lock, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer end.Close()
+
+	p.lock = lock
+	p.cmd = exec.Command("sh", append([]string{"-c", watched, "sh"}, command...)...)
+	p.cmd.Dir = dir
+	p.cmd.Stdout, p.cmd.Stderr = log, log
+	p.cmd.ExtraFiles = []*os.File{end}
+	if err := p.cmd.Start(); err != nil {
+		lock.Close()
+		return nil, err
+	}
+	go func() {
+		defer close(p.exited)
+		_ = p.cmd.Wait() // the signal that stops it makes this an error
+	}()
+	return p, nil
+}
+
+func (p *process) log() string { return p.dir + "/log" }
+
+// ready waits until the emulator answers a request for the path.
+func (p *process) ready(path string) error {
+	client := http.Client{
+		Transport: &http.Transport{DisableKeepAlives: true}, // no goroutine stays behind
+		Timeout:   startTimeout,
+	}
+	timeout := time.After(startTimeout)
+	poll := time.NewTicker(50 * time.Millisecond)
+	defer poll.Stop()
+	for {
+		res, err := client.Get("http://" + p.addr + path)
+		if err == nil {
+			res.Body.Close()
+			if res.StatusCode == http.StatusOK {
+				return nil
+			}
+			err = fmt.Errorf("it answers %s", res.Status)
+		}
+		select {
+		case <-p.exited:
+			return fmt.Errorf("it ended: %s", p.cmd.ProcessState)
+		case <-timeout:
+			return fmt.Errorf("not ready after %s: %w", startTimeout, err)
+		case <-poll.C:
+		}
+	}
+}
+
+// stop ends the emulator (SIGTERM by way of the watching shell, then SIGKILL)
+// and waits until it is gone.
+func (p *process) stop() {
+	p.once.Do(func() {
+		p.lock.Close()
+		select {
+		case <-p.exited:
+		case <-time.After(stopTimeout):
+			_ = p.cmd.Process.Kill()
+			<-p.exited
+		}
+		os.RemoveAll(p.dir)
+	})
+}
+
+// freePort finds a free loopback port. The emulators can't be asked for one:
+// with port 0 they listen somewhere and don't say where.
+func freePort() (host, port string, err error) {
+	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", "", err
+	}
+	defer l.Close()
+	return net.SplitHostPort(l.Addr().String())
+}

@@ -1,0 +1,364 @@
+// Package bolt keeps the state in one file of this machine, for running without
+// a cloud. The values are JSON of the types of package state.
+package bolt
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
+
+	"dtmrelay.internal/dtmrelay/internal/state"
+)
+
+// lockTimeout is how long opening waits for another process that is just ending.
+const lockTimeout = time.Second
+
+// The buckets. The one of the alerts has a bucket for each feed.
+var (
+	feeds  = []byte("feeds")
+	alerts = []byte("alerts")
+	keys   = []byte("keys")
+)
+
+// Store is a state.Store in a file.
+type Store struct {
+	db *bbolt.DB
+}
+
+var _ state.Store = (*Store)(nil)
+
+// Open opens the file, and makes it if it doesn't exist. Only one process can
+// have it open, so whoever held a lease in it is gone, and no lease is left.
+func Open(path string) (*Store, error) { return open(path, bbolt.Options{}) }
+
+// OpenNoSync is Open for tests: it doesn't wait for the disk, so a power cut may
+// destroy the file, but not the end of the process.
+func OpenNoSync(path string) (*Store, error) {
+	return open(path, bbolt.Options{NoSync: true, NoFreelistSync: true})
+}
+
+func open(path string, o bbolt.Options) (*Store, error) {
+	o.Timeout = lockTimeout
+	db, err := bbolt.Open(path, 0o600, &o)
+	if errors.Is(err, bolterrors.ErrTimeout) {
+		return nil, fmt.Errorf("opening %s: it is in use by another process: end that one, or name another file", path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("opening %s: %w", path, err)
+	}
+	if err := db.Update(prepare); err != nil {
+		return nil, errors.Join(fmt.Errorf("opening %s: %w", path, err), db.Close())
+	}
+	return &Store{db: db}, nil
+}
+
+func prepare(tx *bbolt.Tx) error {
+	for _, name := range [][]byte{feeds, alerts, keys} {
+		if _, err := tx.CreateBucketIfNotExists(name); err != nil {
+			return err
+		}
+	}
+	b := tx.Bucket(feeds)
+	leased := map[string]document[state.Feed]{}
+	err := b.ForEach(func(name, raw []byte) error {
+		d, err := decode[state.Feed](raw)
+		switch {
+		case errors.Is(err, state.ErrSchema):
+			return nil // whoever reads that feed gets the error
+		case err != nil:
+			return fmt.Errorf("feed %s: %w", name, err)
+		}
+		if d.Value.Lease != nil {
+			leased[string(name)] = d
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for name, d := range leased {
+		d.Value.Lease = nil
+		if err := put(b, name, d.next(d.Value)); err != nil {
+			return fmt.Errorf("feed %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// Close closes the file.
+func (s *Store) Close() error {
+	if err := s.db.Close(); err != nil {
+		return fmt.Errorf("closing %s: %w", s.db.Path(), err)
+	}
+	return nil
+}
+
+// Open implements state.Store.
+func (s *Store) Open(ctx context.Context, feed, keyID string) (state.Feed, state.Version, state.Usage, error) {
+	var f document[state.Feed]
+	var k document[state.Usage]
+	err := s.view(ctx, "reading feed "+feed, func(tx *bbolt.Tx) (err error) {
+		if f, err = get[state.Feed](tx.Bucket(feeds), feed); err != nil {
+			return err
+		}
+		if keyID == "" {
+			return nil
+		}
+		if k, err = get[state.Usage](tx.Bucket(keys), keyID); err != nil {
+			return fmt.Errorf("key %s: %w", keyID, err)
+		}
+		return nil
+	})
+	if err != nil {
+		return state.Feed{}, "", state.Usage{}, err
+	}
+	if string(f.Value.LastRun) == "null" { // what nil becomes in JSON
+		f.Value.LastRun = nil
+	}
+	return f.Value, f.version(), withMaps(k.Value), nil
+}
+
+// WriteFeed implements state.Store.
+func (s *Store) WriteFeed(ctx context.Context, feed string, f state.Feed, v state.Version) (state.Version, error) {
+	var next document[state.Feed]
+	err := s.update(ctx, "writing feed "+feed, func(tx *bbolt.Tx) error {
+		b := tx.Bucket(feeds)
+		old, err := get[state.Feed](b, feed)
+		if err != nil {
+			return err
+		}
+		if old.version() != v {
+			return state.ErrConflict
+		}
+		next = old.next(cutFeed(f))
+		return put(b, feed, next)
+	})
+	if err != nil {
+		return "", err
+	}
+	return next.version(), nil
+}
+
+// Records implements state.Store.
+func (s *Store) Records(ctx context.Context, feed string, ids []string) ([]state.Entry, error) {
+	entries := make([]state.Entry, len(ids))
+	err := s.view(ctx, "reading records of feed "+feed, func(tx *bbolt.Tx) error {
+		b := tx.Bucket(alerts).Bucket([]byte(feed))
+		now := time.Now()
+		for i, id := range ids {
+			entries[i].Record.ID = id
+			if b == nil { // nothing was written for this feed yet
+				continue
+			}
+			d, err := get[state.Record](b, id)
+			if err != nil {
+				return fmt.Errorf("record %s: %w", id, err)
+			}
+			entries[i].Version = d.version()
+			if r := d.Value; d.Version > 0 && (r.ExpireAt.IsZero() || r.ExpireAt.After(now)) {
+				entries[i].Record = r
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return entries, nil
+}
+
+// WriteRecords implements state.Store with one transaction.
+func (s *Store) WriteRecords(ctx context.Context, feed string, entries []state.Entry) ([]error, error) {
+	results := make([]error, len(entries))
+	err := s.update(ctx, "writing records of feed "+feed, func(tx *bbolt.Tx) error {
+		b, err := tx.Bucket(alerts).CreateBucketIfNotExists([]byte(feed))
+		if err != nil {
+			return err
+		}
+		seen := make(map[string]bool, len(entries))
+		for i, e := range entries {
+			if seen[e.Record.ID] {
+				results[i] = state.ErrConflict // Firestore takes a document once in a bulk
+				continue
+			}
+			seen[e.Record.ID] = true
+			if err := putRecord(b, e); err != nil {
+				results[i] = fmt.Errorf("writing record %s: %w", e.Record.ID, err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return results, nil
+}
+
+func putRecord(b *bbolt.Bucket, e state.Entry) error {
+	old, err := get[state.Record](b, e.Record.ID)
+	if err != nil {
+		return err
+	}
+	if old.version() != e.Version {
+		return state.ErrConflict
+	}
+	return put(b, e.Record.ID, old.next(cutRecord(e.Record)))
+}
+
+// AddUsage implements state.Store. A bucket that is added to is not dropped.
+func (s *Store) AddUsage(ctx context.Context, keyID string, add, old state.Usage) error {
+	if keyID == "" {
+		return errors.New("counting requests: no key id")
+	}
+	return s.update(ctx, "counting requests of key "+keyID, func(tx *bbolt.Tx) error {
+		b := tx.Bucket(keys)
+		d, err := get[state.Usage](b, keyID)
+		if err != nil {
+			return err
+		}
+		u := withMaps(d.Value)
+		count(u.Requests, add.Requests, old.Requests)
+		count(u.Errors, add.Errors, old.Errors)
+		return put(b, keyID, d.next(u))
+	})
+}
+
+func count(counts, add, old map[int64]int64) {
+	for bucket := range old {
+		if _, ok := add[bucket]; !ok {
+			delete(counts, bucket)
+		}
+	}
+	for bucket, n := range add {
+		counts[bucket] += n
+	}
+}
+
+func withMaps(u state.Usage) state.Usage {
+	if u.Requests == nil {
+		u.Requests = map[int64]int64{}
+	}
+	if u.Errors == nil {
+		u.Errors = map[int64]int64{}
+	}
+	return u
+}
+
+// document is the envelope of a value.
+type document[T any] struct {
+	Schema  int    `json:"schema"`
+	Version uint64 `json:"version"` // counts the writes; 0: there is no document
+	Value   T      `json:"value"`
+}
+
+func (d document[T]) version() state.Version {
+	if d.Version == 0 {
+		return ""
+	}
+	return state.Version(strconv.FormatUint(d.Version, 10))
+}
+
+// next is the document after another write.
+func (d document[T]) next(value T) document[T] {
+	return document[T]{Schema: state.Schema, Version: d.Version + 1, Value: value}
+}
+
+// get returns the zero document when there is none.
+func get[T any](b *bbolt.Bucket, key string) (document[T], error) {
+	raw := b.Get([]byte(key))
+	if raw == nil {
+		return document[T]{}, nil
+	}
+	return decode[T](raw)
+}
+
+func decode[T any](raw []byte) (document[T], error) {
+	var d document[T]
+	err := json.Unmarshal(raw, &d)
+	if d.Schema > state.Schema { // then the value may well be unreadable
+		return document[T]{}, fmt.Errorf("schema %d: %w", d.Schema, state.ErrSchema)
+	}
+	if err != nil {
+		return document[T]{}, fmt.Errorf("the file is damaged: %w", err)
+	}
+	return d, nil
+}
+
+func put[T any](b *bbolt.Bucket, key string, d document[T]) error {
+	raw, err := json.Marshal(d)
+	if err != nil {
+		return err
+	}
+	return b.Put([]byte(key), raw)
+}
+
+func (s *Store) view(ctx context.Context, doing string, f func(*bbolt.Tx) error) error {
+	return run(ctx, doing, s.db.View, f)
+}
+
+func (s *Store) update(ctx context.Context, doing string, f func(*bbolt.Tx) error) error {
+	return run(ctx, doing, s.db.Update, f)
+}
+
+// run looks at the context when the transaction has begun, because it may have
+// waited for another one.
+func run(ctx context.Context, doing string, transaction func(func(*bbolt.Tx) error) error, f func(*bbolt.Tx) error) error {
+	err := transaction(func(tx *bbolt.Tx) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		return f(tx)
+	})
+	if err != nil {
+		return fmt.Errorf("%s: %w", doing, err)
+	}
+	return nil
+}
+
+// cut makes a time what the contract says: UTC, in whole milliseconds.
+func cut(t time.Time) time.Time { return t.Truncate(time.Millisecond).UTC() }
+
+func cutFeed(f state.Feed) state.Feed {
+	f = f.Clone()
+	f.BeginsAt = cut(f.BeginsAt)
+	f.End = cut(f.End)
+	f.RereadFrom = cut(f.RereadFrom)
+	for i, s := range f.Slices {
+		f.Slices[i] = state.Slice{From: cut(s.From), To: cut(s.To), DoneUntil: cut(s.DoneUntil)}
+	}
+	for i, g := range f.Gaps {
+		f.Gaps[i].Since, f.Gaps[i].Until = cut(g.Since), cut(g.Until)
+	}
+	if f.Refusal != nil {
+		f.Refusal = &state.Refusal{At: cut(f.Refusal.At), Age: f.Refusal.Age.Truncate(time.Millisecond)}
+	}
+	f.FilterSince = cut(f.FilterSince)
+	if f.Lease != nil {
+		f.Lease.ExpiresAt = cut(f.Lease.ExpiresAt)
+	}
+	return f
+}
+
+func cutRecord(r state.Record) state.Record {
+	r.CreatedAt = cut(r.CreatedAt)
+	r.FirstSeen = cut(r.FirstSeen)
+	r.PublishedVersion = cut(r.PublishedVersion)
+	r.HandledVersion = cut(r.HandledVersion)
+	r.Statuses = slices.Clone(r.Statuses)
+	for i, s := range r.Statuses {
+		r.Statuses[i].At = cut(s.At)
+	}
+	r.Versions = slices.Clone(r.Versions)
+	for i, v := range r.Versions {
+		r.Versions[i].UpdatedAt, r.Versions[i].At = cut(v.UpdatedAt), cut(v.At)
+	}
+	r.ExpireAt = cut(r.ExpireAt)
+	return r
+}

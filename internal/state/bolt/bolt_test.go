@@ -1,0 +1,136 @@
+package bolt
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"dtmrelay.internal/dtmrelay/internal/state"
+	"dtmrelay.internal/dtmrelay/internal/state/statetest"
+)
+
+func TestContract(t *testing.T) {
+	statetest.Run(t, func(t *testing.T) state.Store {
+		s, err := OpenNoSync(filepath.Join(t.TempDir(), "state.db"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+		return s
+	}, func(t *testing.T, s state.Store, path ...string) { newer(t, s.(*Store), path...) })
+}
+
+// newer raises the schema and makes the value unreadable for this program.
+func newer(t *testing.T, s *Store, path ...string) {
+	t.Helper()
+	err := s.db.Update(func(tx *bbolt.Tx) error {
+		b := tx.Bucket([]byte(path[0]))
+		if len(path) == 4 {
+			b = tx.Bucket(alerts).Bucket([]byte(path[1]))
+		}
+		key := []byte(path[len(path)-1])
+		var d map[string]any
+		if err := json.Unmarshal(b.Get(key), &d); err != nil {
+			return err
+		}
+		d["schema"], d["value"] = state.Schema+1, "of another shape"
+		raw, err := json.Marshal(d)
+		if err != nil {
+			return err
+		}
+		return b.Put(key, raw)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestOpenClearsLeases(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state.db")
+	s, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	held := state.Feed{Lease: &state.Lease{Owner: "r1", ExpiresAt: now.Add(time.Hour)}, Generation: 7, Filter: "{}"}
+	before := map[string]state.Version{}
+	for _, feed := range []string{"a", "b"} {
+		if before[feed], err = s.WriteFeed(t.Context(), feed, held, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := s.WriteFeed(t.Context(), "newer", held, ""); err != nil {
+		t.Fatal(err)
+	}
+	newer(t, s, "feeds", "newer")
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+
+	if s, err = Open(path); err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	for _, feed := range []string{"a", "b"} {
+		f, v, _, err := s.Open(t.Context(), feed, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f.Lease != nil || f.Generation != 7 || f.Filter != "{}" {
+			t.Errorf("feed %s after opening again: %+v, want all but the lease", feed, f)
+		}
+		if v == before[feed] {
+			t.Errorf("feed %s: the old holder's version is still good for a write", feed)
+		}
+	}
+}
+
+func TestFileInUse(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state.db")
+	s, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if _, err := Open(path); err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "in use by another process") {
+		t.Errorf("opening a file that is in use: %v", err)
+	}
+}
+
+func TestUnusableFile(t *testing.T) {
+	damaged := filepath.Join(t.TempDir(), "state.db")
+	if err := os.WriteFile(damaged, []byte(strings.Repeat("no database ", 1000)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{damaged, filepath.Join(t.TempDir(), "missing", "state.db")} {
+		if _, err := Open(path); err == nil || !strings.Contains(err.Error(), path) {
+			t.Errorf("opening %s: %v, want an error that names it", path, err)
+		}
+	}
+}
+
+func TestDamagedValue(t *testing.T) {
+	s, err := OpenNoSync(filepath.Join(t.TempDir(), "state.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	err = s.db.Update(func(tx *bbolt.Tx) error {
+		return tx.Bucket(feeds).Put([]byte("default"), []byte(`{"schema":1,"version":1,"value":{"Write":"x"}}`))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, _, err := s.Open(t.Context(), "default", ""); err == nil || !strings.Contains(err.Error(), "reading feed default") {
+		t.Errorf("reading a damaged feed: %v", err)
+	}
+}

@@ -1,0 +1,119 @@
+package firestore
+
+import (
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	pb "cloud.google.com/go/firestore/apiv1/firestorepb"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"dtmrelay.internal/dtmrelay/internal/state"
+)
+
+func TestMistypedFields(t *testing.T) {
+	for _, tc := range []struct {
+		field string // as the error names it
+		name  string
+		value *pb.Value
+	}{
+		{"begins_at", "begins_at", text("2026")},
+		{"end", "end", integer(5)},
+		{"filter", "filter", integer(5)},
+		{"write", "write", text("5")},
+		{"slices", "slices", text("none")},
+		{"slices[0]", "slices", array([]*pb.Value{text("none")})},
+		{"slices[0]", "slices", array([]*pb.Value{nil})},
+		{"slices[1].to", "slices", array([]*pb.Value{object(nil), object(map[string]*pb.Value{"to": boolean(true)})})},
+		{"gaps[0].suspected", "gaps", array([]*pb.Value{object(map[string]*pb.Value{"suspected": integer(1)})})},
+		{"lease", "lease", text("me")},
+		{"lease.owner", "lease", object(map[string]*pb.Value{"owner": integer(1)})},
+		{"refusal.age_ms", "refusal", object(map[string]*pb.Value{"age_ms": text("long")})},
+		{"last_run", "last_run", text("{")},
+		{"last_run", "last_run", object(map[string]*pb.Value{"x": {ValueType: &pb.Value_DoubleValue{DoubleValue: math.NaN()}}})},
+		{"last_run", "last_run", object(map[string]*pb.Value{"x": {ValueType: &pb.Value_BytesValue{}}})},
+		{"schema", "schema", text("1")},
+		{"schema", "schema", nil},
+	} {
+		fields := map[string]*pb.Value{"schema": integer(state.Schema), tc.name: tc.value}
+		_, err := decodeFeed("feeds/default", fields)
+		if want := "document feeds/default, field " + tc.field + ":"; err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s as %v: %v, want %q in it", tc.name, tc.value, err, want)
+		}
+	}
+
+	usage := map[string]*pb.Value{"schema": integer(1), "requests": object(map[string]*pb.Value{"soon": integer(1), "5": text("1")})}
+	_, err := decodeUsage("keys/k", usage)
+	for _, want := range []string{"document keys/k, field requests.soon:", "document keys/k, field requests.5:"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("usage: %v, want %q in it", err, want)
+		}
+	}
+}
+
+// A null, a field that this version doesn't know, and a missing one are no errors.
+func TestTolerated(t *testing.T) {
+	fields := map[string]*pb.Value{
+		"schema": integer(1), "end": {ValueType: &pb.Value_NullValue{}}, "lease": {ValueType: &pb.Value_NullValue{}},
+		"later": boolean(true), "write": nil,
+	}
+	if f, err := decodeFeed("feeds/default", fields); err != nil || f.Lease != nil || !f.End.IsZero() {
+		t.Errorf("%+v, %v", f, err)
+	}
+}
+
+// FuzzDecode feeds the decoders with whatever protobuf can carry.
+func FuzzDecode(f *testing.F) {
+	now := time.Unix(1_700_000_000, 0)
+	feed, err := encodeFeed(state.Feed{
+		BeginsAt: now, Slices: []state.Slice{{From: now}}, Refusal: &state.Refusal{At: now}, Lease: &state.Lease{Owner: "r"},
+		LastRun: []byte(`{"a":[1,2.5,"x",null,{"b":true}]}`),
+	})
+	if err != nil {
+		f.Fatal(err)
+	}
+	record, err := encodeRecord(state.Record{ID: "a", Versions: []state.AlertVersion{{At: now, RunID: "r"}}, ExpireAt: now})
+	if err != nil {
+		f.Fatal(err)
+	}
+	usage := map[string]*pb.Value{"schema": integer(1), "requests": object(map[string]*pb.Value{"5": integer(1)})}
+	broken := map[string]*pb.Value{
+		"schema": integer(1),
+		"end":    {ValueType: &pb.Value_TimestampValue{TimestampValue: &timestamppb.Timestamp{Seconds: math.MaxInt64, Nanos: -1}}},
+		"slices": array([]*pb.Value{{}, object(nil)}),
+	}
+	f.Add(feed)
+	f.Add(record)
+	for _, fields := range []map[string]*pb.Value{usage, broken, nil} {
+		raw, err := proto.Marshal(&pb.Document{Fields: fields})
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(raw)
+	}
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		var doc pb.Document
+		if proto.Unmarshal(raw, &doc) != nil {
+			return
+		}
+		// What was read without an error can be written again.
+		if feed, err := decodeFeed("f", doc.GetFields()); err == nil {
+			if again, err := encodeFeed(feed); err == nil {
+				if _, err := decodeFeed("f", parse(t, again)); err != nil {
+					t.Errorf("%+v can't be read again: %v", feed, err)
+				}
+			}
+		}
+		if record, err := decodeRecord("r", doc.GetFields()); err == nil {
+			if again, err := encodeRecord(record); err == nil {
+				if _, err := decodeRecord("r", parse(t, again)); err != nil {
+					t.Errorf("%+v can't be read again: %v", record, err)
+				}
+			}
+		}
+		_, _ = decodeUsage("u", doc.GetFields())
+		_ = version(doc.GetUpdateTime())
+	})
+}

@@ -1,0 +1,360 @@
+package firestore
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+
+	pb "cloud.google.com/go/firestore/apiv1/firestorepb"
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"dtmrelay.internal/dtmrelay/internal/state"
+)
+
+// What is zero or empty has no field. decode.go is the mirror of this file.
+//
+// Documents are made in protobuf's wire form: by way of the generated types, of
+// which each field takes three allocations, the same bytes cost three times the
+// processor time (BenchmarkRecordCodec).
+
+func encodeFeed(f state.Feed) ([]byte, error) {
+	w := newDocument()
+	w.integer("schema", state.Schema)
+	w.time("begins_at", f.BeginsAt)
+	w.time("end", f.End)
+	w.time("position", f.Position()) // for readers in the console; never read back
+	w.time("reread_from", f.RereadFrom)
+	list(w, "slices", f.Slices, func(w *writer, s state.Slice) {
+		w.time("from", s.From)
+		w.time("to", s.To)
+		w.time("done_until", s.DoneUntil)
+	})
+	list(w, "gaps", f.Gaps, func(w *writer, g state.Gap) {
+		w.time("since", g.Since)
+		w.time("until", g.Until)
+		w.boolean("suspected", g.Suspected)
+	})
+	if f.Refusal != nil {
+		w.object("refusal", func(w *writer) {
+			w.time("at", f.Refusal.At)
+			w.integer("age_ms", f.Refusal.Age.Milliseconds())
+		})
+	}
+	w.text("filter", f.Filter)
+	w.time("filter_since", f.FilterSince)
+	w.text("key_id", f.KeyID)
+	w.json("last_run", f.LastRun)
+	if f.Lease != nil {
+		w.object("lease", func(w *writer) {
+			w.text("owner", f.Lease.Owner)
+			w.time("expires_at", f.Lease.ExpiresAt)
+		})
+	}
+	w.text("writer", f.Writer)
+	w.integer("generation", f.Generation)
+	w.integer("write", f.Write)
+	return w.raw, w.err
+}
+
+func encodeRecord(r state.Record) ([]byte, error) {
+	w := newDocument()
+	w.integer("schema", state.Schema)
+	w.text("id", r.ID)
+	w.text("type", r.Type)
+	w.text("severity", r.Severity)
+	w.text("monitor_id", r.MonitorID)
+	w.text("priority", r.Priority)
+	w.text("status", r.Status)
+	w.time("created_at", r.CreatedAt)
+	w.time("first_seen", r.FirstSeen)
+	w.time("published_version", r.PublishedVersion)
+	w.time("handled_version", r.HandledVersion)
+	list(w, "statuses", r.Statuses, func(w *writer, s state.StatusChange) {
+		w.text("status", s.Status)
+		w.time("at", s.At)
+		w.text("origin", s.Origin)
+	})
+	list(w, "versions", r.Versions, func(w *writer, v state.AlertVersion) {
+		w.time("updated_at", v.UpdatedAt)
+		w.time("at", v.At)
+		w.text("run_id", v.RunID)
+		w.text("event", v.Event)
+		w.text("outcome", v.Outcome)
+		w.text("reason", v.Reason)
+	})
+	w.time("expire_at", r.ExpireAt)
+	return w.raw, w.err
+}
+
+// encodeUsage is the write that adds to the maps requests and errors of a key's
+// document. The schema is a maximum, so that an older program that counts
+// doesn't hide that a newer one wrote the document.
+func encodeUsage(name string, add, old state.Usage) *pb.Write {
+	write := &pb.Write{
+		Operation: &pb.Write_Update{Update: &pb.Document{Name: name}},
+		// A field in the mask that the document doesn't have is deleted. Without
+		// a mask the whole document would be.
+		UpdateMask: &pb.DocumentMask{},
+		UpdateTransforms: []*pb.DocumentTransform_FieldTransform{{
+			FieldPath:     "schema",
+			TransformType: &pb.DocumentTransform_FieldTransform_Maximum{Maximum: integerValue(state.Schema)},
+		}},
+	}
+	for _, c := range []struct {
+		field    string
+		add, old map[int64]int64
+	}{
+		{"requests", add.Requests, old.Requests},
+		{"errors", add.Errors, old.Errors},
+	} {
+		for bucket, n := range c.add {
+			write.UpdateTransforms = append(write.UpdateTransforms, &pb.DocumentTransform_FieldTransform{
+				FieldPath:     bucketPath(c.field, bucket),
+				TransformType: &pb.DocumentTransform_FieldTransform_Increment{Increment: integerValue(n)},
+			})
+		}
+		for bucket := range c.old {
+			if _, ok := c.add[bucket]; !ok { // a field can't be in the mask and in a transform
+				write.UpdateMask.FieldPaths = append(write.UpdateMask.FieldPaths, bucketPath(c.field, bucket))
+			}
+		}
+	}
+	return write
+}
+
+// bucketPath quotes the bucket, because a bare name may not begin with a digit.
+func bucketPath(field string, bucket int64) string {
+	return field + ".`" + strconv.FormatInt(bucket, 10) + "`"
+}
+
+func integerValue(n int64) *pb.Value {
+	return &pb.Value{ValueType: &pb.Value_IntegerValue{IntegerValue: n}}
+}
+
+// document is a document with the fields that are there in wire form. To
+// protobuf they are fields that it doesn't know, which it passes on as they are.
+func document(name string, fields []byte) *pb.Document {
+	doc := &pb.Document{Name: name}
+	doc.ProtoReflect().SetUnknown(fields)
+	return doc
+}
+
+// Field numbers of google.firestore.v1 (document.proto) and of protobuf's maps
+// and timestamps.
+const (
+	documentFields protowire.Number = 2
+	mapFields      protowire.Number = 1
+	arrayValues    protowire.Number = 1
+
+	entryKey   protowire.Number = 1
+	entryValue protowire.Number = 2
+
+	booleanNumber   protowire.Number = 1
+	integerNumber   protowire.Number = 2
+	doubleNumber    protowire.Number = 3
+	mapNumber       protowire.Number = 6
+	arrayNumber     protowire.Number = 9
+	timestampNumber protowire.Number = 10
+	nullNumber      protowire.Number = 11
+	stringNumber    protowire.Number = 17
+
+	timestampSeconds protowire.Number = 1
+	timestampNanos   protowire.Number = 2
+)
+
+// writer appends the fields of a document, or of a map in it.
+type writer struct {
+	number protowire.Number // of the map that the fields are entries of
+	raw    []byte
+	space  [64]byte // for one short value
+	err    error    // the first
+}
+
+func newDocument() *writer {
+	return &writer{number: documentFields, raw: make([]byte, 0, 1024)}
+}
+
+func newMap() *writer { return &writer{number: mapFields, raw: make([]byte, 0, 256)} }
+
+// put appends a field with the value, which is in wire form.
+func (w *writer) put(name string, value []byte) {
+	size := protowire.SizeTag(entryKey) + protowire.SizeBytes(len(name)) +
+		protowire.SizeTag(entryValue) + protowire.SizeBytes(len(value))
+	w.raw = protowire.AppendTag(w.raw, w.number, protowire.BytesType)
+	w.raw = protowire.AppendVarint(w.raw, uint64(size))
+	w.raw = protowire.AppendTag(w.raw, entryKey, protowire.BytesType)
+	w.raw = protowire.AppendString(w.raw, name)
+	w.raw = appendMessage(w.raw, entryValue, value)
+}
+
+func (w *writer) fail(name string, err error) {
+	if w.err == nil {
+		w.err = fmt.Errorf("field %s: %w", name, err)
+	}
+}
+
+func (w *writer) text(name, s string) {
+	if s != "" {
+		w.put(name, appendText(w.space[:0], s))
+	}
+}
+
+func (w *writer) integer(name string, n int64) {
+	if n != 0 {
+		w.put(name, appendInteger(w.space[:0], n))
+	}
+}
+
+func (w *writer) boolean(name string, b bool) {
+	if b {
+		w.put(name, appendBoolean(w.space[:0], b))
+	}
+}
+
+// time writes whole milliseconds. Alerts say when they were made, so any time
+// that can be written down may come, but Firestore takes the years 1 to 9999.
+func (w *writer) time(name string, t time.Time) {
+	t = t.Truncate(time.Millisecond).UTC()
+	if t.IsZero() {
+		return
+	}
+	if y := t.Year(); y < 1 || y > 9999 {
+		w.fail(name, fmt.Errorf("the year %d is not between 1 and 9999", y))
+		return
+	}
+	// A timestamp takes at most 20 bytes, so its size takes one.
+	v := protowire.AppendTag(w.space[:0], timestampNumber, protowire.BytesType)
+	v = append(v, 0)
+	size := len(v)
+	v = appendVarint(v, timestampSeconds, uint64(t.Unix()))
+	v = appendVarint(v, timestampNanos, uint64(t.Nanosecond()))
+	v[size-1] = byte(len(v) - size)
+	w.put(name, v)
+}
+
+func (w *writer) object(name string, fill func(*writer)) {
+	m := newMap()
+	fill(m)
+	if m.err != nil {
+		w.fail(name, m.err)
+	}
+	w.put(name, appendMessage(w.space[:0], mapNumber, m.raw))
+}
+
+func list[T any](w *writer, name string, all []T, fill func(*writer, T)) {
+	if len(all) == 0 {
+		return
+	}
+	m := newMap()
+	values := make([]byte, 0, 128*len(all))
+	for _, e := range all {
+		m.raw = m.raw[:0]
+		fill(m, e)
+		values = protowire.AppendTag(values, arrayValues, protowire.BytesType)
+		values = protowire.AppendVarint(values, uint64(protowire.SizeTag(mapNumber)+protowire.SizeBytes(len(m.raw))))
+		values = appendMessage(values, mapNumber, m.raw)
+	}
+	if m.err != nil {
+		w.fail(name, m.err)
+	}
+	w.put(name, appendMessage(w.space[:0], arrayNumber, values))
+}
+
+// json writes a JSON object as a map, so that it can be read in the console.
+// What a map of Firestore can't hold (an array directly in an array, an integer
+// beyond 64 bits, an empty or reserved name) is written as text.
+func (w *writer) json(name string, raw json.RawMessage) {
+	if len(raw) == 0 || string(raw) == "null" {
+		return
+	}
+	if !json.Valid(raw) {
+		w.fail(name, errors.New("not JSON"))
+		return
+	}
+	d := json.NewDecoder(bytes.NewReader(raw))
+	d.UseNumber()
+	var fields map[string]any
+	if d.Decode(&fields) == nil {
+		if v, ok := appendJSON(w.space[:0], fields); ok {
+			w.put(name, v)
+			return
+		}
+	}
+	w.text(name, string(raw))
+}
+
+// appendJSON appends a value as it was decoded with numbers kept as they were
+// written, if Firestore can hold it.
+func appendJSON(b []byte, value any) (_ []byte, ok bool) {
+	switch value := value.(type) {
+	case nil:
+		return appendVarint(b, nullNumber, 0), true
+	case bool:
+		return appendBoolean(b, value), true
+	case string:
+		return appendText(b, value), true
+	case json.Number:
+		if n, err := value.Int64(); err == nil {
+			return appendInteger(b, n), true
+		}
+		f, err := value.Float64()
+		if err != nil || !strings.ContainsAny(value.String(), ".eE") {
+			return nil, false
+		}
+		b = protowire.AppendTag(b, doubleNumber, protowire.Fixed64Type)
+		return protowire.AppendFixed64(b, math.Float64bits(f)), true
+	case []any:
+		var values []byte
+		for _, e := range value {
+			if _, nested := e.([]any); nested {
+				return nil, false
+			}
+			v, ok := appendJSON(nil, e)
+			if !ok {
+				return nil, false
+			}
+			values = appendMessage(values, arrayValues, v)
+		}
+		return appendMessage(b, arrayNumber, values), true
+	case map[string]any:
+		m := newMap()
+		for name, e := range value {
+			v, ok := appendJSON(nil, e)
+			if !ok || name == "" || strings.HasPrefix(name, "__") && strings.HasSuffix(name, "__") {
+				return nil, false
+			}
+			m.put(name, v)
+		}
+		return appendMessage(b, mapNumber, m.raw), true
+	default:
+		return nil, false
+	}
+}
+
+// appendText makes it valid UTF-8, because one string that isn't would fail the
+// whole call.
+func appendText(b []byte, s string) []byte {
+	b = protowire.AppendTag(b, stringNumber, protowire.BytesType)
+	return protowire.AppendString(b, strings.ToValidUTF8(s, "\uFFFD"))
+}
+
+func appendInteger(b []byte, n int64) []byte {
+	return appendVarint(b, integerNumber, uint64(n))
+}
+
+func appendBoolean(b []byte, v bool) []byte {
+	return appendVarint(b, booleanNumber, protowire.EncodeBool(v))
+}
+
+func appendVarint(b []byte, number protowire.Number, v uint64) []byte {
+	return protowire.AppendVarint(protowire.AppendTag(b, number, protowire.VarintType), v)
+}
+
+func appendMessage(b []byte, number protowire.Number, raw []byte) []byte {
+	return protowire.AppendBytes(protowire.AppendTag(b, number, protowire.BytesType), raw)
+}

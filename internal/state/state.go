@@ -1,0 +1,184 @@
+// Package state says what the relay remembers and what a database must do to
+// keep it: the feed's position, lease and slices, the ledger of alerts, and the
+// counters of requests. Implementations are in the folders below it.
+package state
+
+import (
+	"encoding/json"
+	"errors"
+	"slices"
+	"time"
+)
+
+// Schema is written into every document. A document with a higher one was
+// written by a newer program and is not guessed at.
+const Schema = 1
+
+var (
+	// ErrConflict means that the document is no longer at the version that the
+	// write was conditional on.
+	ErrConflict = errors.New("the document was changed by another writer")
+	// ErrSchema means that a document was written by a newer program.
+	ErrSchema = errors.New("the document was written by a newer version of DTM Relay: deploy that version or newer")
+)
+
+// Version is a condition for a write: the document as it was read. The zero
+// Version stands for a document that does not exist.
+type Version string
+
+// Slice is a span of created_at, From ≤ t < To, read up to DoneUntil. All three
+// are in whole milliseconds.
+type Slice struct {
+	From      time.Time `json:"from"`
+	To        time.Time `json:"to"`
+	DoneUntil time.Time `json:"done_until"`
+}
+
+// Lease says who works a feed.
+type Lease struct {
+	Owner     string    `json:"owner"` // run id
+	ExpiresAt time.Time `json:"expires_at"`
+}
+
+// Gap is a span of created_at that could not be fetched.
+type Gap struct {
+	Since time.Time `json:"since"`
+	Until time.Time `json:"until"`
+	// Suspected: the API answered, but began later than it was asked to.
+	Suspected bool `json:"suspected"`
+}
+
+// Refusal remembers that the API answered 400 to a since of this age, so that
+// the error is not earned again with every run.
+type Refusal struct {
+	At  time.Time     `json:"at"`
+	Age time.Duration `json:"age"` // At less the since that was refused
+}
+
+// Feed is the document feeds/{feed}. All its writes come from the holder of the lease.
+type Feed struct {
+	BeginsAt time.Time // start of the first run less INITIAL_LOOKBACK
+	// End is where the newest slice ends: everything from BeginsAt to End is
+	// either done, in Slices, or in Gaps.
+	End time.Time
+	// RereadFrom is the lowest created_at that was listed while younger than
+	// OVERLAP since the last time that nothing was pending; zero when there is none.
+	RereadFrom time.Time
+	Slices     []Slice // pending: disjoint, sorted, at most 64
+	Gaps       []Gap
+	Refusal    *Refusal
+
+	Filter      string // DTM_FILTER in force, in its canonical form
+	FilterSince time.Time
+	KeyID       string          // which keys/… document the last run counted in
+	LastRun     json.RawMessage // run report
+
+	Lease *Lease // nil when nobody holds it
+	// Writer is the run that wrote the document last. Generation grows with each
+	// holder, Write with each write of one holder: together they tell a holder its
+	// own write whose answer was lost.
+	Writer     string
+	Generation int64
+	Write      int64
+}
+
+// Position is the created_at up to which every alert is acknowledged: the
+// earliest DoneUntil of what is pending, else End.
+func (f Feed) Position() time.Time {
+	p := f.End
+	for _, s := range f.Slices {
+		if s.DoneUntil.Before(p) {
+			p = s.DoneUntil
+		}
+	}
+	return p
+}
+
+// Clone returns a copy that shares nothing that is written to in place.
+func (f Feed) Clone() Feed {
+	f.Slices = slices.Clone(f.Slices)
+	f.Gaps = slices.Clone(f.Gaps)
+	if f.Lease != nil {
+		l := *f.Lease
+		f.Lease = &l
+	}
+	return f
+}
+
+// What became of a version of an alert.
+const (
+	Published = "published"
+	Dropped   = "dropped"
+	Rejected  = "rejected"
+)
+
+// Where a status came from.
+const (
+	FromGTI       = "gti"
+	FromWriteback = "writeback"
+)
+
+// StatusChange is one status that a published version of an alert had.
+type StatusChange struct {
+	Status string    `json:"status"`
+	At     time.Time `json:"at"` // updated_at of the first version that had it
+	Origin string    `json:"origin"`
+}
+
+// AlertVersion is one version of an alert and what became of it.
+type AlertVersion struct {
+	UpdatedAt time.Time `json:"updated_at"`
+	At        time.Time `json:"at"` // when it was acknowledged
+	RunID     string    `json:"run_id"`
+	Event     string    `json:"event,omitempty"` // created, updated, status_changed; empty unless published
+	Outcome   string    `json:"outcome"`         // published, dropped, rejected
+	Reason    string    `json:"reason,omitempty"`
+}
+
+// Record is an alert's document in the ledger. It holds no text of the alert.
+// An element that is no usable alert has one too, under x-<sha256 of its bytes>.
+type Record struct {
+	ID        string
+	Type      string
+	Severity  string
+	MonitorID string
+	Priority  string
+	Status    string // of the newest published version
+	CreatedAt time.Time
+	FirstSeen time.Time
+
+	// PublishedVersion is the newest updated_at that was published; it never goes
+	// back. Zero: none was, so the alert is not known.
+	PublishedVersion time.Time
+	// HandledVersion is the newest updated_at that anything was done with,
+	// also when it was dropped or rejected.
+	HandledVersion time.Time
+
+	Statuses []StatusChange // the first and the latest 50
+	Versions []AlertVersion // the first and the latest 50
+	ExpireAt time.Time      // the database deletes it some time after this
+}
+
+// Known reports whether a version of the alert was published.
+func (r Record) Known() bool { return !r.PublishedVersion.IsZero() }
+
+// Entry is a record with the condition for writing it.
+type Entry struct {
+	Record  Record
+	Version Version // zero: there is no document yet
+}
+
+// Usage counts requests to GTI by one API key, by the start of each bucket in
+// Unix seconds: requests by the hour, answers of 400 and above by five minutes.
+type Usage struct {
+	Requests map[int64]int64
+	Errors   map[int64]int64
+}
+
+// Bucket lengths of Usage, and how many of each are kept.
+const (
+	RequestBucket  = time.Hour
+	RequestBuckets = 24
+	ErrorBucket    = 5 * time.Minute
+	ErrorBuckets   = 12
+)

@@ -1,0 +1,118 @@
+package statetest
+
+import (
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"time"
+
+	"dtmrelay.internal/dtmrelay/internal/state"
+)
+
+// at is a time in whole milliseconds, i seconds from a fixed one.
+func at(i int) time.Time {
+	return time.Date(2026, 1, 2, 3, 4, 5, 67_000_000, time.UTC).Add(time.Duration(i) * time.Second)
+}
+
+// odd is like at, but with a zone and digits that a store cuts off.
+func odd(i int) time.Time {
+	return at(i).Add(891_234 * time.Nanosecond).In(time.FixedZone("", 2*60*60))
+}
+
+// sampleFeed has no empty field.
+func sampleFeed() state.Feed {
+	return state.Feed{
+		BeginsAt:   odd(1),
+		End:        odd(2),
+		RereadFrom: odd(3),
+		Slices: []state.Slice{
+			{From: odd(4), To: odd(5), DoneUntil: odd(4)},
+			{From: odd(6), To: odd(7), DoneUntil: odd(7)},
+		},
+		Gaps:        []state.Gap{{Since: odd(-9), Until: odd(-8), Suspected: true}},
+		Refusal:     &state.Refusal{At: odd(10), Age: 120 * time.Hour},
+		Filter:      `{"severity":["high"]}`,
+		FilterSince: odd(11),
+		KeyID:       keyID,
+		LastRun:     json.RawMessage(`{"run_id":"r1","published":3}`),
+		Lease:       &state.Lease{Owner: "r2", ExpiresAt: odd(12)},
+		Writer:      "r2",
+		Generation:  13,
+		Write:       14,
+	}
+}
+
+// sampleRecord has no empty field.
+func sampleRecord(id string) state.Record {
+	return state.Record{
+		ID:               id,
+		Type:             "Compromised Credentials",
+		Severity:         "high",
+		MonitorID:        "monitor-1",
+		Priority:         "P1",
+		Status:           "new",
+		CreatedAt:        odd(1),
+		FirstSeen:        odd(2),
+		PublishedVersion: odd(3),
+		HandledVersion:   odd(4),
+		Statuses:         []state.StatusChange{{Status: "new", At: odd(3), Origin: state.FromGTI}},
+		Versions: []state.AlertVersion{{
+			UpdatedAt: odd(3), At: odd(5), RunID: "r1", Event: "created", Outcome: state.Published, Reason: "none",
+		}},
+		ExpireAt: time.Now().Add(4320 * time.Hour).Truncate(time.Hour).Add(odd(0).Sub(at(0))),
+	}
+}
+
+var timeType = reflect.TypeFor[time.Time]()
+
+// walk calls visit with every value in v that is no struct, list or pointer
+// itself, and with every empty list and nil pointer.
+func walk(path string, v reflect.Value, visit func(path string, v reflect.Value)) {
+	switch {
+	case v.Type() == timeType:
+		visit(path, v)
+	case v.Kind() == reflect.Pointer && !v.IsNil():
+		walk(path, v.Elem(), visit)
+	case v.Kind() == reflect.Struct:
+		for i := range v.NumField() {
+			walk(path+"."+v.Type().Field(i).Name, v.Field(i), visit)
+		}
+	case v.Kind() == reflect.Slice && v.Len() > 0:
+		for i := range v.Len() {
+			walk(fmt.Sprintf("%s[%d]", path, i), v.Index(i), visit)
+		}
+	default:
+		visit(path, v)
+	}
+}
+
+// zeroFields names what is empty in a value.
+func zeroFields(value any) []string {
+	var empty []string
+	walk("", reflect.ValueOf(value), func(path string, v reflect.Value) {
+		if v.IsZero() {
+			empty = append(empty, path)
+		}
+	})
+	return empty
+}
+
+// badTimes names the times that are not as the contract says.
+func badTimes(value any) []string {
+	var bad []string
+	walk("", reflect.ValueOf(value), func(path string, v reflect.Value) {
+		if t, ok := v.Interface().(time.Time); ok && (t.Location() != time.UTC || t.Nanosecond()%1_000_000 != 0) {
+			bad = append(bad, path)
+		}
+	})
+	return bad
+}
+
+// normalize makes the times in *value as the contract says.
+func normalize(value any) {
+	walk("", reflect.ValueOf(value), func(_ string, v reflect.Value) {
+		if t, ok := v.Interface().(time.Time); ok {
+			v.Set(reflect.ValueOf(t.Truncate(time.Millisecond).UTC()))
+		}
+	})
+}

@@ -1,0 +1,34 @@
+package state
+
+import "context"
+
+// Store is the contract that both databases keep; statetest proves it. Times
+// come back in UTC, cut to whole milliseconds. Every method may be called by
+// several goroutines, and ends with its context.
+type Store interface {
+	// Open reads the feed's document and the counters of the key in one call.
+	// A feed that does not exist yet is a zero Feed with a zero Version. An empty
+	// keyID reads no counters.
+	Open(ctx context.Context, feed, keyID string) (Feed, Version, Usage, error)
+	// WriteFeed writes the whole document if it is still at v (ErrConflict if
+	// not), and returns its new version.
+	WriteFeed(ctx context.Context, feed string, f Feed, v Version) (Version, error)
+
+	// Records reads ledger records in one call, in the order of ids. An id
+	// without a record gives an Entry with a zero Version and a Record that has
+	// only its ID; so does one whose ExpireAt has passed, but with its Version,
+	// because the document may still be there.
+	Records(ctx context.Context, feed string, ids []string) ([]Entry, error)
+	// WriteRecords writes each entry if its document is still at the entry's
+	// version, in one bulk call, and returns one result for each entry: nil,
+	// ErrConflict, or what else went wrong with that one. The second error
+	// means that nothing is known about any of them.
+	WriteRecords(ctx context.Context, feed string, entries []Entry) ([]error, error)
+
+	// AddUsage adds to the counters of a key in one call, without reading them,
+	// and drops the buckets named in old.
+	AddUsage(ctx context.Context, keyID string, add Usage, old Usage) error
+
+	// Close gives back what the store holds.
+	Close() error
+}
