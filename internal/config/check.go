@@ -1,0 +1,322 @@
+package config
+
+import (
+	"fmt"
+	"log/slog"
+	"math"
+	"net/netip"
+	"net/url"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"dtmrelay.internal/dtmrelay/internal/dtm"
+)
+
+const noLimit = math.MaxInt
+
+var (
+	feedName = regexp.MustCompile(`^[a-z][a-z0-9-]{0,62}$`)
+	// A project's id, also one of a domain ("example.com:relay") and the free
+	// names that emulators take: what could not stand in a resource name is out.
+	projectID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:-]{0,99}$`)
+	// Pub/Sub's rule for the ids of its resources; they don't begin with "goog".
+	topicID     = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9._~+%-]{2,254}$`)
+	topicPath   = regexp.MustCompile(`^projects/([^/]*)/topics/([^/]*)$`)
+	databaseID  = regexp.MustCompile(`^(\(default\)|[a-z][a-z0-9-]{2,61}[a-z0-9])$`)
+	secretPath  = regexp.MustCompile(`^projects/([^/]*)/secrets/[A-Za-z0-9_-]{1,255}(/versions/[A-Za-z0-9_-]{1,63})?$`)
+	headerValue = regexp.MustCompile(`^[!-~]([ -~]{0,126}[!-~])?$`)
+	apiKey      = regexp.MustCompile(`^[!-~]+$`)
+	bareNumber  = regexp.MustCompile(`^[0-9]+(\.[0-9]+)?$`)
+)
+
+// problems collects what is wrong while the fields are read one by one. A field
+// that is refused stays zero.
+type problems struct {
+	errs     []error
+	warnings []string
+}
+
+func (p *problems) refuse(name, format string, args ...any) {
+	p.errs = append(p.errs, fmt.Errorf("%s: %w", name, fmt.Errorf(format, args...)))
+}
+
+func (p *problems) warn(name, text string) {
+	p.warnings = append(p.warnings, name+": "+text)
+}
+
+// quote shows a value so that a long or binary one doesn't fill the log.
+func quote(value string) string {
+	const most = 60
+	runes := []rune(value)
+	if len(runes) > most {
+		return strconv.Quote(string(runes[:most])) + "…"
+	}
+	return strconv.Quote(value)
+}
+
+func (p *problems) match(name, value string, allowed *regexp.Regexp, words string) string {
+	if !allowed.MatchString(value) {
+		p.refuse(name, "%s is not allowed: it must be %s", quote(value), words)
+		return ""
+	}
+	return value
+}
+
+func (p *problems) project(value string) string {
+	const name = "GOOGLE_CLOUD_PROJECT"
+	if value == "" {
+		p.refuse(name, "is not set: it must be the id of the Google Cloud project")
+		return ""
+	}
+	return p.match(name, value, projectID, "the id of a Google Cloud project (letters, digits, dashes)")
+}
+
+func (p *problems) topic(name, value, project string) string {
+	const words = "the id of a Pub/Sub topic (a letter, then 2 to 254 letters, digits and -._~+%%, not beginning with goog), or projects/PROJECT/topics/ID"
+	if value == "" {
+		p.refuse(name, "is not set: it must be "+words)
+		return ""
+	}
+	id := value
+	if path := topicPath.FindStringSubmatch(value); path != nil {
+		project, id = path[1], path[2]
+		if !projectID.MatchString(project) {
+			p.refuse(name, "%s does not name a project: it must be "+words, quote(value))
+			return ""
+		}
+	}
+	if !topicID.MatchString(id) || strings.HasPrefix(id, "goog") {
+		p.refuse(name, "%s is not allowed: it must be "+words, quote(value))
+		return ""
+	}
+	return "projects/" + project + "/topics/" + id
+}
+
+// key checks both ways to name the API key. Neither value is shown: of the
+// secret's name only what begins like one, since a key may have been pasted there.
+func (p *problems) key(secret, key string, deployed bool) (string, string) {
+	const words = "projects/PROJECT/secrets/NAME, with /versions/latest or /versions/NUMBER behind it if one likes"
+	switch {
+	case secret == "" && key == "" && deployed:
+		p.refuse("GTI_API_KEY_SECRET", "is not set: it must be "+words)
+	case secret == "" && key == "":
+		p.refuse("GTI_API_KEY_SECRET", "is not set: it must be %s; or set GTI_API_KEY to the key itself, for local use", words)
+	}
+	if key != "" {
+		switch {
+		case deployed:
+			p.refuse("GTI_API_KEY", "a deployed function does not take the key from its environment, where everyone who may look at the service reads it: "+
+				"put it into Secret Manager, set GTI_API_KEY_SECRET to "+words+", and remove this variable")
+		case !apiKey.MatchString(key):
+			p.refuse("GTI_API_KEY", "the value (not shown) is not allowed: it must be printable ASCII without spaces")
+		}
+		if secret != "" && !deployed {
+			p.warn("GTI_API_KEY_SECRET", "is not used, because GTI_API_KEY is set")
+		}
+	}
+	if secret == "" {
+		return "", key
+	}
+	path := secretPath.FindStringSubmatch(secret)
+	switch {
+	case path == nil && !strings.HasPrefix(secret, "projects/"):
+		p.refuse("GTI_API_KEY_SECRET", "the value (not shown, it may be a key) does not begin with projects/: it must be "+words)
+	case path == nil || !projectID.MatchString(path[1]):
+		p.refuse("GTI_API_KEY_SECRET", "%s is not allowed: it must be "+words, quote(secret))
+	case path[2] == "":
+		secret += "/versions/latest"
+	}
+	return secret, key
+}
+
+func (p *problems) baseURL(value string) string {
+	const name, words = "GTI_BASE_URL", "https://HOST/PATH (http only for localhost, 127.0.0.0/8 and ::1)"
+	// What follows can hold secrets, so such a value is not shown.
+	if strings.ContainsAny(value, "?#") {
+		p.refuse(name, "the value (not shown) has a query or a fragment: it must be "+words)
+		return ""
+	}
+	if strings.Contains(value, "@") {
+		p.refuse(name, "the value (not shown) has a user name or an @: it must be "+words)
+		return ""
+	}
+	u, err := url.Parse(value)
+	switch {
+	case err != nil || u.Hostname() == "":
+		p.refuse(name, "%s is not a URL with a host: it must be %s", quote(value), words)
+	case u.Scheme == "http" && !loopback(u.Hostname()):
+		p.refuse(name, "%s would send the API key unencrypted: it must be %s", quote(value), words)
+	case u.Scheme != "https" && u.Scheme != "http":
+		p.refuse(name, "%s has the scheme %s: it must be %s", quote(value), quote(u.Scheme), words)
+	default:
+		return strings.TrimRight(u.String(), "/")
+	}
+	return ""
+}
+
+func loopback(host string) bool {
+	if strings.EqualFold(host, "localhost") {
+		return true
+	}
+	addr, err := netip.ParseAddr(host)
+	return err == nil && addr.IsLoopback()
+}
+
+func (p *problems) filter(value string) dtm.Filter {
+	const name = "DTM_FILTER"
+	f, warnings, err := dtm.ParseFilter(value)
+	for _, w := range warnings {
+		p.warn(name, w)
+	}
+	if err == nil {
+		return f
+	}
+	faults := []error{err}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok { // errors.Join: one line for each
+		faults = joined.Unwrap()
+	}
+	for _, fault := range faults {
+		p.refuse(name, "%w", fault)
+	}
+	return dtm.Filter{}
+}
+
+func (p *problems) boolean(name, value string) bool {
+	b, err := strconv.ParseBool(value)
+	if err != nil {
+		p.refuse(name, "%s is not allowed: it must be true or false", quote(value))
+	}
+	return b
+}
+
+// spans reads the durations and how they must stand to each other.
+func (p *problems) spans(env environment, c *Config) {
+	var okInitial, okOverlap, okSettle, okMax, okTTL bool
+	c.InitialLookback, okInitial = p.duration("INITIAL_LOOKBACK", env.InitialLookback)
+	c.Overlap, okOverlap = p.duration("OVERLAP", env.Overlap)
+	c.Settle, okSettle = p.duration("SETTLE", env.Settle)
+	c.MaxLookback, okMax = p.duration("MAX_LOOKBACK", env.MaxLookback)
+	c.LedgerTTL, okTTL = p.duration("LEDGER_TTL", env.LedgerTTL)
+
+	// The first run reads from INITIAL_LOOKBACK to SETTLE before now.
+	if okInitial && okSettle && c.InitialLookback <= c.Settle {
+		p.refuse("INITIAL_LOOKBACK", "%s is not more than SETTLE (%s), so the first run would have nothing to read: it must be more",
+			c.InitialLookback, c.Settle)
+	}
+	// A gap is begun 10 minutes inside of MAX_LOOKBACK, so that the bound doesn't pass it while it is asked for.
+	const inside = 10 * time.Minute
+	if okMax && c.MaxLookback <= inside {
+		p.refuse("MAX_LOOKBACK", "%s is too short: it must be more than %s", c.MaxLookback, inside)
+		okMax = false
+	}
+	if !okOverlap || !okSettle {
+		return
+	}
+	// Subtracted, because a sum of long durations overflows. A position is that far back even when nothing is late.
+	if okMax && c.Overlap >= c.MaxLookback-c.Settle {
+		p.refuse("MAX_LOOKBACK", "%s is not more than OVERLAP (%s) and SETTLE (%s) together: it must be more",
+			c.MaxLookback, c.Overlap, c.Settle)
+	}
+	// A record that is gone before its alert is re-read would let the alert be published again.
+	if okTTL && c.Overlap >= c.LedgerTTL-c.Settle {
+		p.refuse("LEDGER_TTL", "%s is not more than OVERLAP (%s) and SETTLE (%s) together, so alerts would be published again and again: it must be more",
+			c.LedgerTTL, c.Overlap, c.Settle)
+	}
+}
+
+func (p *problems) duration(name, value string) (time.Duration, bool) {
+	const words = "it must be a Go duration of 0 or more, like 90s, 10m or 24h"
+	d, err := time.ParseDuration(value)
+	switch {
+	case err != nil && bareNumber.MatchString(value):
+		p.refuse(name, `%s has no unit: write for example "%sh" for hours`, quote(value), value[:min(len(value), 12)])
+	case err != nil:
+		p.refuse(name, "%s is not a duration: "+words, quote(value))
+	case d < 0:
+		p.refuse(name, "%s is negative: "+words, quote(value))
+	case d%time.Millisecond != 0: // positions are in whole milliseconds
+		p.refuse(name, "%s is finer than a millisecond: "+words, quote(value))
+	default:
+		return d, true
+	}
+	return 0, false
+}
+
+func (p *problems) integer(name, value string, least, most int) int {
+	n, err := strconv.Atoi(value)
+	if err == nil && least <= n && n <= most {
+		return n
+	}
+	if most == noLimit {
+		p.refuse(name, "%s is not allowed: it must be a whole number of %d or more", quote(value), least)
+	} else {
+		p.refuse(name, "%s is not allowed: it must be a whole number from %d to %d", quote(value), least, most)
+	}
+	return 0
+}
+
+func (p *problems) qps(value string) float64 {
+	const most = 1000
+	q, err := strconv.ParseFloat(value, 64)
+	if err != nil || !(q > 0 && q <= most) { // also refuses NaN
+		p.refuse("MAX_QPS", "%s is not allowed: it must be a number of requests a second, more than 0 and at most %d; fractions are allowed", quote(value), most)
+		return 0
+	}
+	return q
+}
+
+// budget keeps a run inside the request's time limit, behind which the platform
+// cuts it off.
+func (p *problems) budget(value, timeout string) time.Duration {
+	const (
+		unlimited = 9 * time.Minute
+		reserve   = 30 * time.Second // to store the position and answer, by default
+		least     = 10 * time.Second // the same, at least
+		day       = 24 * 60 * 60     // far above what Cloud Run allows
+	)
+	var limit time.Duration
+	if timeout != "" {
+		limit = time.Duration(p.integer("CLOUD_RUN_TIMEOUT_SECONDS", timeout, 1, day)) * time.Second
+	}
+	if value == "" {
+		switch {
+		case limit == 0:
+			return unlimited
+		case limit <= reserve:
+			return limit / 2
+		}
+		return limit - reserve
+	}
+
+	d, ok := p.duration("RUN_BUDGET", value)
+	if !ok {
+		return 0
+	}
+	if d == 0 {
+		p.refuse("RUN_BUDGET", "%s leaves no time to run: it must be a Go duration of more than 0, like 9m", quote(value))
+		return 0
+	}
+	// Where a default of half the limit is more, that much is allowed too.
+	if most := max(limit-least, limit/2); limit > 0 && d > most {
+		p.refuse("RUN_BUDGET", "%s is too long for the request timeout of %s (CLOUD_RUN_TIMEOUT_SECONDS): it must be at most %s, so that the position is stored before the platform cuts the run off",
+			d, limit, most)
+	}
+	return d
+}
+
+func (p *problems) level(value string) slog.Level {
+	switch strings.ToLower(value) {
+	case "debug":
+		return slog.LevelDebug
+	case "info":
+		return slog.LevelInfo
+	case "warn":
+		return slog.LevelWarn
+	case "error":
+		return slog.LevelError
+	}
+	p.refuse("LOG_LEVEL", "%s is not allowed: it must be debug, info, warn or error", quote(value))
+	return 0
+}

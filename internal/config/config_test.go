@@ -1,0 +1,397 @@
+package config
+
+import (
+	"fmt"
+	"log/slog"
+	"maps"
+	"math"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/sethvargo/go-envconfig"
+
+	"dtmrelay.internal/dtmrelay/internal/dtm"
+)
+
+// least is the smallest environment that Load accepts.
+var least = map[string]string{
+	"GOOGLE_CLOUD_PROJECT": "my-project",
+	"PUBSUB_TOPIC":         "dtm-alerts",
+	"REJECTS_TOPIC":        "dtm-rejects",
+	"GTI_API_KEY_SECRET":   "projects/my-project/secrets/gti-api-key",
+}
+
+// with returns the smallest environment with changes: pairs of name and value.
+func with(pairs ...string) map[string]string {
+	env := maps.Clone(least)
+	for pair := range slices.Chunk(pairs, 2) {
+		env[pair[0]] = pair[1]
+	}
+	return env
+}
+
+func defaults() Config {
+	return Config{
+		Project:         "my-project",
+		Feed:            "default",
+		Topic:           "projects/my-project/topics/dtm-alerts",
+		RejectsTopic:    "projects/my-project/topics/dtm-rejects",
+		Database:        "(default)",
+		KeySecret:       "projects/my-project/secrets/gti-api-key/versions/latest",
+		BaseURL:         "https://www.virustotal.com/api/v3",
+		ToolName:        "dtm-relay",
+		Refs:            true,
+		InitialLookback: 24 * time.Hour,
+		Overlap:         10 * time.Minute,
+		Settle:          30 * time.Second,
+		MaxLookback:     120 * time.Hour,
+		LedgerTTL:       4320 * time.Hour,
+		Concurrency:     6,
+		QPS:             10,
+		RequestsPerDay:  40000,
+		Budget:          9 * time.Minute,
+		LogLevel:        slog.LevelInfo,
+	}
+}
+
+func TestLoadAccepts(t *testing.T) {
+	tests := []struct {
+		name string
+		env  map[string]string
+		want func(*Config) // what differs from the defaults
+	}{
+		{"the least", least, func(*Config) {}},
+		{"empty is unset", with("FEED", "", "OVERLAP", "  ", "DTM_FILTER", "\t"), func(*Config) {}},
+		{"white space around", with("FEED", " emea\n", "MAX_QPS", " 2.5 "), func(c *Config) { c.Feed, c.QPS = "emea", 2.5 }},
+		{"full topic names", with("PUBSUB_TOPIC", "projects/other/topics/a.b~c+d%e_f-g"), func(c *Config) {
+			c.Topic = "projects/other/topics/a.b~c+d%e_f-g"
+		}},
+		{"a project of a domain", with("GOOGLE_CLOUD_PROJECT", "example.com:relay"), func(c *Config) {
+			c.Project = "example.com:relay"
+			c.Topic = "projects/example.com:relay/topics/dtm-alerts"
+			c.RejectsTopic = "projects/example.com:relay/topics/dtm-rejects"
+		}},
+		{"a database", with("FIRESTORE_DATABASE", "dtm-relay"), func(c *Config) { c.Database = "dtm-relay" }},
+		{"a pinned key", with("GTI_API_KEY_SECRET", "projects/123/secrets/k/versions/7"), func(c *Config) {
+			c.KeySecret = "projects/123/secrets/k/versions/7"
+		}},
+		{"a key of one's own", with("GTI_API_KEY_SECRET", "", "GTI_API_KEY", " 0123abcd\n"), func(c *Config) {
+			c.KeySecret, c.Key = "", "0123abcd"
+		}},
+		{"deployed", with("K_SERVICE", "dtm-ingest", "CLOUD_RUN_TIMEOUT_SECONDS", "540"), func(c *Config) {
+			c.Deployed, c.Budget = true, 510*time.Second
+		}},
+		{"a short timeout", with("CLOUD_RUN_TIMEOUT_SECONDS", "30"), func(c *Config) { c.Budget = 15 * time.Second }},
+		{"a very short timeout", with("CLOUD_RUN_TIMEOUT_SECONDS", "1"), func(c *Config) { c.Budget = 500 * time.Millisecond }},
+		{"the longest budget", with("CLOUD_RUN_TIMEOUT_SECONDS", "540", "RUN_BUDGET", "530s"), func(c *Config) { c.Budget = 530 * time.Second }},
+		{"a budget without a timeout", with("RUN_BUDGET", "2h"), func(c *Config) { c.Budget = 2 * time.Hour }},
+		{"the simulator", with("GTI_BASE_URL", "http://127.1.2.3:8080/api/v3//"), func(c *Config) {
+			c.BaseURL = "http://127.1.2.3:8080/api/v3"
+		}},
+		{"the simulator by name", with("GTI_BASE_URL", "http://localhost:8080"), func(c *Config) { c.BaseURL = "http://localhost:8080" }},
+		{"the simulator by IPv6", with("GTI_BASE_URL", "http://[::1]:8080/"), func(c *Config) { c.BaseURL = "http://[::1]:8080" }},
+		{"a filter", with("DTM_FILTER", `{"severity":["high"]}`), func(c *Config) { c.Filter = dtm.Filter{Severity: []string{"high"}} }},
+		{"no documents", with("DTM_REFS", "false"), func(c *Config) { c.Refs = false }},
+		{"no overlap and no settling", with("OVERLAP", "0", "SETTLE", "0s", "INITIAL_LOOKBACK", "1ms"), func(c *Config) {
+			c.Overlap, c.Settle, c.InitialLookback = 0, 0, time.Millisecond
+		}},
+		{"tight spans", with("MAX_LOOKBACK", "10m31s", "LEDGER_TTL", "10m31s"), func(c *Config) {
+			c.MaxLookback, c.LedgerTTL = 631*time.Second, 631*time.Second
+		}},
+		{"limits", with("MAX_ALERTS_PER_RUN", "5", "MAX_CONCURRENCY", "10", "MAX_QPS", "1000", "MAX_REQUESTS_PER_DAY", "1"), func(c *Config) {
+			c.MaxAlerts, c.Concurrency, c.QPS, c.RequestsPerDay = 5, 10, 1000, 1
+		}},
+		{"a log level", with("LOG_LEVEL", "WARN"), func(c *Config) { c.LogLevel = slog.LevelWarn }},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got, warnings, err := Load(t.Context(), envconfig.MapLookuper(tt.env))
+			if err != nil || len(warnings) > 0 {
+				t.Fatalf("warnings %q, error %v", warnings, err)
+			}
+			want := defaults()
+			tt.want(&want)
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("(-want +got)\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestLoadRefuses(t *testing.T) {
+	long := strings.Repeat("x", 5000)
+	tests := []struct {
+		variable string
+		value    string
+		say      string // what the message must say beside the variable's name
+		and      []string
+	}{
+		{"GOOGLE_CLOUD_PROJECT", "", "not set", nil},
+		{"GOOGLE_CLOUD_PROJECT", "a/b", `"a/b"`, nil},
+		{"GOOGLE_CLOUD_PROJECT", "a b", `"a b"`, nil},
+		{"FEED", "Emea", `"Emea"`, nil},
+		{"FEED", "1st", `"1st"`, nil},
+		{"FEED", "a/b", `"a/b"`, nil},
+		{"FEED", "a" + long, `xxx"…`, nil},
+		{"PUBSUB_TOPIC", "", "not set", nil},
+		{"PUBSUB_TOPIC", "ab", `"ab"`, nil},
+		{"PUBSUB_TOPIC", "1topic", `"1topic"`, nil},
+		{"PUBSUB_TOPIC", "google-topic", "goog", nil},
+		{"PUBSUB_TOPIC", "projects/p/subscriptions/s", "projects/PROJECT/topics/ID", nil},
+		{"PUBSUB_TOPIC", "projects//topics/abc", "project", nil},
+		{"PUBSUB_TOPIC", "projects/p/topics/abc/d", "projects/PROJECT/topics/ID", nil},
+		{"REJECTS_TOPIC", "", "not set", nil},
+		{"REJECTS_TOPIC", "töpic", "töpic", nil},
+		{"FIRESTORE_DATABASE", "abc", "4 to 63", nil},
+		{"FIRESTORE_DATABASE", "(other)", "(default)", nil},
+		{"GTI_API_KEY_SECRET", "", "GTI_API_KEY", nil},
+		{"GTI_API_KEY_SECRET", "", "not set", []string{"K_SERVICE", "dtm-ingest"}},
+		{"GTI_API_KEY_SECRET", "projects/p/secrets/a b", "projects/PROJECT/secrets/NAME", nil},
+		{"GTI_API_KEY_SECRET", "projects/p/secrets/s/versions/", "/versions/latest", nil},
+		{"GTI_API_KEY_SECRET", "gti-api-key", "projects/PROJECT/secrets/NAME", nil},
+		{"GTI_API_KEY", "0123456789abcdef", "GTI_API_KEY_SECRET", []string{"K_SERVICE", "dtm-ingest"}},
+		{"GTI_API_KEY", "0123 4567", "ASCII", nil},
+		{"GTI_BASE_URL", "www.virustotal.com/api/v3", "https://", nil},
+		{"GTI_BASE_URL", "http://www.virustotal.com/api/v3", "unencrypted", nil},
+		{"GTI_BASE_URL", "http://localhost.example.com/", "unencrypted", nil},
+		{"GTI_BASE_URL", "http://128.0.0.1/", "unencrypted", nil},
+		{"GTI_BASE_URL", "ftp://127.0.0.1/", "scheme", nil},
+		{"GTI_BASE_URL", "https://", "host", nil},
+		{"GTI_BASE_URL", "https://:443/", "host", nil},
+		{"GTI_BASE_URL", "https://h:port/", "host", nil},
+		{"GTI_BASE_URL", "https://user:pass@h/", "user name", nil},
+		{"GTI_BASE_URL", "https://h/?", "query", nil},
+		{"GTI_BASE_URL", "https://h/#f", "fragment", nil},
+		{"GTI_TOOL_NAME", "dtm\nrelay", `\n`, nil},
+		{"GTI_TOOL_NAME", strings.Repeat("x", 129), "128", nil},
+		{"DTM_FILTER", `{"severity":["terrible"]}`, "terrible", nil},
+		{"DTM_FILTER", `[]`, "object", nil},
+		{"DTM_REFS", "maybe", "true or false", nil},
+		{"INITIAL_LOOKBACK", "24", `"24h"`, nil},
+		{"INITIAL_LOOKBACK", "30s", "SETTLE", nil},
+		{"INITIAL_LOOKBACK", "0", "SETTLE", []string{"SETTLE", "0"}},
+		{"OVERLAP", "-1m", "negative", nil},
+		{"OVERLAP", "1ns", "millisecond", nil},
+		{"OVERLAP", "ten minutes", "Go duration", nil},
+		{"SETTLE", "1.5", `"1.5h"`, nil},
+		{"MAX_LOOKBACK", "10m", "more than 10m", []string{"OVERLAP", "0"}},
+		{"MAX_LOOKBACK", "1h", "OVERLAP", []string{"OVERLAP", "59m", "SETTLE", "1m"}},
+		{"LEDGER_TTL", "10m30s", "OVERLAP", nil},
+		{"LEDGER_TTL", "0", "OVERLAP", []string{"OVERLAP", "0", "SETTLE", "0"}},
+		{"MAX_ALERTS_PER_RUN", "-1", "0 or more", nil},
+		{"MAX_CONCURRENCY", "0", "from 1 to 10", nil},
+		{"MAX_CONCURRENCY", "11", "from 1 to 10", nil},
+		{"MAX_CONCURRENCY", "2.5", "from 1 to 10", nil},
+		{"MAX_QPS", "0", "more than 0", nil},
+		{"MAX_QPS", "NaN", "more than 0", nil},
+		{"MAX_QPS", "+Inf", "1000", nil},
+		{"MAX_QPS", "1000.1", "1000", nil},
+		{"MAX_REQUESTS_PER_DAY", "0", "1 or more", nil},
+		{"MAX_REQUESTS_PER_DAY", "99999999999999999999", "1 or more", nil},
+		{"RUN_BUDGET", "0s", "more than 0", nil},
+		{"RUN_BUDGET", "9", `"9h"`, nil},
+		{"RUN_BUDGET", "531s", "at most 8m50s", []string{"CLOUD_RUN_TIMEOUT_SECONDS", "540"}},
+		{"CLOUD_RUN_TIMEOUT_SECONDS", "9m", "whole number", nil},
+		{"CLOUD_RUN_TIMEOUT_SECONDS", "0", "whole number", nil},
+		{"LOG_LEVEL", "loud", "debug, info, warn or error", nil},
+	}
+	for _, tt := range tests {
+		t.Run(fmt.Sprintf("%s=%.20s", tt.variable, tt.value), func(t *testing.T) {
+			env := with(append(tt.and, tt.variable, tt.value)...)
+			c, _, err := Load(t.Context(), envconfig.MapLookuper(env))
+			if err == nil {
+				t.Fatalf("accepted: %v", c)
+			}
+			text := err.Error()
+			if !strings.HasPrefix(text, tt.variable+": ") || strings.Count(text, "\n") > 0 {
+				t.Errorf("not one problem of %s: %s", tt.variable, text)
+			}
+			if !strings.Contains(text, tt.say) {
+				t.Errorf("the message does not say %q: %s", tt.say, text)
+			}
+			if len(text) > 500 {
+				t.Errorf("the message has %d bytes: %s", len(text), text)
+			}
+			if diff := cmp.Diff(Config{}, c); diff != "" {
+				t.Errorf("a configuration beside the error: %s", diff)
+			}
+		})
+	}
+}
+
+func TestLongSpansDoNotOverflow(t *testing.T) {
+	_, _, err := Load(t.Context(), envconfig.MapLookuper(with("OVERLAP", "2562047h", "SETTLE", "2562047h", "INITIAL_LOOKBACK", "2562047h1m")))
+	if err == nil || !strings.Contains(err.Error(), "MAX_LOOKBACK") || !strings.Contains(err.Error(), "LEDGER_TTL") {
+		t.Errorf("error %v, want MAX_LOOKBACK and LEDGER_TTL to be too short", err)
+	}
+}
+
+func TestAllProblemsAtOnce(t *testing.T) {
+	env := map[string]string{
+		"GOOGLE_CLOUD_PROJECT": "a/b", "FEED": "!", "PUBSUB_TOPIC": "!", "FIRESTORE_DATABASE": "!",
+		"GTI_API_KEY_SECRET": "!", "GTI_API_KEY": "! !", "GTI_BASE_URL": "!", "GTI_TOOL_NAME": "ü",
+		"DTM_FILTER": `{"severity":["a"],"nonsense":1}`, "DTM_REFS": "!", "INITIAL_LOOKBACK": "!", "OVERLAP": "!", "SETTLE": "!",
+		"MAX_LOOKBACK": "!", "LEDGER_TTL": "!", "MAX_ALERTS_PER_RUN": "!", "MAX_CONCURRENCY": "!", "MAX_QPS": "!",
+		"MAX_REQUESTS_PER_DAY": "!", "RUN_BUDGET": "!", "CLOUD_RUN_TIMEOUT_SECONDS": "!", "LOG_LEVEL": "!",
+		// REJECTS_TOPIC isn't set.
+	}
+	_, _, err := Load(t.Context(), envconfig.MapLookuper(env))
+	if err == nil {
+		t.Fatal("accepted")
+	}
+	lines := strings.Split(err.Error(), "\n")
+	count := map[string]int{}
+	for _, line := range lines {
+		name, _, _ := strings.Cut(line, ":")
+		count[name]++
+	}
+	want := map[string]int{"REJECTS_TOPIC": 1}
+	for name := range env {
+		want[name] = 1
+	}
+	want["DTM_FILTER"] = 2
+	if diff := cmp.Diff(want, count); diff != "" {
+		t.Errorf("problems by variable (-want +got)\n%s\n%v", diff, err)
+	}
+}
+
+func TestLoadLocalNeedsNoCloud(t *testing.T) {
+	env := map[string]string{"GTI_API_KEY": "0123abcd", "PUBSUB_TOPIC": "not used, so not looked at"}
+	got, _, err := LoadLocal(t.Context(), envconfig.MapLookuper(env))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := defaults()
+	want.Project, want.Topic, want.RejectsTopic, want.Database, want.KeySecret, want.Key = "", "", "", "", "", "0123abcd"
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+	if _, _, err := LoadLocal(t.Context(), envconfig.MapLookuper(nil)); err == nil || !strings.Contains(err.Error(), "GTI_API_KEY") {
+		t.Errorf("without a key: %v", err)
+	}
+}
+
+func TestLoadReadsTheProcess(t *testing.T) {
+	for name, value := range with("FEED", "from-the-process") {
+		t.Setenv(name, value)
+	}
+	if c, _, err := Load(t.Context(), nil); err != nil || c.Feed != "from-the-process" {
+		t.Errorf("feed %q, error %v", c.Feed, err)
+	}
+}
+
+func TestWarnings(t *testing.T) {
+	tests := []struct {
+		env  map[string]string
+		want string
+	}{
+		{with("REJECTS_TOPIC", "projects/my-project/topics/dtm-alerts"), "REJECTS_TOPIC: "},
+		{with("GTI_API_KEY", "0123abcd"), "GTI_API_KEY_SECRET: "},
+		{with("DTM_FILTER", `{"alert_type":["Something New"]}`), "DTM_FILTER: "},
+	}
+	for _, tt := range tests {
+		_, warnings, err := Load(t.Context(), envconfig.MapLookuper(tt.env))
+		if err != nil || len(warnings) != 1 || !strings.HasPrefix(warnings[0], tt.want) {
+			t.Errorf("want one warning %q, got %q, error %v", tt.want, warnings, err)
+		}
+	}
+}
+
+// A key must not get out by way of an error, whichever variable it was put into.
+func TestNoKeyInErrors(t *testing.T) {
+	const key = "0a1b2c3d4e5f60718293a4b5c6d7e8f9"
+	for name, env := range map[string]map[string]string{
+		"malformed":          with("GTI_API_KEY", key+" "+key),
+		"not ASCII":          with("GTI_API_KEY", key+"ü"),
+		"deployed":           with("GTI_API_KEY", key, "K_SERVICE", "s"),
+		"in the wrong place": with("GTI_API_KEY_SECRET", key),
+		"in the URL":         with("GTI_BASE_URL", "https://h/?x-apikey="+key),
+		"as the user":        with("GTI_BASE_URL", "https://"+key+"@h/"),
+		"in a broken URL":    with("GTI_BASE_URL", "https://"+key+"@h:port/"),
+		"with other faults":  with("GTI_API_KEY", key, "K_SERVICE", "s", "FEED", "!", "OVERLAP", "!"),
+	} {
+		_, warnings, err := Load(t.Context(), envconfig.MapLookuper(env))
+		if err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+		if strings.Contains(fmt.Sprint(warnings, err), key) {
+			t.Errorf("%s: the error holds the key: %v", name, err)
+		}
+	}
+}
+
+func TestNoKeyInPrintedConfig(t *testing.T) {
+	const key = "0a1b2c3d4e5f60718293a4b5c6d7e8f9"
+	c, _, err := Load(t.Context(), envconfig.MapLookuper(with("GTI_API_KEY", key)))
+	if err != nil || c.Key != key {
+		t.Fatalf("key %q, error %v", c.Key, err)
+	}
+	var log strings.Builder
+	slog.New(slog.NewJSONHandler(&log, nil)).Info("started", "config", c, "pointer", &c, "list", []Config{c})
+	for _, text := range []string{log.String(), fmt.Sprint(c), fmt.Sprintf("%v %+v %#v %s %q", c, &c, c, c, c)} {
+		if strings.Contains(text, key) {
+			t.Errorf("holds the key: %s", text)
+		}
+		if !strings.Contains(text, "dtm-alerts") {
+			t.Errorf("does not show the configuration: %s", text)
+		}
+	}
+}
+
+// FuzzLoad begins with the corpus in testdata. Whatever the environment holds, Load doesn't panic; a refusal names
+// a variable; what is accepted keeps what the other packages rely on.
+func FuzzLoad(f *testing.F) {
+	f.Fuzz(func(t *testing.T, name1, value1, name2, value2, name3, value3 string) {
+		env := with(name1, value1, name2, value2, name3, value3)
+		c, _, err := Load(t.Context(), envconfig.MapLookuper(env))
+		if err != nil {
+			if cmp.Diff(Config{}, c) != "" {
+				t.Errorf("a configuration beside the error %v", err)
+			}
+			name, _, ok := strings.Cut(err.Error(), ": ")
+			if !ok || name == "" || strings.ToUpper(name) != name {
+				t.Errorf("the error does not begin with a variable: %v", err)
+			}
+			return
+		}
+		u, err := url.Parse(c.BaseURL)
+		for what, ok := range map[string]bool{
+			"topics are full names":          topicPath.MatchString(c.Topic) && topicPath.MatchString(c.RejectsTopic),
+			"a key or where to find it":      c.Key != "" || strings.Contains(c.KeySecret, "/versions/"),
+			"no key in a deployed function":  c.Key == "" || !c.Deployed,
+			"no slash at the URL's end":      !strings.HasSuffix(c.BaseURL, "/"),
+			"https but for loopback":         err == nil && u.Host != "" && (u.Scheme == "https" || u.Scheme == "http" && loopback(u.Hostname())),
+			"nothing behind the path":        err == nil && u.User == nil && u.RawQuery == "" && !strings.ContainsAny(c.BaseURL, "?#"),
+			"the first run has work":         c.InitialLookback > c.Settle,
+			"no negative span":               c.Overlap >= 0 && c.Settle >= 0,
+			"overlap within the look-back":   c.MaxLookback > 10*time.Minute && c.MaxLookback-c.Settle > c.Overlap,
+			"records outlive the overlap":    c.LedgerTTL-c.Settle > c.Overlap,
+			"whole milliseconds":             (c.InitialLookback%time.Millisecond)+(c.Overlap%time.Millisecond)+(c.Settle%time.Millisecond) == 0,
+			"limits":                         c.MaxAlerts >= 0 && c.RequestsPerDay >= 1 && c.Concurrency >= 1 && c.Concurrency <= 10,
+			"a rate":                         c.QPS > 0 && c.QPS <= 1000 && !math.IsNaN(c.QPS),
+			"time to run":                    c.Budget > 0,
+			"a tool name fit for a header":   !strings.ContainsAny(c.ToolName, "\r\n\x00") && c.ToolName != "",
+			"a feed name fit for a document": feedName.MatchString(c.Feed),
+		} {
+			if !ok {
+				t.Errorf("not kept: %s: %v", what, c)
+			}
+		}
+		// What was accepted is in its normal form: read again, it says the same.
+		again, _, err := Load(t.Context(), envconfig.MapLookuper(with(
+			"GOOGLE_CLOUD_PROJECT", c.Project, "PUBSUB_TOPIC", c.Topic, "REJECTS_TOPIC", c.RejectsTopic,
+			"GTI_BASE_URL", c.BaseURL, "GTI_API_KEY", c.Key, "GTI_API_KEY_SECRET", c.KeySecret)))
+		if err != nil {
+			t.Fatalf("the normal form is refused: %v", err)
+		}
+		got := []string{again.Project, again.Topic, again.RejectsTopic, again.BaseURL, again.Key, again.KeySecret}
+		want := []string{c.Project, c.Topic, c.RejectsTopic, c.BaseURL, c.Key, c.KeySecret}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("the normal form changed (-want +got)\n%s", diff)
+		}
+	})
+}

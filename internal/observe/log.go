@@ -1,0 +1,125 @@
+// Package observe writes what the relay does as JSON lines for Cloud Logging:
+// severity, trace and labels as it reads them, one line for a run, one line for
+// a panic, and never the API key.
+package observe
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+)
+
+// NewLogger returns a logger that writes one JSON line a record to w, with the
+// field names of Cloud Logging's structured logs: severity (DEBUG, INFO,
+// WARNING, ERROR), message, time, and from the context what [WithTrace] put
+// there. Without a project there is no trace, because its name needs one.
+func NewLogger(w io.Writer, level slog.Level, project string) *slog.Logger {
+	return slog.New(&handler{
+		lines:   slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: rename}),
+		project: project,
+	})
+}
+
+// handler adds the trace. It keeps the logger's own attributes and groups aside
+// until a record comes, because Cloud Logging looks for the trace outside of
+// all groups.
+type handler struct {
+	lines   slog.Handler
+	project string
+	with    []func(slog.Handler) slog.Handler
+}
+
+func (h *handler) Enabled(ctx context.Context, level slog.Level) bool {
+	return h.lines.Enabled(ctx, level)
+}
+
+func (h *handler) Handle(ctx context.Context, r slog.Record) error {
+	lines := h.lines.WithAttrs(traceFrom(ctx).attrs(h.project))
+	for _, with := range h.with {
+		lines = with(lines)
+	}
+	return lines.Handle(ctx, r)
+}
+
+func (h *handler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return h.plus(func(lines slog.Handler) slog.Handler { return lines.WithAttrs(attrs) })
+}
+
+func (h *handler) WithGroup(name string) slog.Handler {
+	return h.plus(func(lines slog.Handler) slog.Handler { return lines.WithGroup(name) })
+}
+
+func (h *handler) plus(with func(slog.Handler) slog.Handler) slog.Handler {
+	c := *h
+	c.with = append(slices.Clip(h.with), with)
+	return &c
+}
+
+// rename gives slog's own fields the names of Cloud Logging.
+func rename(groups []string, a slog.Attr) slog.Attr {
+	switch {
+	case len(groups) > 0:
+	case a.Key == slog.MessageKey:
+		a.Key = "message"
+	case a.Key == slog.LevelKey && a.Value.Kind() == slog.KindAny:
+		if level, ok := a.Value.Any().(slog.Level); ok {
+			return slog.String("severity", severity(level))
+		}
+	}
+	return a
+}
+
+func severity(level slog.Level) string {
+	switch {
+	case level < slog.LevelInfo:
+		return "DEBUG"
+	case level < slog.LevelWarn:
+		return "INFO"
+	case level < slog.LevelError:
+		return "WARNING"
+	default:
+		return "ERROR"
+	}
+}
+
+// LogRun writes the one line of a run: "event":"run" and the fields of the
+// report, as its JSON has them, beside it.
+func LogRun(ctx context.Context, log *slog.Logger, level slog.Level, report any) {
+	attrs := []slog.Attr{slog.String("event", "run")}
+	fields, err := fieldsOf(report)
+	if err != nil {
+		attrs = append(attrs, slog.String("error", "the run report can't be written: "+err.Error()))
+		level = slog.LevelError
+	}
+	log.LogAttrs(ctx, level, "run", append(attrs, fields...)...)
+}
+
+// fieldsOf takes the report apart, in the order of its fields.
+func fieldsOf(report any) ([]slog.Attr, error) {
+	text, err := json.Marshal(report)
+	if err != nil {
+		return nil, err
+	}
+	d := json.NewDecoder(bytes.NewReader(text))
+	if t, err := d.Token(); err != nil || t != json.Delim('{') {
+		return nil, errors.New("it is not a JSON object")
+	}
+	var attrs []slog.Attr
+	for d.More() {
+		name, err := d.Token()
+		if err != nil {
+			return nil, err
+		}
+		var value json.RawMessage
+		if err := d.Decode(&value); err != nil {
+			return nil, err
+		}
+		attrs = append(attrs, slog.Any(fmt.Sprint(name), value))
+	}
+	return attrs, nil
+}
