@@ -1,7 +1,6 @@
 package dtm
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -16,21 +15,32 @@ const maxElements = 10_000
 // counts as absent, names are matched exactly, and of several fields of one name
 // the last counts. The alert keeps raw itself, not a copy.
 func ParseAlert(raw []byte) Alert {
-	if !json.Valid(raw) {
+	a, end := alertAt(raw, skipSpace(raw, 0))
+	if end < 0 || skipSpace(raw, end) != len(raw) {
 		return Alert{Raw: raw, Fault: "not valid JSON"}
 	}
-	return parseAlert(raw)
+	a.Raw = raw
+	return a
 }
 
-// parseAlert is ParseAlert for what is known to be valid JSON.
-func parseAlert(raw []byte) Alert {
-	top := trim(raw)
-	if top[0] != '{' {
-		return Alert{Raw: raw, Fault: "not an object"}
+// alertAt reads the element that begins at b[at], and returns the index behind
+// it, or -1 when that is not valid JSON.
+func alertAt(b []byte, at int) (a Alert, end int) {
+	if at == len(b) || b[at] != '{' {
+		if end = skipValue(b, at, elementDepth); end < 0 {
+			return Alert{}, -1
+		}
+		return Alert{Raw: b[at:end:end], Fault: "not an object"}, end
 	}
-	a := Alert{Raw: raw}
 	var created, updated string
-	for name, value := range members(top) {
+	i, done := first(b, at)
+	for !done {
+		name, from := member(b, i)
+		end = skipValue(b, from, elementDepth+1)
+		if end < 0 {
+			return Alert{}, -1
+		}
+		value := b[from:end]
 		switch string(name) {
 		case "id":
 			a.ID, _ = stringValue(value)
@@ -56,18 +66,24 @@ func parseAlert(raw []byte) Alert {
 		case "updated_at":
 			updated, _ = stringValue(value)
 		}
+		i, done = next(b, end, '}')
 	}
+	if end = i; end < 0 {
+		return Alert{}, -1
+	}
+	raw := b[at:end:end]
 	if !validID(a.ID) {
-		return Alert{Raw: raw, Fault: "no id of 1 to 128 letters, digits, _ and -"}
+		return Alert{Raw: raw, Fault: "no id of 1 to 128 letters, digits, _ and -"}, end
 	}
 	var ok bool
 	if a.CreatedAt, ok = parseTime(created); !ok {
-		return Alert{Raw: raw, Fault: "no created_at that is an RFC 3339 time"}
+		return Alert{Raw: raw, Fault: "no created_at that is an RFC 3339 time"}, end
 	}
 	if a.UpdatedAt, ok = parseTime(updated); !ok {
 		a.UpdatedAt = a.CreatedAt
 	}
-	return a
+	a.Raw = raw
+	return a, end
 }
 
 func validID(id string) bool {
@@ -106,39 +122,70 @@ func parseTime(text string) (time.Time, bool) {
 	return t.Truncate(time.Millisecond), true
 }
 
+// elementDepth is how deep an element of a page lies: in a list, in an object.
+const elementDepth = 3
+
+var errInvalid = errors.New("the body is not valid JSON, or was cut off")
+
 // decodePage reads the body of a list. The alerts share its memory.
 func decodePage(body []byte) ([]Alert, error) {
-	if !json.Valid(body) {
-		return nil, errors.New("the body is not valid JSON, or was cut off")
-	}
-	top := trim(body)
-	if top[0] != '{' {
-		return nil, errors.New("the body is not an object")
-	}
-	var list []byte
-	for name, value := range members(top) {
-		if string(name) != "alerts" {
-			continue
-		}
-		if list != nil {
-			return nil, errors.New(`the body has more than one "alerts"`)
-		}
-		list = value
-	}
-	switch {
-	case list == nil:
-		return nil, errors.New(`the body has no "alerts"`)
-	case list[0] == 'n': // null is how a Go server writes an empty list
-		return nil, nil
-	case list[0] != '[':
-		return nil, errors.New(`"alerts" is not a list`)
+	start := skipSpace(body, 0)
+	if start == len(body) || body[start] != '{' {
+		return nil, errors.New("the body is not a JSON object")
 	}
 	var alerts []Alert
-	for raw := range elements(list) {
-		if len(alerts) == maxElements {
-			return nil, fmt.Errorf("the body has more than %d alerts", maxElements)
+	found := false
+	i, done := first(body, start)
+	for !done {
+		name, end := member(body, i)
+		switch {
+		case string(name) != "alerts":
+			end = skipValue(body, end, 2)
+		case found:
+			return nil, errors.New(`the body has more than one "alerts"`)
+		default:
+			found = true
+			var err error
+			if alerts, end, err = alertsAt(body, end); err != nil {
+				return nil, err
+			}
 		}
-		alerts = append(alerts, parseAlert(raw))
+		i, done = next(body, end, '}')
+	}
+	switch {
+	case i < 0 || skipSpace(body, i) != len(body):
+		return nil, errInvalid
+	case !found:
+		return nil, errors.New(`the body has no "alerts"`)
 	}
 	return alerts, nil
+}
+
+// alertsAt reads the list of alerts that begins at b[at], and returns the index
+// behind it.
+func alertsAt(b []byte, at int) (alerts []Alert, end int, err error) {
+	switch {
+	case at == len(b):
+		return nil, 0, errInvalid
+	case b[at] == 'n': // null is how a Go server writes an empty list
+		return nil, skipValue(b, at, 2), nil
+	case b[at] != '[':
+		return nil, 0, errors.New(`"alerts" is not a list`)
+	}
+	i, done := first(b, at)
+	for !done {
+		if len(alerts) == maxElements {
+			return nil, 0, fmt.Errorf("the body has more than %d alerts", maxElements)
+		}
+		var a Alert
+		if a, end = alertAt(b, i); end < 0 {
+			return nil, 0, errInvalid
+		}
+		alerts = append(alerts, a)
+		i, done = next(b, end, ']')
+	}
+	if i < 0 {
+		return nil, 0, errInvalid
+	}
+	return alerts, i, nil
 }

@@ -104,11 +104,11 @@ func TestDecodePage(t *testing.T) {
 		{"no alerts", `{"Alerts":[]}`, nil, `no "alerts"`},
 		{"twice", `{"alerts":[],"alerts":[1]}`, nil, `more than one "alerts"`},
 		{"object", `{"alerts":{}}`, nil, "not a list"},
-		{"list", `[]`, nil, "not an object"},
+		{"list", `[]`, nil, "not a JSON object"},
 		{"trailing garbage", `{"alerts":[]}{}`, nil, "not valid JSON"},
 		{"cut", `{"alerts":[{"id":"a"}`, nil, "not valid JSON"},
-		{"nothing", ``, nil, "not valid JSON"},
-		{"HTML", `<html></html>`, nil, "not valid JSON"},
+		{"nothing", ``, nil, "not a JSON object"},
+		{"HTML", `<html></html>`, nil, "not a JSON object"},
 		{"millions of elements", `{"alerts":[0` + strings.Repeat(",0", maxElements) + `]}`, nil, "more than 10000"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

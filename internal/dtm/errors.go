@@ -139,7 +139,9 @@ type NoAnswerError struct {
 	err   error
 }
 
-func (e *NoAnswerError) Error() string { return "no usable answer from " + e.where + ": " + e.err.Error() }
+func (e *NoAnswerError) Error() string {
+	return "no usable answer from " + e.where + ": " + e.err.Error()
+}
 func (e *NoAnswerError) Unwrap() error { return e.err }
 
 const maxMessage = 512
