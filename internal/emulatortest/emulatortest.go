@@ -74,7 +74,7 @@ var (
 		// faster and need less memory.
 		java: func(jar string) []string {
 			return []string{
-				"-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Duser.language=en",
+				"-Xmx2g", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Duser.language=en",
 				"-cp", jar, "com.google.cloud.datastore.emulator.firestore.CloudFirestore",
 			}
 		},

@@ -1,6 +1,7 @@
 package message
 
 import (
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -61,9 +62,9 @@ func FromAlert(a dtm.Alert, e Envelope) Message {
 // ones: Pub/Sub's filters can then ask whether an attribute is there.
 func attributes(pairs ...string) map[string]string {
 	m := make(map[string]string, len(pairs)/2)
-	for i := 0; i < len(pairs); i += 2 {
-		if v := cut(pairs[i+1]); v != "" {
-			m[pairs[i]] = v
+	for pair := range slices.Chunk(pairs, 2) {
+		if v := cut(pair[1]); v != "" {
+			m[pair[0]] = v
 		}
 	}
 	return m

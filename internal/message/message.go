@@ -11,5 +11,5 @@ type Message struct {
 }
 
 // ErrRefused is what a publisher answers for a message that the topic will
-// never take (Pub/Sub: InvalidArgument), as against one that failed for now.
+// never take (Pub/Sub: InvalidArgument), as against one that may pass later.
 var ErrRefused = errors.New("the topic refuses the message")

@@ -10,11 +10,10 @@ import (
 	"time"
 	"unicode/utf8"
 
+	pubsubpb "cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/proto"
 	"pgregory.net/rapid"
-
-	pubsubpb "cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 
 	"dtmrelay.internal/dtmrelay/internal/dtm"
 )
@@ -102,7 +101,7 @@ func TestDedupeKeyIsTheSameForOneVersion(t *testing.T) {
 
 func TestPriorityIsNeverSilentlyLow(t *testing.T) {
 	for severity, want := range map[string]string{
-		"high": "P1", "medium": "P2", "low": "P3", "": "P2", "critical": "P2", "unspecified": "P2", " low": "P2",
+		"high": "P1", "medium": "P2", "low": "P3", "": "P2", "critical": "P2", "unspecified": "P2", "LOW": "P2",
 	} {
 		if got := Priority(severity); got != want {
 			t.Errorf("Priority(%q) = %s, want %s", severity, got, want)

@@ -2,7 +2,6 @@ package observe
 
 import (
 	"bytes"
-	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -315,7 +314,7 @@ func TestRecover(t *testing.T) {
 	}{
 		{"none", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(204) }, "", 204, ""},
 		{"text", func(http.ResponseWriter, *http.Request) { panic("100%done\nsecond line") }, "100%done\nsecond line", 500, ""},
-		{"nil", func(http.ResponseWriter, *http.Request) { panic(nil) }, "panic called with nil argument", 500, ""},
+		{"nil", func(http.ResponseWriter, *http.Request) { panic(nil) }, "panic called with nil argument", 500, ""}, //nolint:govet // that is the case
 		{"run time", func(_ http.ResponseWriter, r *http.Request) { _ = trace[r.ContentLength+100] }, "runtime error: index out of range", 500, ""},
 		{"long", func(http.ResponseWriter, *http.Request) { panic(long) }, long[:1000] + "…", 500, ""},
 		{"with headers set", func(w http.ResponseWriter, _ *http.Request) {
@@ -421,7 +420,7 @@ func TestPanicOfAGoroutineBecomesAnError(t *testing.T) {
 		t.Errorf("thrown again, it lost its stack")
 	}
 	var b bytes.Buffer
-	LogPanic(context.Background(), NewLogger(&b, slog.LevelInfo, "p"), p)
+	LogPanic(t.Context(), NewLogger(&b, slog.LevelInfo, "p"), p)
 	if stack, _ := one(t, &b)["stack_trace"].(string); !strings.Contains(stack, "TestPanicOfAGoroutine") {
 		t.Errorf("stack %q", stack)
 	}

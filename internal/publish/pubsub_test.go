@@ -257,7 +257,7 @@ func TestPassingFaultsAreRepeated(t *testing.T) {
 				calls := 0
 				p := serve(t, "alerts", func(ctx context.Context, r *pubsubpb.PublishRequest) (*pubsubpb.PublishResponse, error) {
 					if calls++; calls <= 2 {
-						return nil, status.Error(code, "for now")
+						return nil, status.Error(code, "not yet")
 					}
 					return acknowledge(ctx, r)
 				})

@@ -383,7 +383,7 @@ func TestClientTalksToAnEmulator(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer func() { _ = c.Close() }()
+		t.Cleanup(func() { _ = c.Close() })
 		wantKey(t, New(c, name, TTL), "key")
 		if _, err := New(c, "projects/p1/secrets/other/versions/latest", TTL).Key(t.Context()); !errors.Is(err, ErrMissing) {
 			t.Errorf("reading a secret that isn't there: %v", err)

@@ -45,12 +45,14 @@ type Holder struct {
 	// writing ends the goroutine and what it is writing.
 	writing     context.Context
 	stopWriting context.CancelFunc
+	quit        chan struct{} // ends the goroutine after what it is writing
 	kick        chan struct{}
 	done        chan struct{}
 
 	mu    sync.Mutex
 	feed  Feed
-	dirty bool
+	dirty bool      // it was changed since it was last written
+	due   time.Time // when it is to be written next
 	// confirmed is when the last confirmed write was sent.
 	confirmed time.Time
 
@@ -71,7 +73,7 @@ func Acquire(ctx context.Context, store FeedStore, name, owner string, f Feed, v
 	f.Write = 0
 	h := &Holder{
 		store: store, name: name, feed: f, version: v, confirmed: now,
-		kick: make(chan struct{}, 1), done: make(chan struct{}),
+		quit: make(chan struct{}), kick: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	h.ctx, h.cancel = context.WithCancelCause(ctx)
 	h.writing, h.stopWriting = context.WithCancel(h.ctx)
@@ -96,15 +98,21 @@ func (h *Holder) Alive() error {
 	if err := context.Cause(h.ctx); err != nil {
 		return err
 	}
+	err := h.overdue()
+	if err != nil {
+		h.cancel(err)
+	}
+	return err
+}
+
+func (h *Holder) overdue() error {
 	h.mu.Lock()
 	since := sinceBoth(h.confirmed)
 	h.mu.Unlock()
-	if since >= LostAfter {
-		err := fmt.Errorf("%w: not renewed for %s", ErrLost, since.Round(time.Second))
-		h.cancel(err)
-		return err
+	if since < LostAfter {
+		return nil
 	}
-	return nil
+	return fmt.Errorf("%w: not renewed for %s", ErrLost, since.Round(time.Second))
 }
 
 // sinceBoth is the time since t by the monotonic or the wall clock, whichever
@@ -114,12 +122,16 @@ func sinceBoth(t time.Time) time.Duration {
 	return max(now.Sub(t), now.Round(0).Sub(t.Round(0)))
 }
 
-// Update changes the document in memory; it is written within a second.
+// Update changes the document in memory; it is written a second later, together
+// with what else has changed until then.
 func (h *Holder) Update(change func(*Feed)) {
 	h.mu.Lock()
+	defer h.mu.Unlock()
 	change(&h.feed)
-	h.dirty = true
-	h.mu.Unlock()
+	if h.dirty {
+		return
+	}
+	h.dirty, h.due = true, time.Now().Add(checkpointEvery)
 	select {
 	case h.kick <- struct{}{}:
 	default:
@@ -137,8 +149,13 @@ func (h *Holder) Feed() Feed {
 // holder. When the lease is lost it writes nothing and says so. ctx bounds how
 // long it tries.
 func (h *Holder) Release(ctx context.Context, last func(*Feed)) error {
-	h.stopWriting()
-	<-h.done
+	close(h.quit)
+	select {
+	case <-h.done:
+	case <-time.After(checkpointEvery): // what is being written hangs
+		h.stopWriting()
+		<-h.done
+	}
 	defer h.cancel(errors.New("the lease was released"))
 	if err := h.Alive(); err != nil {
 		return err
@@ -163,50 +180,34 @@ func (h *Holder) Release(ctx context.Context, last func(*Feed)) error {
 // keep writes and renews until it is stopped or the lease is lost.
 func (h *Holder) keep() {
 	defer close(h.done)
-	last := time.Now() // when the last write was tried; the first took the lease
-	var failed error
 	timer := time.NewTimer(RenewEvery)
 	defer timer.Stop()
 	for {
+		h.mu.Lock()
+		timer.Reset(time.Until(h.due))
+		h.mu.Unlock()
 		select {
 		case <-h.writing.Done():
 			return
-		case <-h.kick:
+		case <-h.quit:
+			return
+		case <-h.kick: // it is due earlier now
+			continue
 		case <-timer.C:
 		}
-		h.mu.Lock()
-		due := h.confirmed.Add(RenewEvery)
-		if h.dirty || failed != nil {
-			due = last.Add(checkpointEvery)
-		}
-		h.mu.Unlock()
-		if wait := time.Until(due); wait > 0 {
-			timer.Reset(wait)
-			continue
-		}
-		last = time.Now()
-		_, failed = h.write(h.writing)
-		if h.writing.Err() != nil {
+		_, err := h.write(h.writing)
+		switch {
+		case h.writing.Err() != nil:
 			return
-		}
-		if failed != nil {
-			if errors.Is(failed, ErrLost) {
-				h.cancel(failed)
+		case errors.Is(err, ErrLost):
+			h.cancel(err)
+			return
+		case err != nil:
+			if lost := h.overdue(); lost != nil {
+				h.cancel(fmt.Errorf("%w: %w", lost, err))
 				return
 			}
-			if err := h.Alive(); err != nil {
-				h.cancel(fmt.Errorf("%w: %w", err, failed))
-				return
-			}
-			timer.Reset(checkpointEvery)
-			continue
 		}
-		timer.Reset(RenewEvery)
-		h.mu.Lock()
-		if h.dirty {
-			timer.Reset(checkpointEvery)
-		}
-		h.mu.Unlock()
 	}
 }
 
@@ -239,17 +240,22 @@ func (h *Holder) write(ctx context.Context) (stored bool, err error) {
 				return false, fmt.Errorf("%w to another run", ErrLost)
 			}
 			stored = now.Write == f.Write
+			if !stored && now.Lease != nil {
+				sent = now.Lease.ExpiresAt.Add(-LeaseFor) // what counts is the lease that is stored
+			}
 		}
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if err != nil || !stored {
+		h.dirty, h.due = true, time.Now().Add(checkpointEvery)
+	}
 	if err != nil {
-		h.dirty = true
 		return false, err
 	}
 	h.version, h.confirmed = v, sent
-	if !stored {
-		h.dirty = true
+	if !h.dirty {
+		h.due = sent.Add(RenewEvery)
 	}
 	return stored, nil
 }

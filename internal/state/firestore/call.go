@@ -15,7 +15,7 @@ import (
 
 // callTimeout is the most that one call with its repetitions may take. Without
 // it a database that can't be reached hangs until the context ends.
-const callTimeout = 10 * time.Second
+const callTimeout = 20 * time.Second
 
 // call makes one call to Firestore, and makes it again after codes that pass.
 // doing names the work in errors. An error of the caller's context is returned
