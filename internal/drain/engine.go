@@ -1,0 +1,274 @@
+package drain
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"dtmrelay.internal/dtmrelay/internal/dtm"
+	"dtmrelay.internal/dtmrelay/internal/lifecycle"
+	"dtmrelay.internal/dtmrelay/internal/observe"
+	"dtmrelay.internal/dtmrelay/internal/state"
+)
+
+// Source lists alerts (dtm.Session).
+type Source interface {
+	List(ctx context.Context, q dtm.Query) iter.Seq2[dtm.Page, error]
+}
+
+// Desk publishes and records the alerts of a page (lifecycle.Desk).
+type Desk interface {
+	Handle(ctx context.Context, alerts []dtm.Alert, take func(n int) int) (lifecycle.Tally, error)
+}
+
+// Options are what the configuration says about draining.
+type Options struct {
+	Workers         int // concurrent listings
+	PageSize        int // 25 with Refs, 100 without (DTM API)
+	Refs            bool
+	Filter          dtm.Filter
+	Overlap         time.Duration
+	Settle          time.Duration
+	InitialLookback time.Duration
+	MaxLookback     time.Duration
+	MaxAlerts       int // 0: no limit
+	Budget          time.Duration
+}
+
+// Progress is what the engine would have stored.
+type Progress struct {
+	Slices []state.Slice
+	// RereadFrom is the lowest created_at that was listed while younger than
+	// the overlap; zero when none was.
+	RereadFrom time.Time
+	Gaps       []state.Gap
+	Refusal    *state.Refusal
+}
+
+// engine drains one set of slices.
+type engine struct {
+	opts   Options
+	source Source
+	desk   Desk
+	// save is told of every progress, under the engine's lock, and must not block.
+	save func(Progress)
+	// onGap is told of every gap that is found, under the lock.
+	onGap func(state.Gap)
+
+	// fetching ends when nothing more is to be fetched, working when nothing more
+	// may be published.
+	fetching context.Context
+	stopAll  context.CancelCauseFunc
+	working  context.Context
+
+	// faulty is held by who handles a page with unusable elements. These belong to
+	// no slice: two workers may be shown the same one.
+	faulty chan struct{}
+
+	mu       sync.Mutex
+	changed  *sync.Cond
+	spans    []*span // pending, sorted
+	idle     int     // workers that wait for a slice
+	first    bool    // the first request of the run was answered well
+	started  bool    // a worker has been let through to make it
+	left     int     // alerts that may still be published
+	progress Progress
+	report   *Report
+}
+
+// span is a slice that is pending, and what this run has read of it.
+type span struct {
+	state.Slice
+	owned bool
+	// fetched is the created_at of the last alert fetched, which runs ahead of DoneUntil.
+	fetched time.Time
+	rate    float64 // alerts a millisecond, as seen so far
+}
+
+var (
+	errBudget   = errors.New("the run's budget is used up")
+	errShutdown = errors.New("the run is told to stop")
+	errCap      = errors.New("MAX_ALERTS_PER_RUN is reached")
+)
+
+// run works until all slices are done, fetching ends, or something fails. It
+// returns nil when all are done, or what stopped it.
+func (e *engine) run(fetching, working context.Context, pending Progress) error {
+	e.changed = sync.NewCond(&e.mu)
+	e.faulty = make(chan struct{}, 1)
+	e.progress = pending
+	e.left = e.opts.MaxAlerts
+	for _, s := range pending.Slices {
+		e.spans = append(e.spans, &span{Slice: s, fetched: s.DoneUntil})
+	}
+	e.report.Slices += int64(len(e.spans))
+	e.fetching, e.stopAll = context.WithCancelCause(fetching)
+	defer e.stopAll(nil)
+	defer context.AfterFunc(e.fetching, func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		e.changed.Broadcast()
+	})()
+
+	// A worker's failure ends fetching, but not what the others are publishing.
+	e.working = working
+	var group errgroup.Group
+	for range e.opts.Workers {
+		group.Go(func() (err error) {
+			defer func() {
+				if v := recover(); v != nil {
+					err = observe.Recovered(v)
+				}
+				if err != nil {
+					e.stopAll(err)
+				}
+			}()
+			return e.work()
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	if len(e.spans) == 0 {
+		return nil
+	}
+	return context.Cause(e.fetching)
+}
+
+// work takes one slice after the other.
+func (e *engine) work() error {
+	for {
+		s := e.take()
+		if s == nil {
+			return nil
+		}
+		done, err := (&reader{engine: e, span: s}).read()
+		e.give(s, done)
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// take returns the earliest slice that nobody works, waiting for one to be split
+// off; nil when there's nothing more to do. Until the first request is answered
+// only one worker gets one, so that a bad key costs one answer.
+func (e *engine) take() *span {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for {
+		if e.fetching.Err() != nil || len(e.spans) == 0 {
+			return nil
+		}
+		if e.first || !e.started {
+			for _, s := range e.spans {
+				if !s.owned {
+					s.owned, e.started = true, true
+					return s
+				}
+			}
+		}
+		e.idle++
+		e.changed.Wait()
+		e.idle--
+	}
+}
+
+// give puts a slice back, or away when it is done.
+func (e *engine) give(s *span, done bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	s.owned = false
+	if !e.first {
+		e.started = false // it was given back without a request
+	}
+	if done {
+		s.DoneUntil = s.To
+		e.spans = slices.DeleteFunc(e.spans, func(o *span) bool { return o == s })
+	}
+	e.store()
+	e.changed.Broadcast()
+}
+
+// answered notes that the run's first request went well.
+func (e *engine) answered() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.first {
+		e.first = true
+		e.changed.Broadcast()
+	}
+}
+
+// store hands the present progress on. The lock is held.
+func (e *engine) store() {
+	e.progress.Slices = make([]state.Slice, len(e.spans))
+	for i, s := range e.spans {
+		e.progress.Slices[i] = s.Slice
+	}
+	e.save(e.progress)
+}
+
+// allow gives leave to publish up to n alerts.
+func (e *engine) allow(n int) int {
+	if e.opts.MaxAlerts == 0 {
+		return n
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	n = min(n, e.left)
+	e.left -= n
+	return n
+}
+
+// full reports whether no more alerts may be published in this run.
+func (e *engine) full() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.opts.MaxAlerts > 0 && e.left == 0
+}
+
+// count adds a page's tally to the report.
+func (e *engine) count(fetched int, t lifecycle.Tally) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.report.Fetched += int64(fetched)
+	e.report.add(t)
+}
+
+// advance moves a slice's position to the created_at of its last alert that is
+// acknowledged and recorded. listed is when its listing was asked for.
+func (e *engine) advance(s *span, to, listed time.Time) (moved bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if to.After(s.To) {
+		to = s.To
+	}
+	e.young(s.DoneUntil, to, listed)
+	if !to.After(s.DoneUntil) {
+		return false
+	}
+	s.DoneUntil = to
+	e.store()
+	return true
+}
+
+// young remembers that [from, to] was listed while part of it was younger than
+// the overlap: alerts may come into the index behind what was read.
+func (e *engine) young(from, to, listed time.Time) {
+	bound := listed.Add(-e.opts.Overlap).UTC().Truncate(ms)
+	if to.Before(bound) {
+		return
+	}
+	if from.Before(bound) {
+		from = bound
+	}
+	if e.progress.RereadFrom.IsZero() || from.Before(e.progress.RereadFrom) {
+		e.progress.RereadFrom = from
+	}
+}

@@ -1,0 +1,219 @@
+package drain_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"dtmrelay.internal/dtmrelay/internal/dtmsim"
+	"dtmrelay.internal/dtmrelay/internal/message"
+	"dtmrelay.internal/dtmrelay/internal/state"
+)
+
+// apiFault is a trouble that the simulator makes.
+func apiFault(t trouble) (dtmsim.Fault, bool) {
+	f := dtmsim.Fault{Kind: dtmsim.Kind(t.Where), Nth: t.Nth}
+	if f.Kind != dtmsim.List && f.Kind != dtmsim.Page {
+		return f, false
+	}
+	switch t.What {
+	case "reset before":
+		f.ResetBefore = true
+	case "reset after":
+		f.ResetAfter = true
+	case "truncate":
+		f.Truncate = 10
+	case "500":
+		f.Status = 500
+	case "503 wait":
+		f.Status, f.RetryAfter = 503, "30"
+	case "408":
+		f.Status, f.AfterWork = 408, true
+	case "429":
+		f.Status = 429
+	case "429 wait":
+		f.Status, f.RetryAfter = 429, "45"
+	case "html":
+		f.HTML, f.AfterWork = true, true
+	case "hang":
+		f.Hang = true
+	case "quota":
+		f.Status, f.Body = 429, dtmsim.QuotaExceeded
+	case "withheld":
+		f.EmptyPage = dtmsim.EmptyWithheld
+	case "extra":
+		f.EmptyPage = dtmsim.EmptyExtra
+	case "null":
+		f.NullAlerts = true
+	case "repeat":
+		f.RepeatToken = true
+	case "disorder":
+		f.Disorder = true
+	default:
+		return f, false
+	}
+	return f, true
+}
+
+// RoundTrip is the network between a process and the API.
+func (p *proc) RoundTrip(r *http.Request) (*http.Response, error) {
+	where := "list"
+	if r.URL.Query().Has("page") {
+		where = "page"
+	}
+	var answer *http.Response
+	err := p.external(r.Context(), where, 0, func(trouble string) (err error) {
+		if answer, err = p.api.RoundTripper().RoundTrip(r); err != nil || trouble != "unlink" || answer.StatusCode != 200 {
+			return err
+		}
+		return unlink(answer, p.Feed.PageSize)
+	})
+	if err != nil {
+		if answer != nil {
+			_ = answer.Body.Close()
+		}
+		return nil, err
+	}
+	return answer, nil
+}
+
+// unlink takes the next link away from a page that is full.
+func unlink(answer *http.Response, size int) error {
+	body, err := io.ReadAll(answer.Body)
+	if err != nil {
+		return err
+	}
+	answer.Body = io.NopCloser(bytes.NewReader(body))
+	var list struct{ Alerts []json.RawMessage }
+	if err := json.Unmarshal(body, &list); err == nil && len(list.Alerts) >= size {
+		answer.Header.Del("Link")
+	}
+	return nil
+}
+
+// database is a process's client of the database.
+type database struct{ *proc }
+
+func (d database) Open(ctx context.Context, feed, keyID string) (f state.Feed, v state.Version, u state.Usage, err error) {
+	err = d.external(ctx, "open", d.StoreTakes, func(string) (err error) {
+		f, v, u, err = d.store.Open(context.Background(), feed, keyID)
+		return err
+	})
+	return f, v, u, err
+}
+
+func (d database) WriteFeed(ctx context.Context, feed string, f state.Feed, v state.Version) (next state.Version, err error) {
+	asked := time.Now()
+	err = d.external(ctx, "write feed", d.StoreTakes, func(string) (err error) {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if next, err = d.store.WriteFeed(context.Background(), feed, f, v); err == nil {
+			d.checkFeed(d.proc, f)
+			d.doc, d.stored, d.leased = f, f, asked
+		}
+		return err
+	})
+	return next, err
+}
+
+func (d database) Records(ctx context.Context, feed string, ids []string) (entries []state.Entry, err error) {
+	err = d.external(ctx, "records", d.StoreTakes, func(string) (err error) {
+		entries, err = d.store.Records(context.Background(), feed, ids)
+		return err
+	})
+	return entries, err
+}
+
+func (d database) WriteRecords(ctx context.Context, feed string, entries []state.Entry) (results []error, err error) {
+	d.checkLease(d.proc, "writes to the ledger")
+	err = d.external(ctx, "write records", d.StoreTakes, func(trouble string) (err error) {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if trouble == "meddle" {
+			if err := d.meddle(feed, entries[0].Record.ID); err != nil {
+				return err
+			}
+		}
+		results, err = d.store.WriteRecords(context.Background(), feed, entries)
+		for i, e := range entries {
+			if err == nil && results[i] == nil {
+				d.ledger[e.Record.ID] = e.Record
+			}
+		}
+		return err
+	})
+	return results, err
+}
+
+// meddle is another writer of a record, who says nothing about versions.
+func (w *world) meddle(feed, id string) error {
+	entries, err := w.store.Records(context.Background(), feed, []string{id})
+	if err != nil {
+		return err
+	}
+	_, err = w.store.WriteRecords(context.Background(), feed, entries)
+	return err
+}
+
+func (d database) AddUsage(ctx context.Context, keyID string, add, old state.Usage) error {
+	return d.external(ctx, "usage", d.StoreTakes, func(string) error {
+		return d.store.AddUsage(context.Background(), keyID, add, old)
+	})
+}
+
+// topics are a process's client of the two topics.
+type topics struct{ *proc }
+
+// publishFor bounds a call to a topic.
+const publishFor = 15 * time.Second
+
+func (t topics) Publish(ctx context.Context, messages []message.Message) []error {
+	return t.send(ctx, "publish", messages, func(m message.Message) error {
+		if t.byID[m.Attributes["alert_id"]].Refused {
+			return fmt.Errorf("publishing: %w", message.ErrRefused)
+		}
+		t.checkMessage(t.proc, m)
+		return nil
+	})
+}
+
+func (t topics) Reject(ctx context.Context, messages []message.Message) []error {
+	return t.send(ctx, "reject", messages, func(m message.Message) error {
+		t.checkReject(t.proc, m)
+		return nil
+	})
+}
+
+func (t topics) send(ctx context.Context, where string, messages []message.Message, take func(message.Message) error) []error {
+	t.checkLease(t.proc, "publishes")
+	ctx, cancel := context.WithTimeout(ctx, publishFor)
+	defer cancel()
+	results := make([]error, len(messages))
+	err := t.external(ctx, where, t.PublishTakes, func(trouble string) error {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		for i, m := range messages {
+			switch {
+			case i%2 == 0 && trouble == "some":
+				results[i] = errFault
+			case i%2 == 0 && trouble == "some lost":
+				if results[i] = take(m); results[i] == nil {
+					results[i] = errFault
+				}
+			default:
+				results[i] = take(m)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		for i := range results {
+			results[i] = err
+		}
+	}
+	return results
+}

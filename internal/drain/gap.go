@@ -1,0 +1,103 @@
+package drain
+
+import (
+	"time"
+
+	"dtmrelay.internal/dtmrelay/internal/dtm"
+	"dtmrelay.internal/dtmrelay/internal/state"
+)
+
+const (
+	// boundMargin keeps a bounded since clear of the API's own look-back.
+	boundMargin = 10 * time.Minute
+	// refusalHolds is how long a refused since is not asked for again.
+	refusalHolds = 24 * time.Hour
+)
+
+// bound is the oldest since that the API is known to answer.
+func (e *engine) bound() time.Time {
+	return time.Now().UTC().Truncate(ms).Add(-e.opts.MaxLookback).Add(boundMargin)
+}
+
+// skipRefused leaves out what the API refused for its age within a day, without
+// earning the error again. It reports whether nothing of the slice is left.
+func (r *reader) skipRefused() (done bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	last := r.progress.Refusal
+	if last != nil && time.Since(last.At) < refusalHolds && time.Since(r.span.DoneUntil) >= last.Age {
+		r.leaveBehind(r.bound())
+	}
+	return !r.span.DoneUntil.Before(r.span.To)
+}
+
+// accept goes on behind a since that was refused, now that a younger one was
+// answered, and returns the slice's new position.
+func (r *reader) accept() time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := time.Now().UTC().Truncate(ms)
+	r.progress.Refusal = &state.Refusal{At: now, Age: r.refused}
+	r.leaveBehind(r.since.Add(ms))
+	r.since = time.Time{}
+	return r.span.DoneUntil
+}
+
+// leaveBehind gives up what lies before bound in this slice and in those that
+// nobody has begun to read: it becomes a gap. The lock is held.
+func (r *reader) leaveBehind(bound time.Time) {
+	for _, s := range r.spans {
+		if s.owned && s != r.span {
+			continue
+		}
+		if g, ok := cutBehind(&s.Slice, bound); ok {
+			s.fetched = s.DoneUntil
+			r.addGap(g)
+		}
+	}
+	r.store()
+}
+
+// suspect looks at the first page of a listing from behind the API's known
+// look-back: when it begins later, the API may have left out what is older
+// without a word.
+func (r *reader) suspect(from time.Time, page dtm.Page) {
+	bound := r.bound()
+	if !from.Before(bound.Add(-boundMargin)) {
+		return
+	}
+	for _, a := range page.Alerts {
+		if a.Fault != "" {
+			continue
+		}
+		if a.CreatedAt.After(bound) {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.addGap(state.Gap{Since: from, Until: bound, Suspected: true})
+			r.store()
+		}
+		return
+	}
+}
+
+// addGap notes a gap, and tells of it once. The lock is held.
+func (e *engine) addGap(g state.Gap) {
+	for _, known := range e.progress.Gaps {
+		if known.Suspected == g.Suspected && !known.Since.After(g.Since) && !known.Until.Before(g.Until) {
+			return
+		}
+	}
+	e.progress.Gaps = addGap(e.progress.Gaps, g)
+	if !g.Suspected {
+		if e.report.Gap == nil {
+			e.report.Gap = &Span{Since: g.Since, Until: g.Until}
+		}
+		if g.Since.Before(e.report.Gap.Since) {
+			e.report.Gap.Since = g.Since
+		}
+		if g.Until.After(e.report.Gap.Until) {
+			e.report.Gap.Until = g.Until
+		}
+	}
+	e.onGap(g)
+}

@@ -1,0 +1,318 @@
+package drain_test
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"dtmrelay.internal/dtmrelay/internal/drain"
+	"dtmrelay.internal/dtmrelay/internal/dtm"
+	"dtmrelay.internal/dtmrelay/internal/dtmsim"
+)
+
+// history is all that chance decides about a world and what happens in it. It is
+// drawn before the world begins, so that a failure can be repeated and shrunk.
+// Moments are counted from the world's beginning.
+type history struct {
+	Server       dtmsim.Options
+	Feed         drain.Options
+	PageLimit    int64
+	PageMemory   int64
+	StoreTakes   time.Duration // a call of the database
+	PublishTakes time.Duration // a call of the topics
+	Alerts       []alert
+	Steps        []step
+}
+
+// alert is an alert of the world, with its whole life.
+type alert struct {
+	Created time.Duration
+	Late    time.Duration // until it is in the index; less than OVERLAP
+	// Rewritten is when it gets a new version soon after its creation, within SETTLE; 0: never.
+	Rewritten time.Duration
+	// Closed and Edited are when it gets a new version later; 0: never.
+	Closed, Edited time.Duration
+	Element        string // it is this unusable element instead
+	Huge           bool   // a page can't hold it with its document
+	Refused        bool   // the topic refuses its messages
+}
+
+// step is a run of the feed, a while after the one before ended, and what
+// happens to it.
+type step struct {
+	After    time.Duration
+	Troubles []trouble
+	// Crash ends the process at its nth call to the world outside, before or
+	// after the call had its effect; 0: never.
+	Crash       int
+	CrashBefore bool
+	// Freeze stops the process at its nth call for FreezeFor, before or after the
+	// call had its effect; 0: never. The next step doesn't wait for it longer than
+	// Leave.
+	Freeze           int
+	FreezeBefore     bool
+	FreezeFor, Leave time.Duration
+	// Second is when another process runs the feed too; 0: none does.
+	Second time.Duration
+	// Shutdown is when the platform ends the process; 0: never.
+	Shutdown time.Duration
+	WrongKey bool // GTI doesn't accept the key, nor the one that the secret holds then
+}
+
+// trouble is something that goes wrong with one call.
+type trouble struct {
+	Where string
+	Nth   int // of the calls of its kind in the process
+	What  string
+}
+
+// calm reports whether nothing went wrong and nobody else ran.
+func (h history) calm() bool {
+	for _, s := range h.Steps {
+		if len(s.Troubles) > 0 || s.Crash+s.Freeze > 0 || s.Second+s.Shutdown > 0 || s.WrongKey {
+			return false
+		}
+	}
+	return true
+}
+
+// alone reports whether no two holders of the lease can have overlapped.
+func (h history) alone() bool {
+	return !slices.ContainsFunc(h.Steps, func(s step) bool { return s.Second > 0 || s.Freeze > 0 })
+}
+
+func pick[T any](t *rapid.T, label string, from ...T) T {
+	return rapid.SampledFrom(from).Draw(t, label)
+}
+
+// oneIn is true once in n.
+func oneIn(t *rapid.T, n int, label string) bool {
+	return rapid.IntRange(1, n).Draw(t, label) == n
+}
+
+const (
+	kib         = 1 << 10
+	docOfHuge   = 70 * kib
+	limitOfHuge = 64 * kib
+)
+
+var histories = rapid.Custom(func(t *rapid.T) history {
+	latency := pick(t, "latency", 0, 100*time.Millisecond, time.Second, 3*time.Second)
+	h := history{
+		Server: dtmsim.Options{
+			Seed:           rapid.Uint64().Draw(t, "seed"),
+			Since:          pick(t, "since", dtmsim.Inclusive, dtmsim.Exclusive),
+			Until:          pick(t, "until", dtmsim.Inclusive, dtmsim.Exclusive),
+			Ties:           pick(t, "ties", dtmsim.TiesByID, dtmsim.TiesReverse, dtmsim.TiesShuffled),
+			Tokens:         pick(t, "tokens", dtmsim.Once, dtmsim.Scroll, dtmsim.Many),
+			Paging:         pick(t, "paging", dtmsim.Snapshot, dtmsim.Offset),
+			LinkOnLastPage: oneIn(t, 5, "link on last page"),
+			LinkOnFullLast: oneIn(t, 4, "link on full last page"),
+			LinkStyle:      pick(t, "link style", dtmsim.LinkPlain, dtmsim.LinkSeveral, dtmsim.LinkManyRels),
+			Empty:          pick(t, "empty", dtmsim.EmptyArray, dtmsim.EmptyNull, dtmsim.EmptyNoContent),
+			Latency:        latency, Jitter: latency / 2,
+		},
+		Feed: drain.Options{
+			Workers:         rapid.IntRange(1, 4).Draw(t, "workers"),
+			PageSize:        rapid.IntRange(1, 10).Draw(t, "page size"),
+			Refs:            rapid.Bool().Draw(t, "refs"),
+			Overlap:         pick(t, "overlap", 2*time.Minute, 10*time.Minute),
+			Settle:          pick(t, "settle", 10*time.Second, 30*time.Second),
+			InitialLookback: pick(t, "initial lookback", 5*time.Minute, 30*time.Minute, 3*time.Hour),
+			MaxLookback:     120 * time.Hour,
+			MaxAlerts:       pick(t, "max alerts", 0, 0, 0, 1, 3, 10),
+			Budget:          pick(t, "budget", time.Minute, 9*time.Minute),
+		},
+		PageLimit: 32 << 20, PageMemory: 96 << 20,
+		StoreTakes:   pick(t, "store takes", 0, 10*time.Millisecond, 300*time.Millisecond),
+		PublishTakes: pick(t, "publish takes", 0, 20*time.Millisecond, 2*time.Second),
+	}
+	switch rapid.IntRange(1, 6).Draw(t, "filter") {
+	case 5:
+		h.Feed.Filter = dtm.Filter{AlertType: []string{"Message"}}
+	case 6:
+		h.Feed.Filter = dtm.Filter{Status: []string{"new"}}
+	}
+	if oneIn(t, 6, "since has an age") {
+		h.Server.SinceMaxAge = pick(t, "since max age", time.Hour, 2*time.Hour)
+		h.Server.SinceTooOld = pick(t, "since too old", dtmsim.Reject, dtmsim.Clamp)
+		h.Feed.MaxLookback = h.Server.SinceMaxAge + pick(t, "hopeful", 0, 5*time.Minute)
+	}
+	huge := h.Feed.Refs && oneIn(t, 6, "huge alerts")
+	if huge || oneIn(t, 8, "little memory") {
+		h.PageLimit = limitOfHuge
+		h.PageMemory = h.PageLimit * pick(t, "pages in memory", int64(1), 2, 10)
+	}
+	h.Alerts = drawAlerts(t, h, huge)
+	if ties := most(h.Alerts); h.Feed.Filter.Changeable() && h.Server.Paging == dtmsim.Offset && h.Feed.PageSize < ties+2 {
+		// Where a page holds a single moment tokens are all there is to go on with,
+		// and by offset these skip alerts.
+		if h.Feed.PageSize = ties + 2; h.Feed.PageSize > 25 {
+			h.Server.Paging = dtmsim.Snapshot
+		}
+	}
+	pages := most(h.Alerts)/h.Feed.PageSize + 8
+	if huge {
+		pages = 3*most(h.Alerts) + 20 // one by one
+	}
+	if time.Duration(pages)*latency > h.Feed.Budget/4 {
+		h.Server.Latency, h.Server.Jitter = 0, 0 // a run gets past one moment's alerts, or it never does
+	}
+	troubled := !oneIn(t, 3, "calm")
+	for range rapid.IntRange(1, 5).Draw(t, "steps") {
+		s := step{After: pick(t, "after", time.Second, 20*time.Second, 70*time.Second, 5*time.Minute, 20*time.Minute, time.Hour)}
+		if troubled {
+			drawTrouble(t, &s)
+		}
+		h.Steps = append(h.Steps, s)
+	}
+	return h
+})
+
+func drawAlerts(t *rapid.T, h history, huge bool) []alert {
+	from, to := -h.Feed.InitialLookback-10*time.Minute, 2*time.Hour
+	seconds := func(low, high int, label string) time.Duration {
+		return time.Duration(rapid.IntRange(low, high).Draw(t, label)) * time.Second
+	}
+	var bases []time.Duration
+	for range rapid.IntRange(1, 4).Draw(t, "bases") {
+		bases = append(bases, time.Duration(rapid.Int64Range(from.Milliseconds(), to.Milliseconds()).Draw(t, "base"))*time.Millisecond)
+	}
+	spread := pick(t, "spread", time.Millisecond, 3*time.Millisecond, 2*time.Second, 20*time.Minute)
+	odd := pick(t, "odd", 1, 3, 10)
+	alerts := make([]alert, pick(t, "alerts", 0, 1, 2, 5, 10, 20, 40, 60))
+	for i := range alerts {
+		a := alert{Created: rapid.SampledFrom(bases).Draw(t, "base of an alert")}
+		a.Created += time.Duration(rapid.Int64Range(0, spread.Milliseconds()).Draw(t, "offset")) * time.Millisecond
+		if oneIn(t, odd, "odd") {
+			switch rapid.IntRange(1, 8).Draw(t, "oddity") {
+			case 1, 2:
+				a.Late = time.Duration(rapid.Int64Range(1, h.Feed.Overlap.Milliseconds()-1).Draw(t, "late")) * time.Millisecond
+			case 3, 4:
+				a.Rewritten = seconds(2, 8, "rewritten")
+			case 5:
+				a.Closed = seconds(60, 7200, "closed")
+			case 6:
+				a.Edited = seconds(60, 7200, "edited")
+			case 7:
+				elements := dtmsim.MalformedElements()
+				a.Element = pick(t, "element", elements...)
+			case 8:
+				if huge {
+					a.Huge = true
+				} else {
+					a.Refused = true
+				}
+			}
+		}
+		alerts[i] = a
+	}
+	slices.SortFunc(alerts, func(a, b alert) int { return cmp.Compare(a.Created, b.Created) })
+	return alerts
+}
+
+// most is how many alerts at most lie within the moment that a listing begins
+// with and the two next to it.
+func most(alerts []alert) int {
+	n := 0
+	for i, from := 0, 0; i < len(alerts); i++ {
+		for alerts[from].Created < alerts[i].Created-2*time.Millisecond {
+			from++
+		}
+		n = max(n, i-from+1)
+	}
+	return n
+}
+
+// lying troubles make the API say something that is not so. One of them is what
+// the engine promises to see through; of two in a row it can't know.
+var lying = []string{"withheld", "extra", "null", "repeat", "disorder", "unlink"}
+
+func drawTrouble(t *rapid.T, s *step) {
+	nth := func(most int) int { return rapid.IntRange(1, most).Draw(t, "nth") }
+	page := func() string { return pick(t, "kind of page", "list", "page", "page") }
+	for range rapid.IntRange(0, 3).Draw(t, "troubles") {
+		switch rapid.IntRange(1, 4).Draw(t, "side") {
+		case 1, 2:
+			s.Troubles = append(s.Troubles, trouble{page(), nth(6), pick(t, "what",
+				"reset before", "reset after", "truncate", "500", "503 wait", "408", "429", "429 wait", "html", "hang", "quota")})
+		case 3:
+			where := pick(t, "store call", "open", "write feed", "write feed", "records", "write records", "write records", "usage")
+			what := pick(t, "what", "before", "after", "hang before", "hang after")
+			if where == "write records" && oneIn(t, 3, "meddle") {
+				what = "meddle"
+			}
+			s.Troubles = append(s.Troubles, trouble{where, nth(5), what})
+		case 4:
+			where := pick(t, "topic call", "publish", "publish", "reject")
+			s.Troubles = append(s.Troubles, trouble{where, nth(4), pick(t, "what",
+				"some", "some", "some lost", "before", "after", "hang before", "hang after")})
+		}
+	}
+	if oneIn(t, 3, "a lie") {
+		s.Troubles = append(s.Troubles, trouble{page(), nth(5), pick(t, "lie", lying...)})
+	}
+	switch rapid.IntRange(1, 10).Draw(t, "disaster") {
+	case 6:
+		s.WrongKey, s.Troubles = true, nil
+	case 7:
+		s.Shutdown = pick(t, "shutdown", time.Millisecond, 200*time.Millisecond, 2*time.Second, 10*time.Second)
+	case 8:
+		s.Second = pick(t, "second", time.Millisecond, 500*time.Millisecond, 5*time.Second, 40*time.Second)
+	case 9:
+		s.Freeze, s.FreezeBefore = rapid.IntRange(1, 25).Draw(t, "freeze at"), rapid.Bool().Draw(t, "freeze before")
+		s.FreezeFor = pick(t, "freeze for", 20*time.Second, 58*time.Second, 100*time.Second)
+		s.Leave = pick(t, "leave", time.Second, 62*time.Second, 4*time.Minute)
+	case 10:
+		s.Crash, s.CrashBefore = rapid.IntRange(1, 40).Draw(t, "crash at"), rapid.Bool().Draw(t, "crash before")
+	}
+}
+
+// id is the id of the ith alert: ids are not in the order of creation.
+func id(i int) string { return fmt.Sprintf("a%03d", i*37%1000) }
+
+// served is the ith alert for the simulator, in a world that begins at start.
+func (a alert) served(i int, start time.Time) dtmsim.Alert {
+	created := start.Add(a.Created)
+	out := dtmsim.Alert{ID: id(i), CreatedAt: created, VisibleAt: created.Add(a.Late), Type: "Message"}
+	if a.Element != "" {
+		out.Raw = []byte(a.Element)
+		return out
+	}
+	doc := "short"
+	if a.Huge {
+		doc = strings.Repeat("long", docOfHuge/4)
+	}
+	at := created.Format("2006-01-02T15:04:05.999Z07:00")
+	out.Body = fmt.Appendf(nil, `{"id":%q,"created_at":%q,"updated_at":%q,"status":"new","alert_type":"Message","doc":{"text":%q}}`, out.ID, at, at, doc)
+	for _, c := range []struct {
+		after time.Duration
+		apply func(*dtmsim.Alert)
+	}{
+		{a.Rewritten, func(a *dtmsim.Alert) { a.Set("ai_doc_summary", "a summary") }},
+		{a.Edited, func(a *dtmsim.Alert) { a.Set("ai_doc_summary", "another summary") }},
+		{a.Closed, func(a *dtmsim.Alert) { a.Status = "closed" }},
+	} {
+		if c.after > 0 {
+			out.Changes = append(out.Changes, dtmsim.Change{At: created.Add(c.after), Apply: c.apply})
+		}
+	}
+	return out
+}
+
+// GoString is what rapid prints of a history.
+func (h history) GoString() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "API %+v\nfeed %+v\npages of %d bytes, %d together; database %v, topics %v\n", h.Server, h.Feed, h.PageLimit, h.PageMemory, h.StoreTakes, h.PublishTakes)
+	for i, a := range h.Alerts {
+		fmt.Fprintf(&b, "%s %+v\n", id(i), a)
+	}
+	for i, s := range h.Steps {
+		fmt.Fprintf(&b, "step %d %+v\n", i+1, s)
+	}
+	return b.String()
+}

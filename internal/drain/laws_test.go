@@ -1,0 +1,360 @@
+package drain_test
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"dtmrelay.internal/dtmrelay/internal/drain"
+	"dtmrelay.internal/dtmrelay/internal/dtmsim"
+	"dtmrelay.internal/dtmrelay/internal/lifecycle"
+	"dtmrelay.internal/dtmrelay/internal/message"
+	"dtmrelay.internal/dtmrelay/internal/state"
+)
+
+// truth is what the observer knows of an alert.
+type truth struct {
+	alert
+	id      string // in the ledger
+	created time.Time
+	visible time.Time
+	leaves  time.Time   // when it leaves a filter by status; zero: never
+	version []time.Time // the updated_at of its versions
+
+	passed  bool // the stored position is behind it
+	excused bool // the API didn't show it when it was read over
+}
+
+func newTruth(i int, a alert, start time.Time) *truth {
+	tr := &truth{alert: a, id: id(i), created: start.Add(a.Created)}
+	tr.visible = tr.created.Add(a.Late)
+	if a.Element != "" {
+		tr.id = message.ElementID([]byte(a.Element))
+		return tr
+	}
+	tr.version = []time.Time{tr.created}
+	changes := []time.Duration{a.Rewritten, a.Edited, a.Closed}
+	slices.Sort(changes)
+	for _, after := range changes {
+		if after == 0 {
+			continue
+		}
+		at := tr.created.Add(after)
+		if newest := tr.version[len(tr.version)-1]; !at.After(newest) {
+			at = newest.Add(time.Millisecond)
+		}
+		tr.version = append(tr.version, at)
+	}
+	if a.Closed > 0 {
+		tr.leaves = tr.created.Add(a.Closed)
+	}
+	return tr
+}
+
+// fail notes the first law that was broken.
+func (w *world) fail(format string, args ...any) {
+	if w.broken == "" {
+		w.broken = fmt.Sprintf("%s after %s: ", w.feed, time.Since(w.start)) + fmt.Sprintf(format, args...)
+	}
+}
+
+// gone reports whether an alert has left the filter.
+func (w *world) gone(a *truth) bool {
+	return w.Feed.Filter.Changeable() && !a.leaves.IsZero() && !a.leaves.After(time.Now())
+}
+
+// Law: a process that can't count on its lease does nothing any more. (A call
+// that was under way may still have its effect.)
+func (w *world) checkLease(p *proc, does string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if since := time.Since(p.leased); since >= state.LostAfter && !p.isDead() {
+		w.fail("%s %s %s after it last confirmed its lease", p.name, does, since)
+	}
+}
+
+// checkMessage checks a message that the alerts topic takes. The lock is held.
+func (w *world) checkMessage(p *proc, m message.Message) {
+	a := w.byID[m.Attributes["alert_id"]]
+	version, err := time.Parse(time.RFC3339, m.Attributes["updated_at"])
+	key := m.Attributes["dedupe_key"]
+	switch {
+	case err != nil || !slices.ContainsFunc(a.version, version.Equal):
+		w.fail("%s publishes %s in a version that it never had: %q", p.name, a.id, m.Attributes["updated_at"])
+		return
+	case key != message.DedupeKey(a.id, version):
+		w.fail("%s publishes %s with dedupe_key %q", p.name, a.id, key)
+	}
+
+	// Law: within one holder of the lease each version is published once, and no
+	// older one follows a newer.
+	if last, ok := p.versions[a.id]; ok && !version.After(last) {
+		w.fail("%s publishes %s of %s behind the version of %s", p.name, a.id, version, last)
+	}
+	p.versions[a.id] = version
+
+	// Law: what is in the ledger is not published again.
+	if known := w.ledger[a.id].HandledVersion; w.alone() && !version.After(known) {
+		w.fail("%s publishes %s of %s, and the ledger has that of %s", p.name, key, version, known)
+	}
+
+	// Law: without trouble each version is published once, and its event says
+	// what is new in it to those who have the earlier ones.
+	w.acked[key]++
+	if w.calm() {
+		if w.acked[key] > 1 {
+			w.fail("%s publishes %s again", p.name, key)
+		}
+		event, before := lifecycle.Created, ""
+		if last, ok := w.latest[a.id]; ok {
+			if event = lifecycle.Updated; last.status != m.Attributes["status"] {
+				event, before = lifecycle.StatusChanged, last.status
+			}
+		}
+		if m.Attributes["event"] != event || m.Attributes["previous_status"] != before {
+			w.fail("%s is published as %s after %q, want %s after %q", key, m.Attributes["event"], m.Attributes["previous_status"], event, before)
+		}
+	}
+	w.latest[a.id] = sent{version, m.Attributes["status"]}
+
+	// Law: the version that GTI rewrites within SETTLE is never seen.
+	if a.Rewritten > 0 && version.Before(a.created.Add(a.Rewritten)) {
+		w.fail("%s publishes %s before it was rewritten", p.name, a.id)
+	}
+
+	// Law: only what a page can't hold loses its document, and what can't be told
+	// apart from it.
+	if bare := m.Attributes["refs"] == "false"; bare != !w.Feed.Refs && bare && !w.nearHuge(a) {
+		w.fail("%s publishes %s without its document", p.name, a.id)
+	}
+
+	p.messages++
+	if w.Feed.MaxAlerts > 0 && p.messages > w.Feed.MaxAlerts {
+		w.fail("%s publishes %d alerts, with MAX_ALERTS_PER_RUN=%d", p.name, p.messages, w.Feed.MaxAlerts)
+	}
+}
+
+// nearHuge reports whether an alert is too large for a page, or can't be told
+// apart by its time from one that is. Where others share that one's moment, it is
+// not always known which of them it was, and what follows it may be taken for it.
+func (w *world) nearHuge(a *truth) bool {
+	for i, huge := range w.truth {
+		if !huge.Huge {
+			continue
+		}
+		near := func(o *truth) bool { return o.created.Sub(huge.created).Abs() <= time.Millisecond }
+		if near(a) {
+			return true
+		}
+		crowded := i > 0 && near(w.truth[i-1]) || i+1 < len(w.truth) && near(w.truth[i+1])
+		next := slices.IndexFunc(w.truth, func(o *truth) bool { return o.created.After(huge.created) && !near(o) })
+		if crowded && next >= 0 && a.created.Sub(w.truth[next].created).Abs() <= time.Millisecond {
+			return true
+		}
+	}
+	return false
+}
+
+// checkReject checks a message that the rejects topic takes. The lock is held.
+func (w *world) checkReject(p *proc, m message.Message) {
+	name := string(m.Data)
+	if id := m.Attributes["alert_id"]; id != "" {
+		name = id
+	} else if !slices.ContainsFunc(w.truth, func(a *truth) bool { return a.Element == name }) {
+		w.fail("%s rejects what was never served: %s", p.name, name)
+	}
+	p.rejects++
+	w.rejected[name]++
+	if w.calm() && w.rejected[name] > 1 && m.Attributes["alert_id"] == "" {
+		w.fail("%s rejects %s again", p.name, name)
+	}
+}
+
+// checkFeed checks a write of the feed's document. The lock is held.
+func (w *world) checkFeed(p *proc, f state.Feed) {
+	now := time.Now()
+	if f.Generation != w.doc.Generation {
+		p.slices = f.Slices
+		if l := w.doc.Lease; l != nil && now.Before(l.ExpiresAt) {
+			w.fail("%s takes the lease from %s %s before its end", p.name, l.Owner, l.ExpiresAt.Sub(now))
+		}
+	}
+	if len(f.Slices) > 64 {
+		w.fail("%d slices are pending", len(f.Slices))
+	}
+	for i, s := range f.Slices {
+		if s.DoneUntil.Before(s.From) || s.To.Before(s.DoneUntil) || i > 0 && s.From.Before(f.Slices[i-1].To) || s.To.After(f.End) {
+			w.fail("slice %d of %v is not in order", i, f.Slices)
+		}
+	}
+	for _, g := range f.Gaps {
+		// Law: only what the API is not known to answer for is given up.
+		known := now.Add(-w.Feed.MaxLookback + 10*time.Minute + time.Millisecond)
+		if w.Server.SinceMaxAge == 0 || w.Server.SinceTooOld == dtmsim.Clamp && !g.Suspected || g.Until.After(known) {
+			w.fail("%s gives up %s to %s", p.name, g.Since, g.Until)
+		}
+	}
+
+	// Law: the position passes nothing that the API showed and that is not in the
+	// ledger; what came into the index behind the position will be read again.
+	reread := f.End.Add(-w.Feed.Overlap)
+	if !f.RereadFrom.IsZero() && f.RereadFrom.Before(reread) {
+		reread = f.RereadFrom
+	}
+	for _, a := range w.truth {
+		if a.created.Before(f.BeginsAt) || !a.created.Before(f.End) || pending(f, a.created) || given(f, a.created) {
+			a.passed = false
+			continue
+		}
+		first := !a.passed
+		a.passed = true
+		if !w.ledger[a.id].HandledVersion.IsZero() || a.excused || w.gone(a) {
+			continue
+		}
+		switch {
+		case w.Server.SinceTooOld == dtmsim.Clamp && w.Server.SinceMaxAge > 0 && a.created.Before(now.Add(-w.Server.SinceMaxAge)):
+			a.excused = true
+		case first && !a.visible.After(p.began):
+			w.fail("%s passes %s of %s, which is not in the ledger: %v", p.name, a.id, a.created, f.Slices)
+		case a.created.Before(reread):
+			w.fail("%s will not read again from %s, and %s of %s is not in the ledger", p.name, reread, a.id, a.created)
+		}
+	}
+}
+
+func pending(f state.Feed, at time.Time) bool {
+	return slices.ContainsFunc(f.Slices, func(s state.Slice) bool { return !at.Before(s.DoneUntil) && at.Before(s.To) })
+}
+
+// given reports whether a moment is in a gap.
+func given(f state.Feed, at time.Time) bool {
+	return slices.ContainsFunc(f.Gaps, func(g state.Gap) bool {
+		return !g.Suspected && !at.Before(g.Since) && at.Before(g.Until)
+	})
+}
+
+// grace is what a run may take beyond its budget: what is being published, and
+// the last call to the database. The first calls to the database may hang too.
+const grace, opening = 31 * time.Second, 46 * time.Second
+
+// checkRun checks a run that has ended.
+func (w *world) checkRun(p *proc) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	r := p.report
+	if p.isDead() {
+		return
+	}
+	requests, errors := p.after.Requests-p.before.Requests, p.after.Errors-p.before.Errors
+	bound := w.requests(p, p.after.Faults-p.before.Faults)
+	switch {
+	case p.step.Freeze > 0:
+	case r.Outcome == drain.Failed && w.calm() && !w.Server.LinkOnLastPage:
+		w.fail("%s fails without any trouble: %v", p.name, p.err)
+	case p.took > max(w.Feed.Budget, opening)+grace:
+		w.fail("%s took %s, with a budget of %s", p.name, p.took, w.Feed.Budget)
+	case p.step.Shutdown > 0 && p.took > p.step.Shutdown+opening:
+		w.fail("%s took %s, and was told to stop after %s", p.name, p.took, p.step.Shutdown)
+	case p.step.WrongKey && (errors > 2 || p.messages > 0 || r.Outcome == drain.OK && len(p.slices) > 0):
+		w.fail("%s has a wrong key: %d errors, %d messages, %s", p.name, errors, p.messages, r.Outcome)
+	case (r.Outcome == drain.OK || r.Outcome == drain.Partial) && (p.stored.Writer == "" || p.stored.Lease != nil):
+		w.fail("%s ends as %s, and its end is not stored", p.name, r.Outcome)
+	case p.together:
+	case requests > bound:
+		w.fail("%s sends %d requests, want at most %d", p.name, requests, bound)
+	}
+	if len(p.step.Troubles) == 0 && p.step.Freeze+p.step.Crash == 0 && !p.together && p.step.Shutdown == 0 {
+		if int(r.Published) != p.messages || int(r.Rejected) != p.rejects || r.Published != r.Created+r.Updated+r.StatusChanged {
+			w.fail("%s reports %d published and %d rejected, and did %d and %d", p.name, r.Published, r.Rejected, p.messages, p.rejects)
+		}
+		// Law: where there is nothing new, little is asked of the database.
+		calls := p.databaseCalls()
+		if p.messages+p.rejects+errors == 0 && r.Outcome != drain.Skipped && r.Pages == 1 && calls > 5 && p.took < 10*time.Second {
+			w.fail("%s finds nothing new on its one page in %s, and calls the database %d times: %v", p.name, p.took, calls, p.seen)
+		}
+	}
+}
+
+func (p *proc) databaseCalls() int {
+	return p.seen["open"] + p.seen["write feed"] + p.seen["records"] + p.seen["write records"] + p.seen["usage"]
+}
+
+// requests bounds what a run may ask of the API: the pages that its slices hold,
+// a few more for the end of each slice and for each trouble.
+func (w *world) requests(p *proc, faults int) int {
+	n, hugest := 0, 0
+	for _, a := range w.truth {
+		if slices.ContainsFunc(p.slices, func(s state.Slice) bool {
+			return !a.created.Before(s.DoneUntil.Add(-2*time.Millisecond)) && a.created.Before(s.To.Add(2*time.Millisecond))
+		}) {
+			n++
+		}
+		if a.Huge {
+			hugest++
+		}
+	}
+	ties := most(w.Alerts)
+	// A listing begins with what lies within a moment of the last alert read.
+	again := ties/w.Feed.PageSize + 1
+	pages := n/w.Feed.PageSize + 1
+	if w.Feed.Filter.Changeable() {
+		if w.Feed.PageSize > ties {
+			pages = n/(w.Feed.PageSize-ties) + 1
+		} else {
+			pages = n*(again+1) + 1
+		}
+	}
+	for _, t := range p.step.Troubles {
+		if t.What == "unlink" {
+			faults++
+		}
+	}
+	bound := pages + int(p.report.Slices)*(3+2*again) + faults*(3+2*again)
+	if w.Server.LinkOnLastPage {
+		bound += int(p.report.Slices) * (4 + 2*again)
+	}
+	bound += hugest * (12 + 2*again + w.Feed.PageSize + 3*ties)
+	if w.PageMemory < 2*w.PageLimit*int64(w.Feed.Workers) {
+		bound *= 3
+	}
+	return bound
+}
+
+// checkEnd checks what there is after the feed was read to its end.
+func (w *world) checkEnd() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, a := range w.truth {
+		if a.created.Before(w.doc.BeginsAt) || given(w.doc, a.created) || a.excused || w.gone(a) {
+			continue
+		}
+		// Law: nothing is lost.
+		switch {
+		case a.Element != "" && w.rejected[a.Element] == 0:
+			w.fail("element %s of %s was not rejected", a.Element, a.created)
+		case a.Element == "" && a.Refused && w.rejected[a.id] == 0:
+			w.fail("%s of %s, which the topic refuses, was not rejected", a.id, a.created)
+		case a.Element == "" && !a.Refused && w.latest[a.id].version.IsZero():
+			w.fail("%s of %s was not published", a.id, a.created)
+		}
+	}
+	if len(w.doc.Slices) > 0 || w.doc.Lease != nil {
+		w.fail("after the last run there are slices %v and the lease %v", w.doc.Slices, w.doc.Lease)
+	}
+}
+
+// checkQuiet checks a run that had nothing to read.
+func (w *world) checkQuiet(p *proc) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	requests, want := p.after.Requests-p.before.Requests, 1
+	if w.Server.LinkOnLastPage {
+		want = 2 // what an empty page with a link means is known after the second
+	}
+	if requests != want {
+		w.fail("%s has nothing to read and sends %d requests, want %d", p.name, requests, want)
+	}
+	if calls := p.databaseCalls(); calls > 4 {
+		w.fail("%s has nothing to read and calls the database %d times: %v", p.name, calls, p.seen)
+	}
+}

@@ -1,0 +1,124 @@
+package drain
+
+import (
+	"fmt"
+	"time"
+
+	"dtmrelay.internal/dtmrelay/internal/lifecycle"
+)
+
+// What a run ended with.
+const (
+	OK      = "ok"
+	Partial = "partial" // stopped with the position stored
+	Skipped = "skipped" // another run holds the lease
+	Failed  = "failed"
+)
+
+// Why a run ended.
+const (
+	StopDone      = "done"
+	StopBudget    = "budget"     // RUN_BUDGET is used up
+	StopShutdown  = "shutdown"   // the platform, or the caller, ends the run
+	StopCap       = "max_alerts" // MAX_ALERTS_PER_RUN is reached
+	StopWait      = "wait"       // GTI asks for a wait that outlives the budget
+	StopLeaseHeld = "lease_held"
+
+	// The following are of failed runs.
+	StopLeaseLost  = "lease_lost"
+	StopKeyMissing = "key_missing"
+	StopKeyRefused = "key_refused"
+	StopErrors     = "error_budget"  // too many answers of 400 and above within the hour
+	StopRequests   = "request_limit" // the day's requests are used up
+	StopError      = "error"
+)
+
+// Report says what a run did. It is the body of the answer and the one log line
+// of the run. Durations are in milliseconds or seconds as the names say.
+type Report struct {
+	Feed           string     `json:"feed"`
+	RunID          string     `json:"run_id"`
+	Trigger        string     `json:"trigger"`
+	DryRun         bool       `json:"dry_run,omitempty"`
+	Outcome        string     `json:"outcome"`
+	StopReason     string     `json:"stop_reason"`
+	StartedAt      time.Time  `json:"started_at"`
+	FinishedAt     time.Time  `json:"finished_at"`
+	DurationMS     int64      `json:"duration_ms"`
+	PositionBefore *time.Time `json:"position_before"`
+	PositionAfter  *time.Time `json:"position_after"`
+	LagSeconds     float64    `json:"lag_seconds"`
+	Fetched        int64      `json:"fetched"`
+	Published      int64      `json:"published"`
+	Created        int64      `json:"created"`
+	Updated        int64      `json:"updated"`
+	StatusChanged  int64      `json:"status_changed"`
+	Suppressed     int64      `json:"suppressed"`
+	Superseded     int64      `json:"superseded"`
+	Dropped        int64      `json:"dropped"`
+	Rejected       int64      `json:"rejected"`
+	Requests       int64      `json:"requests"`
+	Retries        int64      `json:"retries"`
+	ThrottledMS    int64      `json:"throttled_ms"`
+	Errors4xx      int64      `json:"errors_4xx"`
+	Pages          int64      `json:"pages"`
+	Slices         int64      `json:"slices"`
+	Splits         int64      `json:"splits"`
+	Checkpoints    int64      `json:"checkpoints"`
+	Bytes          int64      `json:"bytes"`
+	LateMaxSeconds float64    `json:"late_max_seconds"`
+	Gap            *Span      `json:"gap,omitempty"`
+	Error          string     `json:"error,omitempty"`
+
+	// Only of a dry run.
+	WouldPublish *int64           `json:"would_publish,omitempty"`
+	ByType       map[string]int64 `json:"by_type,omitempty"`
+	BySeverity   map[string]int64 `json:"by_severity,omitempty"`
+}
+
+// Span is a part of time, in the form that POST /backfill takes.
+type Span struct {
+	Since time.Time `json:"since"`
+	Until time.Time `json:"until"`
+}
+
+// add counts a page's tally. A dry run published nothing: what it would have
+// goes to WouldPublish.
+func (r *Report) add(t lifecycle.Tally) {
+	r.Suppressed += int64(t.Suppressed)
+	r.Superseded += int64(t.Superseded)
+	if r.WouldPublish != nil {
+		*r.WouldPublish += int64(t.Published())
+		for k, n := range t.ByType {
+			r.ByType[orUnknown(k)] += int64(n)
+		}
+		for k, n := range t.BySeverity {
+			r.BySeverity[orUnknown(k)] += int64(n)
+		}
+		return
+	}
+	r.Created += int64(t.Created)
+	r.Updated += int64(t.Updated)
+	r.StatusChanged += int64(t.StatusChanged)
+	r.Rejected += int64(t.Rejected)
+	r.Published += int64(t.Published())
+}
+
+func orUnknown(s string) string {
+	if s == "" {
+		return "unknown"
+	}
+	return s
+}
+
+func (r *Report) finish(outcome, reason string, err error) {
+	r.Outcome, r.StopReason = outcome, reason
+	r.FinishedAt = time.Now().UTC().Truncate(ms)
+	r.DurationMS = r.FinishedAt.Sub(r.StartedAt).Milliseconds()
+	if r.PositionAfter != nil {
+		r.LagSeconds = r.FinishedAt.Sub(*r.PositionAfter).Seconds()
+	}
+	if err != nil {
+		r.Error = fmt.Sprint(err)
+	}
+}

@@ -1,0 +1,98 @@
+// Package drain is the engine: it cuts a span of time into slices, lists the
+// alerts of each from the API with several workers, hands every page to the
+// desk, and moves a slice's position only behind what was acknowledged.
+package drain
+
+import (
+	"slices"
+	"time"
+
+	"dtmrelay.internal/dtmrelay/internal/state"
+)
+
+// maxSlices bounds what is pending in a feed's document.
+const maxSlices = 64
+
+// ms is the API's precision of created_at (DTM API: milliseconds).
+const ms = time.Millisecond
+
+// extend adds to the feed's pending slices what has come since the last run, up
+// to end: behind what is pending without overlap, else from overlap before the
+// last end, or from where alerts were last listed so young that others may have
+// come into the index behind them.
+func extend(f *state.Feed, end time.Time, overlap time.Duration) {
+	f.Slices = tidy(f.Slices)
+	switch {
+	case len(f.Slices) == 0:
+		from := f.End.Add(-overlap)
+		if !f.RereadFrom.IsZero() && f.RereadFrom.Before(from) {
+			from = f.RereadFrom
+		}
+		if from.Before(f.BeginsAt) {
+			from = f.BeginsAt
+		}
+		if from.Before(end) {
+			f.Slices = []state.Slice{{From: from, To: end, DoneUntil: from}}
+			f.RereadFrom = time.Time{}
+		}
+	case end.After(f.End):
+		f.Slices = tidy(append(f.Slices, state.Slice{From: f.End, To: end, DoneUntil: f.End}))
+	}
+	if end.After(f.End) {
+		f.End = end
+	}
+}
+
+// tidy sorts slices, drops those that are done, and joins neighbours of which
+// the later one was not begun. There are at most maxSlices afterwards: beyond
+// that, the work of the newest is forgotten and done again.
+func tidy(in []state.Slice) []state.Slice {
+	in = slices.Clone(in)
+	slices.SortFunc(in, func(a, b state.Slice) int { return a.From.Compare(b.From) })
+	var out []state.Slice
+	for _, s := range in {
+		if !s.DoneUntil.Before(s.To) {
+			continue
+		}
+		if n := len(out); n > 0 && out[n-1].To.Equal(s.From) && (s.DoneUntil.Equal(s.From) || n == maxSlices) {
+			out[n-1].To = s.To
+			continue
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
+// cutBehind takes what lies before bound out of a slice and returns it as a gap;
+// ok is false when nothing does.
+func cutBehind(s *state.Slice, bound time.Time) (gap state.Gap, ok bool) {
+	if !s.DoneUntil.Before(bound) {
+		return state.Gap{}, false
+	}
+	gap = state.Gap{Since: s.DoneUntil, Until: bound}
+	if s.To.Before(bound) {
+		gap.Until = s.To
+	}
+	s.DoneUntil = gap.Until
+	return gap, true
+}
+
+// addGap joins a gap to those that it touches and are of its kind.
+func addGap(gaps []state.Gap, g state.Gap) []state.Gap {
+	var out []state.Gap
+	for _, o := range gaps {
+		if o.Suspected != g.Suspected || o.Until.Before(g.Since) || o.Since.After(g.Until) {
+			out = append(out, o)
+			continue
+		}
+		if o.Since.Before(g.Since) {
+			g.Since = o.Since
+		}
+		if o.Until.After(g.Until) {
+			g.Until = o.Until
+		}
+	}
+	out = append(out, g)
+	slices.SortFunc(out, func(a, b state.Gap) int { return a.Since.Compare(b.Since) })
+	return out
+}

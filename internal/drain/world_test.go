@@ -1,0 +1,367 @@
+package drain_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"dtmrelay.internal/dtmrelay/internal/drain"
+	"dtmrelay.internal/dtmrelay/internal/dtm"
+	"dtmrelay.internal/dtmrelay/internal/dtmsim"
+	"dtmrelay.internal/dtmrelay/internal/lifecycle"
+	"dtmrelay.internal/dtmrelay/internal/state"
+)
+
+const goodKey = "good key"
+
+// world is what is outside of the processes that run the feed: the API, the
+// topics, the database, and an observer who knows the truth.
+type world struct {
+	history
+	start time.Time
+	api   *dtmsim.Server
+	store state.Store
+	feed  string
+	truth []*truth
+	byID  map[string]*truth
+
+	mu     sync.Mutex
+	broken string // the first law that was broken
+
+	doc    state.Feed // as the database holds it
+	ledger map[string]state.Record
+	// acked counts the messages of the alerts topic by their dedupe_key, rejected
+	// those of the rejects topic by their text.
+	acked    map[string]int
+	rejected map[string]int
+	latest   map[string]sent // the last message of an alert
+
+	procs []*proc
+}
+
+// sent is a message of the alerts topic.
+type sent struct {
+	version time.Time
+	status  string
+}
+
+func newWorld(h history, store state.Store, feed string) *world {
+	w := &world{
+		history: h, start: time.Now(), store: store, feed: feed, byID: map[string]*truth{},
+		ledger: map[string]state.Record{}, acked: map[string]int{}, rejected: map[string]int{}, latest: map[string]sent{},
+	}
+	h.Server.Key = goodKey
+	var served []dtmsim.Alert
+	for i, a := range h.Alerts {
+		served = append(served, a.served(i, w.start))
+		tr := newTruth(i, a, w.start)
+		w.truth = append(w.truth, tr)
+		w.byID[tr.id] = tr
+	}
+	w.api = dtmsim.New(h.Server, served)
+	return w
+}
+
+// live lets the history happen, and then what is left of it without any trouble.
+func (w *world) live() string {
+	for _, s := range w.Steps {
+		time.Sleep(s.After)
+		p := w.run(s)
+		if s.Second > 0 {
+			time.Sleep(s.Second)
+			w.await(w.run(step{}), 0)
+		}
+		w.await(p, s.Leave)
+	}
+	w.end()
+	for _, p := range w.procs {
+		<-p.done
+	}
+	return w.broken
+}
+
+// await waits for the end of a process, or only for a while when it is one that
+// is frozen.
+func (w *world) await(p *proc, leave time.Duration) {
+	if leave == 0 {
+		leave = 3 * time.Hour
+	}
+	select {
+	case <-p.done:
+		w.checkRun(p)
+	case <-p.died:
+	case <-time.After(leave):
+		if p.step.Freeze == 0 {
+			w.fail("run %s does not end", p.name)
+			p.die()
+		}
+	}
+}
+
+// run starts a process that runs the feed.
+func (w *world) run(s step) *proc {
+	p := &proc{
+		world: w, step: s, name: fmt.Sprintf("run-%d", len(w.procs)+1), key: goodKey, began: time.Now(),
+		died: make(chan struct{}), done: make(chan struct{}), seen: map[string]int{}, versions: map[string]time.Time{},
+		before: w.api.Stats(),
+	}
+	if s.WrongKey {
+		p.key = "wrong key"
+	}
+	for _, o := range w.procs {
+		select {
+		case <-o.done:
+		default:
+			o.together, p.together = true, true
+		}
+	}
+	w.procs = append(w.procs, p)
+	w.api.ClearFaults()
+	for _, t := range s.Troubles {
+		if f, ok := apiFault(t); ok {
+			w.api.AddFault(f)
+		}
+	}
+	meter := dtm.NewMeter(40_000)
+	client, err := dtm.New(dtm.Options{
+		BaseURL: "https://dtm.example/api/v3", ToolName: "test", UserAgent: "test", Keys: p, Meter: meter,
+		Concurrency: w.Feed.Workers, QPS: 1000, Transport: p, Rand: func() float64 { return 0.5 },
+		PageLimit: w.PageLimit, PageMemory: w.PageMemory,
+	})
+	if err != nil {
+		panic(err)
+	}
+	runner := &drain.Runner{
+		Feed: w.feed, Options: w.Feed, RunID: p.name, Store: database{p}, Meter: meter,
+		Session: client.Session(dtm.LiveShare), Log: slog.New(slog.DiscardHandler),
+		KeyID: func(context.Context) (string, error) { return w.feed + "-key", nil },
+		Desk: func(runID string, alive func() error, dryRun bool) drain.Desk {
+			return &lifecycle.Desk{
+				Ledger: database{p}, Publisher: topics{p}, Feed: w.feed, RunID: runID,
+				TTL: 1000 * time.Hour, Alive: alive, DryRun: dryRun,
+			}
+		},
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	if s.Shutdown > 0 {
+		time.AfterFunc(s.Shutdown, stop)
+	}
+	go func() {
+		defer stop()
+		defer close(p.done)
+		p.report, p.err = runner.Live(ctx, "schedule", false)
+		p.took, p.after = time.Since(p.began), w.api.Stats()
+	}()
+	return p
+}
+
+// proc is a process: all its calls to the world go through external.
+type proc struct {
+	*world
+	step  step
+	name  string
+	key   string
+	began time.Time
+
+	report drain.Report
+	err    error
+	took   time.Duration
+	stored state.Feed // what it wrote last
+	// The API's counts when it began and when it ended.
+	before, after dtmsim.Stats
+
+	done chan struct{} // its run has ended
+	died chan struct{} // it has crashed: nothing it does has an effect any more
+
+	// The following are guarded by the world's lock.
+	calls    int
+	seen     map[string]int // calls by their kind
+	thaw     time.Time      // it is frozen until then
+	leased   time.Time      // when the last write of the feed's document that took effect was sent
+	versions map[string]time.Time
+	messages int
+	rejects  int
+	together bool          // another process ran at the same time
+	slices   []state.Slice // what it began with
+}
+
+var (
+	errDead  = errors.New("the process is dead")
+	errFault = errors.New("unavailable (on purpose)")
+)
+
+func (p *proc) isDead() bool {
+	select {
+	case <-p.died:
+		return true
+	default:
+		return false
+	}
+}
+
+func (p *proc) die() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.isDead() {
+		close(p.died)
+	}
+}
+
+// external is a call to the world outside of the process. It takes its time,
+// with its effect in the middle; effect is told of a trouble that is its own.
+func (p *proc) external(ctx context.Context, where string, takes time.Duration, effect func(trouble string) error) error {
+	p.mu.Lock()
+	p.calls++
+	call := p.calls
+	p.seen[where]++
+	what := ""
+	for _, t := range p.step.Troubles {
+		if t.Where == where && t.Nth == p.seen[where] {
+			what = t.What
+		}
+	}
+	p.mu.Unlock()
+	freeze := func(before bool) {
+		if call == p.step.Freeze && before == p.step.FreezeBefore {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			p.thaw = time.Now().Add(p.step.FreezeFor)
+		}
+	}
+	freeze(true)
+
+	if err := p.pass(ctx, takes/2); err != nil {
+		return err
+	}
+	if call == p.step.Crash && p.step.CrashBefore {
+		p.die()
+		return errDead
+	}
+	switch what {
+	case "before":
+		return errFault
+	case "hang before":
+		return p.hang(ctx)
+	}
+	err := effect(what)
+	if call == p.step.Crash {
+		p.die()
+		return errDead
+	}
+	switch what {
+	case "after":
+		return errFault
+	case "hang after":
+		return p.hang(ctx)
+	}
+	freeze(false)
+	if gone := p.pass(ctx, takes/2); gone != nil {
+		return gone
+	}
+	return err
+}
+
+// pass lets time go by, and more of it while the process is frozen.
+func (p *proc) pass(ctx context.Context, d time.Duration) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if d > 0 {
+		select {
+		case <-time.After(d):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-p.died:
+		}
+	}
+	for {
+		if p.isDead() {
+			return errDead
+		}
+		p.mu.Lock()
+		thaw := p.thaw
+		p.mu.Unlock()
+		frozen := time.Until(thaw)
+		if frozen <= 0 {
+			return nil
+		}
+		select {
+		case <-time.After(frozen):
+		case <-p.died:
+		}
+	}
+}
+
+func (p *proc) hang(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-p.died:
+		return errDead
+	}
+}
+
+// Key and Renew are the secret's.
+func (p *proc) Key(context.Context) (string, error) { return p.key, nil }
+
+func (p *proc) Renew(context.Context, string) (string, error) {
+	if p.step.WrongKey {
+		return "another wrong key", nil
+	}
+	return p.key, nil
+}
+
+// quietly runs the feed without any trouble.
+func (w *world) quietly() *proc {
+	p := w.run(step{})
+	w.await(p, 0)
+	return p
+}
+
+// end runs the feed without any trouble until nothing is pending, once more for
+// what has to be read again, and then with nothing new.
+func (w *world) end() {
+	last := time.Now()
+	for _, a := range w.truth {
+		last = later(last, a.visible)
+	}
+	time.Sleep(time.Until(last) + w.Feed.Settle + time.Second)
+	for _, p := range w.procs {
+		<-p.done
+	}
+	time.Sleep(state.LeaseFor)
+	if !w.drained() || !w.drained() {
+		return
+	}
+	w.checkEnd()
+
+	time.Sleep(2*w.Feed.Overlap + w.Feed.Settle)
+	if !w.drained() {
+		return
+	}
+	time.Sleep(time.Minute)
+	w.checkQuiet(w.quietly())
+}
+
+// drained runs the feed without any trouble until nothing is pending.
+func (w *world) drained() bool {
+	for range 20 + 4*len(w.truth) {
+		if w.quietly().report.Outcome == drain.OK {
+			return true
+		}
+		time.Sleep(time.Second)
+	}
+	p := w.procs[len(w.procs)-1]
+	w.fail("without any trouble the feed is never read to its end: %s %s %v", p.report.Outcome, p.report.StopReason, p.err)
+	return false
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}

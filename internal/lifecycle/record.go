@@ -1,0 +1,120 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"dtmrelay.internal/dtmrelay/internal/message"
+	"dtmrelay.internal/dtmrelay/internal/state"
+)
+
+const (
+	// tries is how often a record is read, merged and written again when another
+	// writer was faster.
+	tries = 5
+	// kept is how many of the first and how many of the latest statuses and
+	// versions a record holds.
+	kept = 50
+)
+
+// record writes down what became of the jobs. A record that other writers keep
+// changing is given up after some tries: the alert is published, and the worst
+// that follows is a duplicate with the same key.
+func (d *Desk) record(ctx context.Context, jobs []*job) error {
+	now := time.Now().UTC().Truncate(time.Millisecond)
+	for range tries {
+		if len(jobs) == 0 {
+			return nil
+		}
+		if err := d.Alive(); err != nil {
+			return err
+		}
+		entries := make([]state.Entry, len(jobs))
+		for i, j := range jobs {
+			entries[i] = j.entry
+			d.note(&entries[i].Record, j, now)
+		}
+		results, err := d.Ledger.WriteRecords(ctx, d.Feed, entries)
+		if err != nil {
+			return fmt.Errorf("recording %d alerts in the ledger: %w", len(jobs), err)
+		}
+		var again []*job
+		for i, err := range results {
+			switch {
+			case errors.Is(err, state.ErrConflict):
+				again = append(again, jobs[i])
+			case err != nil:
+				return fmt.Errorf("recording %s in the ledger: %w", entries[i].Record.ID, err)
+			}
+		}
+		if jobs = again; len(jobs) == 0 {
+			return nil
+		}
+		if err := d.reread(ctx, jobs); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *Desk) reread(ctx context.Context, jobs []*job) error {
+	names := make([]string, len(jobs))
+	for i, j := range jobs {
+		names[i] = j.entry.Record.ID
+	}
+	entries, err := d.Ledger.Records(ctx, d.Feed, names)
+	if err != nil {
+		return fmt.Errorf("reading %d changed alerts from the ledger: %w", len(jobs), err)
+	}
+	for i, j := range jobs {
+		j.entry = entries[i]
+	}
+	return nil
+}
+
+// note merges what became of a job's version into a record, which may hold what
+// another writer knows. The published version never goes back.
+func (d *Desk) note(rec *state.Record, j *job, now time.Time) {
+	a := j.alert
+	version := a.UpdatedAt
+	if a.Fault != "" {
+		version = now // its bytes are its version
+	}
+	if rec.FirstSeen.IsZero() {
+		rec.FirstSeen = now
+		rec.CreatedAt = a.CreatedAt
+	}
+	if !version.Before(rec.HandledVersion) {
+		rec.HandledVersion = version
+		rec.Type, rec.Severity, rec.MonitorID = a.Type, a.Severity, a.MonitorID
+		if a.Fault == "" {
+			rec.Priority = message.Priority(a.Severity)
+		}
+	}
+	v := state.AlertVersion{UpdatedAt: version, At: now, RunID: d.RunID, Outcome: j.outcome, Reason: j.reason}
+	if j.outcome == state.Published {
+		v.Event = j.event
+		if version.After(rec.PublishedVersion) {
+			if !rec.Known() || rec.Status != a.Status {
+				rec.Statuses = trim(append(slices.Clone(rec.Statuses),
+					state.StatusChange{Status: a.Status, At: version, Origin: state.FromGTI}))
+			}
+			rec.Status = a.Status
+			rec.PublishedVersion = version
+		}
+	}
+	rec.Versions = trim(append(slices.Clone(rec.Versions), v))
+	rec.ExpireAt = now.Add(d.TTL)
+}
+
+// trim keeps the first and the latest of a list, which are what a timeline is
+// read for.
+func trim[T any](list []T) []T {
+	if len(list) <= 2*kept {
+		return list
+	}
+	return slices.Delete(list, kept, len(list)-kept)
+}
