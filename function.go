@@ -1,0 +1,16 @@
+// Package dtmrelay is the source of the Cloud Functions: it relays Digital
+// Threat Monitoring alerts of Google Threat Intelligence into Pub/Sub.
+package dtmrelay
+
+import (
+	"github.com/GoogleCloudPlatform/functions-framework-go/functions"
+
+	"dtmrelay.internal/dtmrelay/internal/app"
+)
+
+// The platform imports this package and serves what it registers. Nothing is
+// built here: the first request does that, and a request after one that failed
+// tries again.
+func init() {
+	functions.HTTP("Ingest", app.OnFirstUse(app.Cloud).ServeHTTP)
+}

@@ -1,0 +1,125 @@
+// Package app puts the parts together: configuration, clients, and the HTTP
+// interface of the function Ingest. It is the only one that knows every part.
+package app
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	mathrand "math/rand/v2"
+	"net/http"
+	"time"
+
+	"dtmrelay.internal/dtmrelay/internal/config"
+	"dtmrelay.internal/dtmrelay/internal/drain"
+	"dtmrelay.internal/dtmrelay/internal/dtm"
+	"dtmrelay.internal/dtmrelay/internal/lifecycle"
+	"dtmrelay.internal/dtmrelay/internal/observe"
+	"dtmrelay.internal/dtmrelay/internal/secret"
+	"dtmrelay.internal/dtmrelay/internal/state"
+)
+
+// Version is what the user agent says.
+const Version = "1.0.0"
+
+// Parts are what a deployment puts the app together from: in the cloud
+// Firestore, Pub/Sub and Secret Manager, with `serve --local` files.
+type Parts struct {
+	Store     state.Store
+	Publisher lifecycle.Publisher
+	Keys      dtm.KeySource
+}
+
+// App is the function, ready to serve.
+type App struct {
+	cfg    config.Config
+	parts  Parts
+	client *dtm.Client
+	meter  *dtm.Meter
+	log    *slog.Logger
+	routes http.Handler
+}
+
+// New puts an app together.
+func New(cfg config.Config, parts Parts, log *slog.Logger) (*App, error) {
+	meter := dtm.NewMeter(cfg.RequestsPerDay)
+	client, err := dtm.New(dtm.Options{
+		BaseURL: cfg.BaseURL, ToolName: cfg.ToolName, UserAgent: "dtm-relay/" + Version,
+		Keys: parts.Keys, Meter: meter, Concurrency: cfg.Concurrency, QPS: cfg.QPS, Rand: mathrand.Float64,
+	})
+	if err != nil {
+		return nil, err
+	}
+	a := &App{cfg: cfg, parts: parts, client: client, meter: meter, log: log}
+	a.routes = a.handler()
+	return a, nil
+}
+
+// ServeHTTP answers a request.
+func (a *App) ServeHTTP(w http.ResponseWriter, r *http.Request) { a.routes.ServeHTTP(w, r) }
+
+// Page sizes that the API allows (DTM API: 25 with the document, 100 without).
+const (
+	pageWithRefs    = 25
+	pageWithoutRefs = 100
+)
+
+// live runs the feed once.
+func (a *App) live(ctx context.Context, trigger string, dryRun bool) (drain.Report, error) {
+	size := pageWithoutRefs
+	if a.cfg.Refs {
+		size = pageWithRefs
+	}
+	runner := &drain.Runner{
+		Feed: a.cfg.Feed, RunID: runID(time.Now()), KeyID: a.keyID,
+		Store: a.parts.Store, Meter: a.meter, Session: a.client.Session(dtm.LiveShare), Log: a.log,
+		Options: drain.Options{
+			Workers: a.cfg.Concurrency, PageSize: size, Refs: a.cfg.Refs, Filter: a.cfg.Filter,
+			Overlap: a.cfg.Overlap, Settle: a.cfg.Settle,
+			InitialLookback: a.cfg.InitialLookback, MaxLookback: a.cfg.MaxLookback,
+			MaxAlerts: a.cfg.MaxAlerts, Budget: a.cfg.Budget,
+		},
+		Desk: func(runID string, alive func() error, dryRun bool) drain.Desk {
+			return &lifecycle.Desk{
+				Ledger: a.parts.Store, Publisher: a.parts.Publisher, Feed: a.cfg.Feed, RunID: runID,
+				TTL: a.cfg.LedgerTTL, Alive: alive, DryRun: dryRun,
+			}
+		},
+	}
+	report, err := runner.Live(ctx, trigger, dryRun)
+	level := slog.LevelInfo
+	if report.Outcome == drain.Failed {
+		level = slog.LevelError
+	}
+	observe.LogRun(ctx, a.log, level, report)
+	var panicked *observe.Panic
+	if errors.As(err, &panicked) {
+		observe.LogPanic(ctx, a.log, panicked)
+	}
+	return report, err
+}
+
+// keyID names the API key's counters: the first 16 hex digits of its SHA-256.
+func (a *App) keyID(ctx context.Context) (string, error) {
+	key, err := a.parts.Keys.Key(ctx)
+	if errors.Is(err, secret.ErrMissing) {
+		return "", fmt.Errorf("%w: %w", drain.ErrKeyMissing, err)
+	}
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256([]byte(key))
+	return hex.EncodeToString(sum[:8]), nil
+}
+
+// runID names a run: when it began, and something random.
+func runID(now time.Time) string {
+	random := make([]byte, 4)
+	_, _ = io.ReadFull(rand.Reader, random) // never fails (crypto/rand)
+	return now.UTC().Format("20060102T150405Z-") + hex.EncodeToString(random)
+}

@@ -1,0 +1,101 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"dtmrelay.internal/dtmrelay/internal/config"
+	"dtmrelay.internal/dtmrelay/internal/dtm"
+	"dtmrelay.internal/dtmrelay/internal/observe"
+	"dtmrelay.internal/dtmrelay/internal/publish"
+	"dtmrelay.internal/dtmrelay/internal/secret"
+	"dtmrelay.internal/dtmrelay/internal/state/firestore"
+)
+
+// Cloud builds the app as it is deployed: configured by the environment, with
+// Firestore, Pub/Sub and Secret Manager, or with the emulators that the usual
+// variables name.
+func Cloud(ctx context.Context) (*App, error) {
+	cfg, warnings, err := config.Load(ctx, nil)
+	if err != nil {
+		return nil, &ConfigError{err}
+	}
+	keys, err := Keys(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	store, err := firestore.New(ctx, cfg.Project, cfg.Database)
+	if err != nil {
+		return nil, err
+	}
+	client, err := publish.NewClient(ctx, cfg.Project)
+	if err != nil {
+		_ = store.Close()
+		return nil, err
+	}
+	return Build(ctx, cfg, warnings, Parts{
+		Store: store, Publisher: publish.New(client, cfg.Topic, cfg.RejectsTopic), Keys: keys,
+	})
+}
+
+// Build makes the app's log, warns in it, and puts the app together.
+func Build(ctx context.Context, cfg config.Config, warnings []string, parts Parts) (*App, error) {
+	scrub := observe.NewScrubber(os.Stderr)
+	log := observe.NewLogger(scrub, cfg.LogLevel, cfg.Project)
+	for _, w := range warnings {
+		log.WarnContext(ctx, "the configuration is unusual", "event", "config", "problem", w)
+	}
+	parts.Keys = scrubbed{parts.Keys, scrub}
+	return New(cfg, parts, log)
+}
+
+// Keys is where the configuration says that the API key is.
+func Keys(ctx context.Context, cfg config.Config) (dtm.KeySource, error) {
+	if cfg.Key != "" {
+		return secret.Static(cfg.Key), nil
+	}
+	client, err := secret.NewClient(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return secret.New(client, cfg.KeySecret, secret.TTL), nil
+}
+
+// scrubbed tells the log's scrubber every key that is used.
+type scrubbed struct {
+	dtm.KeySource
+	scrub *observe.Scrubber
+}
+
+func (s scrubbed) Key(ctx context.Context) (string, error) {
+	key, err := s.KeySource.Key(ctx)
+	s.scrub.Add(key)
+	return key, err
+}
+
+func (s scrubbed) Renew(ctx context.Context, refused string) (string, error) {
+	key, err := s.KeySource.Renew(ctx, refused)
+	s.scrub.Add(key)
+	return key, err
+}
+
+// ConfigError is every problem of the configuration, joined.
+type ConfigError struct{ err error }
+
+func (c *ConfigError) Error() string {
+	return fmt.Sprintf("the configuration has problems:\n%v", c.err)
+}
+
+// Problems lists them, one text each.
+func (c *ConfigError) Problems() []string {
+	joined, ok := c.err.(interface{ Unwrap() []error })
+	if !ok {
+		return []string{c.err.Error()}
+	}
+	var out []string
+	for _, err := range joined.Unwrap() {
+		out = append(out, err.Error())
+	}
+	return out
+}

@@ -1,0 +1,121 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+
+	"dtmrelay.internal/dtmrelay/internal/observe"
+)
+
+// shutdownTime is what requests under way have after SIGTERM (Cloud Run ends the
+// instance 10 s after it).
+const shutdownTime = 9 * time.Second
+
+// Lazy is a handler that is built by its first request. A build that failed is
+// tried again by the next one: a failure that is kept would poison the instance.
+type Lazy struct {
+	build func(context.Context) (*App, error)
+
+	mu  sync.Mutex
+	app *App
+
+	signals  sync.Once
+	stopping context.Context
+	stop     context.CancelFunc
+	serving  sync.WaitGroup
+}
+
+// OnFirstUse returns a handler that builds its app when it is first used.
+func OnFirstUse(build func(context.Context) (*App, error)) *Lazy {
+	l := &Lazy{build: build}
+	l.stopping, l.stop = context.WithCancel(context.Background())
+	return l
+}
+
+// ServeHTTP answers a request. When the process is told to end, what is under
+// way stops between pages and answers before it does: the functions framework
+// itself would cut it.
+func (l *Lazy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	l.signals.Do(l.endOnSignal)
+	l.mu.Lock()
+	if l.stopping.Err() != nil {
+		l.mu.Unlock()
+		problem{Status: http.StatusServiceUnavailable, Detail: "this instance is shutting down"}.write(w)
+		return
+	}
+	l.serving.Add(1)
+	l.mu.Unlock()
+	defer l.serving.Done()
+
+	app, err := l.get(r)
+	if err != nil {
+		fail(w, r, err)
+		return
+	}
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	defer context.AfterFunc(l.stopping, cancel)()
+	app.ServeHTTP(w, r.WithContext(ctx))
+}
+
+func (l *Lazy) get(r *http.Request) (*App, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.app != nil {
+		return l.app, nil
+	}
+	// The clients outlive the request that makes them.
+	app, err := l.build(context.WithoutCancel(r.Context()))
+	if err != nil {
+		return nil, err
+	}
+	l.app = app
+	return app, nil
+}
+
+// fail answers a request that found no app, and logs why.
+func fail(w http.ResponseWriter, r *http.Request, err error) {
+	log := observe.NewLogger(os.Stderr, slog.LevelInfo, os.Getenv("GOOGLE_CLOUD_PROJECT"))
+	ctx := observe.WithTrace(r.Context(), r)
+	p := problem{Status: http.StatusInternalServerError}
+	var config *ConfigError
+	if errors.As(err, &config) {
+		p.Detail, p.Errors = "the configuration has problems", config.Problems()
+		log.ErrorContext(ctx, "the configuration has problems", "event", "config", "problems", p.Errors)
+	} else {
+		p.Detail = err.Error()
+		log.ErrorContext(ctx, "the function could not start", "event", "start", "error", p.Detail)
+	}
+	p.write(w)
+}
+
+// endOnSignal ends the process on SIGTERM and SIGINT, after what is under way.
+func (l *Lazy) endOnSignal() {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGTERM, os.Interrupt)
+	go func() {
+		<-signals
+		l.mu.Lock()
+		l.stop()
+		l.mu.Unlock()
+		served := make(chan struct{})
+		go func() {
+			l.serving.Wait()
+			close(served)
+		}()
+		select {
+		case <-served:
+			// net/http sends the last answer after the handler has returned.
+			time.Sleep(100 * time.Millisecond)
+		case <-time.After(shutdownTime):
+		}
+		os.Exit(0)
+	}()
+}

@@ -1,0 +1,151 @@
+package app
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"regexp"
+	"time"
+
+	"dtmrelay.internal/dtmrelay/internal/dtm"
+	"dtmrelay.internal/dtmrelay/internal/state"
+)
+
+// readTime bounds what a GET waits for the database.
+const readTime = 15 * time.Second
+
+// status is the body of GET /status.
+type status struct {
+	Feed       string       `json:"feed"`
+	Position   *time.Time   `json:"position"` // null before the first run
+	BeginsAt   *time.Time   `json:"begins_at"`
+	LagSeconds *float64     `json:"lag_seconds"`
+	Lease      *state.Lease `json:"lease"`
+
+	LastRun            json.RawMessage `json:"last_run"`
+	LastSweep          *time.Time      `json:"last_sweep"`
+	SweepReachesBackTo *time.Time      `json:"sweep_reaches_back_to"`
+	LastAudit          *time.Time      `json:"last_audit"`
+
+	Requests used `json:"requests"`
+	Errors   used `json:"errors"`
+
+	Filter      json.RawMessage `json:"filter"`
+	FilterSince *time.Time      `json:"filter_since"`
+	Gaps        []state.Gap     `json:"gaps"`
+	Backfills   []struct{}      `json:"backfills"`
+}
+
+// used is what is used of a limit.
+type used struct {
+	Used   int64  `json:"used"`
+	Limit  int64  `json:"limit"`
+	Window string `json:"window"`
+}
+
+// getStatus is GET /status.
+func (a *App) getStatus(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), readTime)
+	defer cancel()
+	// Without a key there is still a feed to show.
+	keyID, _ := a.keyID(ctx)
+	feed, _, usage, err := a.parts.Store.Open(ctx, a.cfg.Feed, keyID)
+	if err == nil && keyID == "" && feed.KeyID != "" {
+		_, _, usage, err = a.parts.Store.Open(ctx, a.cfg.Feed, feed.KeyID)
+	}
+	if err != nil {
+		a.unavailable(w, r, fmt.Errorf("reading feed %s: %w", a.cfg.Feed, err))
+		return
+	}
+	a.meter.Load(usage.Requests, usage.Errors)
+	requests, failures := a.meter.Used()
+	s := status{
+		Feed: a.cfg.Feed, LastRun: orNull(feed.LastRun), Filter: orNull(json.RawMessage(feed.Filter)),
+		Requests: used{requests, int64(a.cfg.RequestsPerDay), "24h"},
+		Errors:   used{failures, int64(dtm.LiveShare.Errors), "1h"},
+		Gaps:     append([]state.Gap{}, feed.Gaps...), Backfills: []struct{}{},
+	}
+	if !feed.BeginsAt.IsZero() {
+		now := time.Now()
+		position := feed.Position()
+		lag := now.Sub(position).Seconds()
+		s.Position, s.BeginsAt, s.LagSeconds, s.FilterSince = &position, &feed.BeginsAt, &lag, &feed.FilterSince
+		if feed.Lease != nil && now.Before(feed.Lease.ExpiresAt) {
+			s.Lease = feed.Lease
+		}
+	}
+	answer(w, http.StatusOK, "application/json", s)
+}
+
+func orNull(j json.RawMessage) json.RawMessage {
+	if len(j) == 0 {
+		return json.RawMessage("null")
+	}
+	return j
+}
+
+// unavailable answers that the database could not be read, and logs why.
+func (a *App) unavailable(w http.ResponseWriter, r *http.Request, err error) {
+	a.log.ErrorContext(r.Context(), "the database could not be read", "error", err.Error())
+	problem{Status: http.StatusServiceUnavailable, Detail: err.Error()}.write(w)
+}
+
+// timeline is the body of GET /alerts/{id}.
+type timeline struct {
+	AlertID   string               `json:"alert_id"`
+	Feed      string               `json:"feed"`
+	AlertType string               `json:"alert_type,omitempty"`
+	Severity  string               `json:"severity,omitempty"`
+	MonitorID string               `json:"monitor_id,omitempty"`
+	Priority  string               `json:"priority,omitempty"`
+	Status    string               `json:"status,omitempty"`
+	Outcome   string               `json:"outcome,omitempty"` // of the latest version
+	CreatedAt *time.Time           `json:"created_at,omitempty"`
+	UpdatedAt *time.Time           `json:"updated_at,omitempty"`
+	FirstSeen time.Time            `json:"first_seen"`
+	Statuses  []state.StatusChange `json:"statuses"`
+	Versions  []state.AlertVersion `json:"versions"`
+	ExpireAt  time.Time            `json:"expire_at"`
+}
+
+// alertID is what an alert's id may look like.
+var alertID = regexp.MustCompile(`^[A-Za-z0-9_-]{1,128}$`)
+
+// getAlert is GET /alerts/{id}.
+func (a *App) getAlert(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), readTime)
+	defer cancel()
+	id := r.PathValue("id")
+	if !alertID.MatchString(id) {
+		problem{Status: http.StatusNotFound, Detail: "an alert's id has 1 to 128 letters, digits, _ and -"}.write(w)
+		return
+	}
+	entries, err := a.parts.Store.Records(ctx, a.cfg.Feed, []string{id})
+	if err != nil {
+		a.unavailable(w, r, fmt.Errorf("reading alert %s: %w", id, err))
+		return
+	}
+	rec := entries[0].Record
+	if rec.FirstSeen.IsZero() {
+		problem{Status: http.StatusNotFound, Detail: "feed " + a.cfg.Feed + " has no alert " + id}.write(w)
+		return
+	}
+	t := timeline{
+		AlertID: rec.ID, Feed: a.cfg.Feed, AlertType: rec.Type, Severity: rec.Severity, MonitorID: rec.MonitorID,
+		Priority: rec.Priority, Status: rec.Status, FirstSeen: rec.FirstSeen, ExpireAt: rec.ExpireAt,
+		Statuses: append([]state.StatusChange{}, rec.Statuses...), Versions: append([]state.AlertVersion{}, rec.Versions...),
+		CreatedAt: orAbsent(rec.CreatedAt), UpdatedAt: orAbsent(rec.HandledVersion),
+	}
+	if n := len(rec.Versions); n > 0 {
+		t.Outcome = rec.Versions[n-1].Outcome
+	}
+	answer(w, http.StatusOK, "application/json", t)
+}
+
+func orAbsent(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
+}
