@@ -1,0 +1,144 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"dtmrelay.internal/dtmrelay/internal/drain"
+)
+
+// relay is the function in a process of its own: this program as `serve --local`.
+type relay struct {
+	process *os.Process
+	url     string
+	log     *os.File
+	end     context.CancelFunc
+	ended   chan struct{}
+}
+
+// startRelay starts one that ends with ctx. It also ends when this process does,
+// however that happens: its standard input ends then. Its log goes to files.log.
+func startRelay(ctx context.Context, files demoFiles, env []string) (*relay, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	log, err := os.OpenFile(files.log, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	ctx, end := context.WithCancel(ctx)
+	cmd := exec.CommandContext(ctx, self, "serve", "--local", "--dir", files.dir, "--port", "0", "--until-eof") //nolint:gosec // G204: it is this very program
+	cmd.Env = env
+	cmd.Cancel = func() error {
+		if cmd.Process.Signal(syscall.SIGTERM) != nil {
+			return cmd.Process.Kill() // there's no such signal everywhere
+		}
+		return nil
+	}
+	cmd.WaitDelay = 10 * time.Second
+	said := &announcement{log: log, url: make(chan string, 1)}
+	cmd.Stderr = said
+	if _, err = cmd.StdinPipe(); err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		end()
+		_ = log.Close()
+		return nil, fmt.Errorf("starting the relay: %w", err)
+	}
+	r := &relay{process: cmd.Process, log: log, end: end, ended: make(chan struct{})}
+	go func() {
+		_ = cmd.Wait() // how it ended is in its answers and its log
+		_ = log.Close()
+		close(r.ended)
+	}()
+	select {
+	case r.url = <-said.url:
+		return r, nil
+	case <-r.ended:
+		end()
+		return nil, fmt.Errorf("the relay did not start: %s", said.tail())
+	}
+}
+
+// stop ends the process in its own time.
+func (r *relay) stop() {
+	r.end()
+	<-r.ended
+}
+
+// kill ends it in the middle of whatever it does.
+func (r *relay) kill() {
+	_ = r.process.Kill() // fails only when it has ended
+	<-r.ended
+	r.end()
+}
+
+// post calls POST /.
+func (r *relay) post(ctx context.Context) (drain.Report, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, r.url+"/", http.NoBody)
+	if err != nil {
+		return drain.Report{}, err
+	}
+	// Not the default transport: it would look for a proxy.
+	transport := &http.Transport{DisableKeepAlives: true}
+	resp, err := transport.RoundTrip(req)
+	if err != nil {
+		return drain.Report{}, fmt.Errorf("calling the relay: %w", err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	if err != nil {
+		return drain.Report{}, fmt.Errorf("calling the relay: %w", err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		return drain.Report{}, fmt.Errorf("the relay answered %s: %s", resp.Status, bytes.TrimSpace(body))
+	}
+	var report drain.Report
+	if err := json.Unmarshal(body, &report); err != nil {
+		return drain.Report{}, fmt.Errorf("the relay's answer: %w", err)
+	}
+	return report, nil
+}
+
+// announcement passes what a relay says on to its log, and finds out where it listens.
+type announcement struct {
+	log io.Writer
+	url chan string
+
+	mu    sync.Mutex
+	found bool
+	text  []byte // until it is found
+}
+
+func (a *announcement) Write(p []byte) (int, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.found {
+		a.text = append(a.text, p...)
+		_, rest, ok := strings.Cut(string(a.text), listening)
+		if url, _, whole := strings.Cut(rest, "\n"); ok && whole {
+			a.found = true
+			a.url <- url
+		}
+	}
+	return a.log.Write(p)
+}
+
+// tail is what was said, for an error.
+func (a *announcement) tail() string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return strings.TrimSpace(string(a.text))
+}

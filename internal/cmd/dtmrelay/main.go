@@ -1,0 +1,86 @@
+// Command dtmrelay is the relay on one machine: a demonstration, the function
+// itself, and a simulator of the API that it reads from.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/alecthomas/kong"
+
+	"dtmrelay.internal/dtmrelay/internal/app"
+)
+
+// Exit codes.
+const (
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+type commands struct {
+	Demo    demoCmd          `cmd:"" help:"Relay invented alerts through rate limits, a lost connection and a crash, and count them."`
+	Serve   serveCmd         `cmd:"" help:"Serve the function, against Google Cloud, emulators, or files of this machine."`
+	Sim     simCmd           `cmd:"" help:"Serve a simulator of the Digital Threat Monitoring API."`
+	Version kong.VersionFlag `help:"Show the version and exit."`
+}
+
+const description = `Relays Digital Threat Monitoring alerts of Google Threat Intelligence.
+
+Exit codes: 0 it went well, 1 it failed, 2 it was called wrongly.`
+
+func main() { os.Exit(run(os.Args[1:])) }
+
+func run(args []string) int {
+	options := []kong.Option{
+		kong.Name("dtmrelay"),
+		kong.Description(description),
+		kong.Vars{"version": "dtmrelay " + app.Version},
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+	}
+	if len(args) == 0 {
+		args = []string{"--help"}
+		options = append(options, kong.Writers(os.Stderr, os.Stderr), kong.Exit(func(int) { os.Exit(exitUsage) }))
+	}
+	parser, err := kong.New(&commands{}, options...)
+	if err != nil {
+		return fail(err)
+	}
+	command, err := parser.Parse(args)
+	if err != nil {
+		var parse *kong.ParseError
+		if errors.As(err, &parse) && parse.Context.Command() != "" {
+			return fail(usagef("%w (see dtmrelay %s --help)", err, parse.Context.Command()))
+		}
+		return fail(usagef("%w (see dtmrelay --help)", err))
+	}
+	if err := command.Run(); err != nil {
+		return fail(err)
+	}
+	return 0
+}
+
+// usageError is the caller's mistake.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+func fail(err error) int {
+	fmt.Fprintln(os.Stderr, "dtmrelay: "+err.Error())
+	if errors.As(err, new(usageError)) {
+		return exitUsage
+	}
+	return exitFailed
+}
+
+// self is how the user calls this program.
+func self() string {
+	// go run builds into a folder of that name.
+	if path, err := os.Executable(); err == nil && strings.Contains(path, "go-build") {
+		return "go run ./internal/cmd/dtmrelay"
+	}
+	return "dtmrelay"
+}

@@ -1,0 +1,199 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"dtmrelay": main})
+}
+
+// TestScripts runs the scripts of testdata/scripts against the real program.
+// Besides testscript's own commands they have:
+//
+//	exits CODE PROGRAM ARG…              runs to the end and checks the exit code
+//	start NAME REGEXP VAR=VALUE… PROGRAM ARG…
+//	                                     runs beside the script; goes on when the standard error
+//	                                     has the expression, whose group becomes $NAME
+//	end NAME SIGNAL CODE                 sends INT, TERM or KILL, and checks the exit code; the
+//	                                     output is in NAME.out and NAME.err
+//	http STATUS METHOD URL               the answer's body is the standard output
+//	find NAME REGEXP FILE                sets $NAME to the expression's group
+//	gone LOG                             nothing listens where LOG says that it did
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 filepath.Join("testdata", "scripts"),
+		RequireExplicitExec: true,
+		Setup: func(e *testscript.Env) error {
+			running := processes{}
+			e.Values[processes{}.key()] = running
+			e.Defer(running.kill)
+			return nil
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"exits": cmdExits, "start": cmdStart, "end": cmdEnd, "http": cmdHTTP, "find": cmdFind, "gone": cmdGone,
+		},
+	})
+}
+
+func want(ts *testscript.TestScript, neg bool, args []string, least int) {
+	if neg || len(args) < least {
+		ts.Fatalf("usage: see TestScripts")
+	}
+}
+
+func cmdExits(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, neg, args, 2)
+	code := 0
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) {
+			ts.Fatalf("%v", err)
+		}
+		code = exit.ExitCode()
+	}
+	if strconv.Itoa(code) != args[0] {
+		ts.Fatalf("the exit code is %d, not %s", code, args[0])
+	}
+}
+
+// processes are those that were started and not ended yet.
+type processes map[string]*process
+
+type process struct {
+	cmd      *exec.Cmd
+	out, err output
+}
+
+func (processes) key() any { return "processes" }
+
+func running(ts *testscript.TestScript) processes {
+	p, _ := ts.Value(processes{}.key()).(processes)
+	return p
+}
+
+func (p processes) kill() {
+	for _, one := range p {
+		_ = one.cmd.Process.Kill()
+		_ = one.cmd.Wait()
+	}
+}
+
+// output keeps what a process writes, and tells who waits for an expression.
+type output struct {
+	mu      sync.Mutex
+	text    bytes.Buffer
+	changed chan struct{}
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	select {
+	case o.changed <- struct{}{}:
+	default:
+	}
+	return o.text.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
+}
+
+func cmdStart(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, neg, args, 3)
+	name, expression, args := args[0], regexp.MustCompile(args[1]), args[2:]
+	env := []string{"PATH=" + ts.Getenv("PATH"), "TMPDIR=" + ts.Getenv("TMPDIR")}
+	isCommand := func(arg string) bool { return !strings.Contains(arg, "=") }
+	program := slices.IndexFunc(args, isCommand)
+	env, args = append(env, args[:program]...), args[program:]
+
+	// The test's own PATH has the program too.
+	path, err := exec.LookPath(args[0])
+	ts.Check(err)
+	p := &process{cmd: exec.Command(path, args[1:]...)}
+	p.err.changed = make(chan struct{}, 1)
+	p.cmd.Env, p.cmd.Dir = env, ts.MkAbs(".")
+	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.err
+	ts.Check(p.cmd.Start())
+	running(ts)[name] = p
+	for {
+		if found := expression.FindStringSubmatch(p.err.String()); found != nil {
+			ts.Setenv(name, found[len(found)-1])
+			return
+		}
+		// A process that ends without it runs into the test's time limit.
+		<-p.err.changed
+	}
+}
+
+func cmdEnd(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, neg, args, 3)
+	p := running(ts)[args[0]]
+	delete(running(ts), args[0])
+	signals := map[string]os.Signal{"INT": os.Interrupt, "TERM": syscall.SIGTERM, "KILL": os.Kill}
+	ts.Check(p.cmd.Process.Signal(signals[args[1]]))
+	_ = p.cmd.Wait()
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]+".out"), []byte(p.out.String()), 0o600))
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]+".err"), []byte(p.err.String()), 0o600))
+	if code := strconv.Itoa(p.cmd.ProcessState.ExitCode()); code != args[2] {
+		ts.Fatalf("the exit code is %s, not %s:\n%s", code, args[2], p.err.String())
+	}
+}
+
+func cmdHTTP(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, neg, args, 3)
+	req, err := http.NewRequestWithContext(context.Background(), args[1], args[2], http.NoBody)
+	ts.Check(err)
+	resp, err := http.DefaultTransport.RoundTrip(req)
+	ts.Check(err)
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	ts.Check(err)
+	_, _ = ts.Stdout().Write(body)
+	if strconv.Itoa(resp.StatusCode) != args[0] {
+		ts.Fatalf("the status is %s, not %s:\n%s", resp.Status, args[0], body)
+	}
+}
+
+func cmdFind(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, neg, args, 3)
+	found := regexp.MustCompile(args[1]).FindStringSubmatch(ts.ReadFile(args[2]))
+	if len(found) < 2 {
+		ts.Fatalf("%s does not have %s", args[2], args[1])
+	}
+	ts.Setenv(args[0], found[1])
+}
+
+func cmdGone(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, neg, args, 1)
+	all := regexp.MustCompile(listening+`http://(\S+)`).FindAllStringSubmatch(ts.ReadFile(args[0]), -1)
+	if len(all) == 0 {
+		ts.Fatalf("%s names no address", args[0])
+	}
+	for _, found := range all {
+		if conn, err := net.Dial("tcp", found[1]); err == nil {
+			_ = conn.Close()
+			ts.Fatalf("something still listens on %s", found[1])
+		}
+	}
+}
