@@ -1,0 +1,485 @@
+// Package e2e runs the built function as a process, against the emulators and
+// the simulator, and breaks what it depends on.
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"cloud.google.com/go/pubsub/v2"
+	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
+	"google.golang.org/api/option"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"dtmrelay.internal/dtmrelay/internal/dtmsim"
+	"dtmrelay.internal/dtmrelay/internal/emulatortest"
+)
+
+// binary is the function, built once.
+var binary string
+
+func TestMain(m *testing.M) {
+	os.Exit(run(m))
+}
+
+func run(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "dtmrelay-e2e-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	binary = filepath.Join(dir, "ingest")
+	build := exec.Command("go", "build", "-o", binary, "./ingest")
+	build.Stderr = os.Stderr
+	if err := build.Run(); err != nil {
+		fmt.Fprintln(os.Stderr, "building the function:", err)
+		return 1
+	}
+	return emulatortest.Main(m)
+}
+
+const apiKey = "e2e-key-0123456789abcdef0123456789abcdef"
+
+// world is everything that the function talks to, for one test.
+type world struct {
+	t       testing.TB
+	project string
+	sim     *dtmsim.Server
+	api     *httptest.Server
+	pubsub  *proxy
+	store   *proxy
+	env     map[string]string
+	sub     *subscriber
+	logs    *bytes.Buffer
+	logging sync.Mutex
+}
+
+var projects atomic.Int64
+
+// newWorld makes a project of its own in the shared emulators, and a simulator.
+func newWorld(t testing.TB, o dtmsim.Options, alerts []dtmsim.Alert) *world {
+	t.Helper()
+	o.Key = apiKey
+	w := &world{
+		t: t, project: fmt.Sprintf("e2e-%d-%d", os.Getpid(), projects.Add(1)), logs: new(bytes.Buffer),
+		sim: dtmsim.New(o, alerts),
+	}
+	w.pubsub = newProxy(t, emulatortest.SharedPubSub(t))
+	w.store = newProxy(t, emulatortest.SharedFirestore(t))
+	w.api = httptest.NewServer(w.sim)
+	t.Cleanup(w.api.Close)
+	w.sub = subscribe(t, w.project)
+	w.env = map[string]string{
+		"GOOGLE_CLOUD_PROJECT":    w.project,
+		"PUBSUB_TOPIC":            "dtm-alerts",
+		"REJECTS_TOPIC":           "dtm-rejects",
+		"GTI_API_KEY":             apiKey,
+		"GTI_BASE_URL":            w.api.URL + "/api/v3",
+		"FIRESTORE_EMULATOR_HOST": w.store.addr,
+		"PUBSUB_EMULATOR_HOST":    w.pubsub.addr,
+		"DTM_REFS":                "false",
+		"MAX_QPS":                 "1000",
+		"FUNCTION_TARGET":         "Ingest",
+		"HOME":                    t.TempDir(),
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			w.logging.Lock()
+			defer w.logging.Unlock()
+			t.Logf("the function's log:\n%s", w.logs)
+		}
+		if bytes.Contains(w.logs.Bytes(), []byte(apiKey)) {
+			t.Error("the API key is in the log")
+		}
+	})
+	return w
+}
+
+// Write collects the log of all processes.
+func (w *world) Write(p []byte) (int, error) {
+	w.logging.Lock()
+	defer w.logging.Unlock()
+	return w.logs.Write(p)
+}
+
+func (w *world) log() string {
+	w.logging.Lock()
+	defer w.logging.Unlock()
+	return w.logs.String()
+}
+
+// process is one instance of the function.
+type process struct {
+	w    *world
+	cmd  *exec.Cmd
+	url  string
+	done chan struct{}
+}
+
+// start starts an instance and waits until it listens.
+func (w *world) start(env ...string) *process {
+	w.t.Helper()
+	port := freePort(w.t)
+	p := &process{w: w, url: "http://127.0.0.1:" + port, done: make(chan struct{})}
+	p.cmd = exec.Command(binary)
+	for k, v := range w.env {
+		p.cmd.Env = append(p.cmd.Env, k+"="+v)
+	}
+	p.cmd.Env = append(append(p.cmd.Env, env...), "PORT="+port)
+	p.cmd.Stdout, p.cmd.Stderr = w, w
+	if err := p.cmd.Start(); err != nil {
+		w.t.Fatal(err)
+	}
+	go func() {
+		defer close(p.done)
+		_ = p.cmd.Wait()
+	}()
+	w.t.Cleanup(func() { p.signal(syscall.SIGCONT); p.kill() })
+	await(w.t, "the function to listen", 10*time.Second, func() bool {
+		c, err := net.Dial("tcp", "127.0.0.1:"+port)
+		if err == nil {
+			_ = c.Close()
+		}
+		return err == nil
+	})
+	return p
+}
+
+func (p *process) signal(s os.Signal) { _ = p.cmd.Process.Signal(s) }
+
+// kill ends the instance as a crash does.
+func (p *process) kill() {
+	p.signal(syscall.SIGKILL)
+	<-p.done
+}
+
+// report is what the tests read of a run report.
+type report struct {
+	Outcome    string `json:"outcome"`
+	StopReason string `json:"stop_reason"`
+	Published  int    `json:"published"`
+	Rejected   int    `json:"rejected"`
+	Suppressed int    `json:"suppressed"`
+	Requests   int    `json:"requests"`
+	Splits     int    `json:"splits"`
+	DurationMS int64  `json:"duration_ms"`
+	Errors4xx  int    `json:"errors_4xx"`
+	Error      string `json:"error"`
+
+	WouldPublish int            `json:"would_publish"`
+	ByType       map[string]int `json:"by_type"`
+}
+
+// post runs the function and returns its answer. A connection that breaks gives status 0.
+func (p *process) post(body string) (int, report) {
+	status, text := p.do(http.MethodPost, "/", body)
+	var r report
+	if status != 0 {
+		if err := json.Unmarshal(text, &r); err != nil {
+			p.w.t.Errorf("POST /: %d %s", status, text)
+		}
+	}
+	return status, r
+}
+
+func (p *process) do(method, path, body string) (int, []byte) {
+	req, err := http.NewRequest(method, p.url+path, strings.NewReader(body))
+	if err != nil {
+		p.w.t.Fatal(err)
+	}
+	if body != "" {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, nil
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return 0, nil
+	}
+	if bytes.Contains(text, []byte(apiKey)) {
+		p.w.t.Errorf("%s %s: the API key is in the answer", method, path)
+	}
+	return resp.StatusCode, text
+}
+
+// finish runs until a run ends ok, as the scheduler would, and returns the runs.
+func (w *world) finish(p *process) (runs []report) {
+	w.t.Helper()
+	await(w.t, "a run that ends ok", 3*time.Minute, func() bool {
+		status, r := p.post("")
+		runs = append(runs, r)
+		if r.Outcome != "ok" {
+			time.Sleep(500 * time.Millisecond) // the scheduler's interval
+		}
+		return status == http.StatusOK && r.Outcome == "ok"
+	})
+	return runs
+}
+
+// subscriber holds everything that was published.
+type subscriber struct {
+	mu      sync.Mutex
+	alerts  map[string][]*pubsub.Message // by dedupe_key
+	rejects []*pubsub.Message
+	total   atomic.Int64
+}
+
+func subscribe(t testing.TB, project string) *subscriber {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	client, err := pubsub.NewClient(ctx, project,
+		option.WithEndpoint(emulatortest.SharedPubSub(t)), option.WithoutAuthentication(),
+		option.WithGRPCDialOption(grpc.WithTransportCredentials(insecure.NewCredentials())))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &subscriber{alerts: map[string][]*pubsub.Message{}}
+	var receiving sync.WaitGroup
+	for _, topic := range []string{"dtm-alerts", "dtm-rejects"} {
+		name := "projects/" + project + "/topics/" + topic
+		if _, err := client.TopicAdminClient.CreateTopic(ctx, &pubsubpb.Topic{Name: name}); err != nil {
+			t.Fatal(err)
+		}
+		sub, err := client.SubscriptionAdminClient.CreateSubscription(ctx, &pubsubpb.Subscription{
+			Name: "projects/" + project + "/subscriptions/" + topic, Topic: name, AckDeadlineSeconds: 60,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		receiving.Go(func() {
+			_ = client.Subscriber(sub.GetName()).Receive(ctx, func(_ context.Context, m *pubsub.Message) {
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				if topic == "dtm-rejects" {
+					s.rejects = append(s.rejects, m)
+				} else {
+					s.alerts[m.Attributes["dedupe_key"]] = append(s.alerts[m.Attributes["dedupe_key"]], m)
+					s.total.Add(1)
+				}
+				m.Ack()
+			})
+		})
+	}
+	t.Cleanup(func() {
+		cancel()
+		receiving.Wait()
+		_ = client.Close()
+	})
+	return s
+}
+
+// check waits until every alert has come, and proves that its bytes are the same.
+// It returns how many copies there are beside the first ones.
+func (w *world) check(alerts []dtmsim.Alert) (repeated int) {
+	w.t.Helper()
+	want := map[string][]byte{}
+	for _, a := range alerts {
+		want[a.ID] = a.Element(false, true)
+	}
+	found := func() int {
+		w.sub.mu.Lock()
+		defer w.sub.mu.Unlock()
+		ids := map[string]bool{}
+		for _, copies := range w.sub.alerts {
+			ids[copies[0].Attributes["alert_id"]] = true
+		}
+		n := 0
+		for id := range want {
+			if ids[id] {
+				n++
+			}
+		}
+		return n
+	}
+	await(w.t, fmt.Sprintf("%d alerts in the subscription", len(want)), 30*time.Second, func() bool { return found() == len(want) })
+	w.sub.mu.Lock()
+	defer w.sub.mu.Unlock()
+	for key, copies := range w.sub.alerts {
+		repeated += len(copies) - 1
+		for _, m := range copies {
+			id := m.Attributes["alert_id"]
+			if !bytes.Equal(m.Data, want[id]) {
+				w.t.Fatalf("alert %s (%s) was changed on its way:\n got %s\nwant %s", id, key, m.Data, want[id])
+			}
+		}
+	}
+	return repeated
+}
+
+// proxy passes a TCP connection on, cuts it, or keeps it and says nothing.
+type proxy struct {
+	addr   string
+	target string
+	mu     sync.Mutex
+	mode   mode
+	conns  map[net.Conn]bool
+	silent chan struct{} // closed when it speaks again
+
+	requests atomic.Int64
+}
+
+// calls is how many gRPC calls were made through the proxy: each begins with a
+// HEADERS frame (RFC 9113, type 1) of the client's.
+func (p *proxy) calls() int64 { return p.requests.Load() }
+
+// count looks at the frames that a client sends.
+func (p *proxy) count(frames *[]byte, part []byte) {
+	const preface, head = 24, 9
+	*frames = append(*frames, part...)
+	for len(*frames) >= preface && string((*frames)[:3]) == "PRI" {
+		*frames = (*frames)[preface:]
+	}
+	for len(*frames) >= head {
+		f := *frames
+		size := head + int(f[0])<<16 + int(f[1])<<8 + int(f[2])
+		if len(f) < size {
+			return
+		}
+		if f[3] == 1 {
+			p.requests.Add(1)
+		}
+		*frames = f[size:]
+	}
+}
+
+type mode int
+
+const (
+	passes mode = iota
+	cut
+	silent
+)
+
+func newProxy(t testing.TB, target string) *proxy {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &proxy{addr: l.Addr().String(), target: target, conns: map[net.Conn]bool{}, silent: make(chan struct{})}
+	close(p.silent)
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go p.pass(c)
+		}
+	}()
+	t.Cleanup(func() {
+		_ = l.Close()
+		p.set(cut)
+	})
+	return p
+}
+
+// set changes the mode, also for the connections that are open.
+func (p *proxy) set(m mode) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.mode == silent {
+		close(p.silent)
+	}
+	if p.mode = m; m == silent {
+		p.silent = make(chan struct{})
+	}
+	if m == cut {
+		for c := range p.conns {
+			_ = c.Close()
+		}
+	}
+}
+
+func (p *proxy) pass(c net.Conn) {
+	p.mu.Lock()
+	if p.mode == cut {
+		p.mu.Unlock()
+		_ = c.Close()
+		return
+	}
+	p.mu.Unlock()
+	far, err := net.Dial("tcp", p.target)
+	if err != nil {
+		_ = c.Close()
+		return
+	}
+	p.mu.Lock()
+	p.conns[c], p.conns[far] = true, true
+	p.mu.Unlock()
+	copying := func(to, from net.Conn) {
+		defer to.Close()
+		defer from.Close()
+		var frames []byte
+		buf := make([]byte, 64<<10)
+		for {
+			n, err := from.Read(buf)
+			p.mu.Lock()
+			wait := p.silent
+			p.mu.Unlock()
+			<-wait
+			if from == c {
+				p.count(&frames, buf[:n])
+			}
+			if n > 0 {
+				if _, err := to.Write(buf[:n]); err != nil {
+					return
+				}
+			}
+			if err != nil {
+				return
+			}
+		}
+	}
+	go copying(far, c)
+	copying(c, far)
+}
+
+func freePort(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	return port
+}
+
+// await polls a condition that another process brings about.
+func await(t testing.TB, what string, within time.Duration, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(within); !ok(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited %s in vain for %s", within, what)
+		}
+	}
+}
+
+// recent makes alerts of the last hours, about 2 KB each.
+func recent(seed uint64, n int) []dtmsim.Alert {
+	now := time.Now().UTC()
+	shape := dtmsim.Typical()
+	shape.Late, shape.Rewritten, shape.Closed = 0, 0, 0
+	return dtmsim.Generate(seed, n, now.Add(-20*time.Hour), now.Add(-5*time.Minute), shape)
+}
