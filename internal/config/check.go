@@ -16,17 +16,26 @@ import (
 
 const noLimit = math.MaxInt
 
+// A pattern is what a value looks like and the most bytes that it has. A count
+// in the expression would be compiled as so many copies, at every cold start.
+type pattern struct {
+	*regexp.Regexp
+	most int
+}
+
+func (p pattern) MatchString(s string) bool { return len(s) <= p.most && p.Regexp.MatchString(s) }
+
 var (
-	feedName = regexp.MustCompile(`^[a-z][a-z0-9-]{0,62}$`)
+	feedName = pattern{regexp.MustCompile(`^[a-z][a-z0-9-]*$`), 63}
 	// A project's id, also one of a domain ("example.com:relay") and the free
 	// names that emulators take: what could not stand in a resource name is out.
-	projectID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:-]{0,99}$`)
+	projectID = pattern{regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:-]*$`), 100}
 	// Pub/Sub's rule for the ids of its resources; they don't begin with "goog".
-	topicID     = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9._~+%-]{2,254}$`)
+	topicID     = pattern{regexp.MustCompile(`^[A-Za-z][A-Za-z0-9._~+%-]{2,}$`), 255}
 	topicPath   = regexp.MustCompile(`^projects/([^/]*)/topics/([^/]*)$`)
-	databaseID  = regexp.MustCompile(`^(\(default\)|[a-z][a-z0-9-]{2,61}[a-z0-9])$`)
-	secretPath  = regexp.MustCompile(`^projects/([^/]*)/secrets/[A-Za-z0-9_-]{1,255}(/versions/[A-Za-z0-9_-]{1,63})?$`)
-	headerValue = regexp.MustCompile(`^[!-~]([ -~]{0,126}[!-~])?$`)
+	databaseID  = pattern{regexp.MustCompile(`^(\(default\)|[a-z][a-z0-9-]{2,}[a-z0-9])$`), 63}
+	secretPath  = regexp.MustCompile(`^projects/([^/]*)/secrets/([A-Za-z0-9_-]+)(/versions/[A-Za-z0-9_-]+)?$`)
+	headerValue = pattern{regexp.MustCompile(`^[!-~]([ -~]*[!-~])?$`), 128}
 	apiKey      = regexp.MustCompile(`^[!-~]+$`)
 	bareNumber  = regexp.MustCompile(`^[0-9]+(\.[0-9]+)?$`)
 )
@@ -56,7 +65,7 @@ func quote(value string) string {
 	return strconv.Quote(value)
 }
 
-func (p *problems) match(name, value string, allowed *regexp.Regexp, words string) string {
+func (p *problems) match(name, value string, allowed pattern, words string) string {
 	if !allowed.MatchString(value) {
 		p.refuse(name, "%s is not allowed: it must be %s", quote(value), words)
 		return ""
@@ -123,9 +132,9 @@ func (p *problems) key(secret, key string, deployed bool) (string, string) {
 	switch {
 	case path == nil && !strings.HasPrefix(secret, "projects/"):
 		p.refuse("GTI_API_KEY_SECRET", "the value (not shown, it may be a key) does not begin with projects/: it must be "+words)
-	case path == nil || !projectID.MatchString(path[1]):
+	case path == nil || !projectID.MatchString(path[1]) || len(path[2]) > 255:
 		p.refuse("GTI_API_KEY_SECRET", "%s is not allowed: it must be "+words, quote(secret))
-	case path[2] == "":
+	case path[3] == "":
 		secret += "/versions/latest"
 	}
 	return secret, key
