@@ -67,7 +67,8 @@ func (p *proc) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	var answer *http.Response
 	err := p.external(r.Context(), where, 0, func(trouble string) (err error) {
-		if answer, err = p.api.RoundTripper().RoundTrip(r); err != nil || trouble != "unlink" || answer.StatusCode != 200 {
+		answer, err = p.api.RoundTripper().RoundTrip(r) //nolint:bodyclose // the client closes it
+		if err != nil || trouble != "unlink" || answer.StatusCode != 200 {
 			return err
 		}
 		return unlink(answer, p.Feed.PageSize)

@@ -1,6 +1,7 @@
 package drain
 
 import (
+	"slices"
 	"time"
 
 	"dtmrelay.internal/dtmrelay/internal/dtm"
@@ -66,18 +67,14 @@ func (r *reader) suspect(from time.Time, page dtm.Page) {
 	if !from.Before(bound.Add(-boundMargin)) {
 		return
 	}
-	for _, a := range page.Alerts {
-		if a.Fault != "" {
-			continue
-		}
-		if a.CreatedAt.After(bound) {
-			r.mu.Lock()
-			defer r.mu.Unlock()
-			r.addGap(state.Gap{Since: from, Until: bound, Suspected: true})
-			r.store()
-		}
+	first := slices.IndexFunc(page.Alerts, func(a dtm.Alert) bool { return a.Fault == "" })
+	if first < 0 || !page.Alerts[first].CreatedAt.After(bound) {
 		return
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.addGap(state.Gap{Since: from, Until: bound, Suspected: true})
+	r.store()
 }
 
 // addGap notes a gap, and tells of it once. The lock is held.

@@ -60,6 +60,7 @@ type step struct {
 	Second time.Duration
 	// Shutdown is when the platform ends the process; 0: never.
 	Shutdown time.Duration
+	DryRun   bool
 	WrongKey bool // GTI doesn't accept the key, nor the one that the secret holds then
 }
 
@@ -101,14 +102,14 @@ const (
 )
 
 var histories = rapid.Custom(func(t *rapid.T) history {
-	latency := pick(t, "latency", 0, 100*time.Millisecond, time.Second, 3*time.Second)
+	latency := pick(t, "latency", 0, 100*time.Millisecond, time.Second, 3*time.Second, 10*time.Second)
 	h := history{
 		Server: dtmsim.Options{
 			Seed:           rapid.Uint64().Draw(t, "seed"),
 			Since:          pick(t, "since", dtmsim.Inclusive, dtmsim.Exclusive),
 			Until:          pick(t, "until", dtmsim.Inclusive, dtmsim.Exclusive),
 			Ties:           pick(t, "ties", dtmsim.TiesByID, dtmsim.TiesReverse, dtmsim.TiesShuffled),
-			Tokens:         pick(t, "tokens", dtmsim.Once, dtmsim.Scroll, dtmsim.Many),
+			Tokens:         pick(t, "tokens", dtmsim.Once, dtmsim.Scroll, dtmsim.Scroll, dtmsim.Many),
 			Paging:         pick(t, "paging", dtmsim.Snapshot, dtmsim.Offset),
 			LinkOnLastPage: oneIn(t, 5, "link on last page"),
 			LinkOnFullLast: oneIn(t, 4, "link on full last page"),
@@ -118,13 +119,13 @@ var histories = rapid.Custom(func(t *rapid.T) history {
 		},
 		Feed: drain.Options{
 			Workers:         rapid.IntRange(1, 4).Draw(t, "workers"),
-			PageSize:        rapid.IntRange(1, 10).Draw(t, "page size"),
+			PageSize:        pick(t, "page size", 1, 2, 2, 3, 3, 4, 5, 7, 10),
 			Refs:            rapid.Bool().Draw(t, "refs"),
 			Overlap:         pick(t, "overlap", 2*time.Minute, 10*time.Minute),
 			Settle:          pick(t, "settle", 10*time.Second, 30*time.Second),
 			InitialLookback: pick(t, "initial lookback", 5*time.Minute, 30*time.Minute, 3*time.Hour),
 			MaxLookback:     120 * time.Hour,
-			MaxAlerts:       pick(t, "max alerts", 0, 0, 0, 1, 3, 10),
+			MaxAlerts:       pick(t, "max alerts", 0, 0, 0, 0, 0, 1, 3, 10),
 			Budget:          pick(t, "budget", time.Minute, 9*time.Minute),
 		},
 		PageLimit: 32 << 20, PageMemory: 96 << 20,
@@ -142,18 +143,32 @@ var histories = rapid.Custom(func(t *rapid.T) history {
 		h.Server.SinceTooOld = pick(t, "since too old", dtmsim.Reject, dtmsim.Clamp)
 		h.Feed.MaxLookback = h.Server.SinceMaxAge + pick(t, "hopeful", 0, 5*time.Minute)
 	}
+	theme := pick(t, "theme", anything, anything, late, leaving)
+	if theme == leaving {
+		h.Feed.Filter, h.Server.Paging = dtm.Filter{Status: []string{"new"}}, dtmsim.Offset
+	}
 	huge := h.Feed.Refs && oneIn(t, 6, "huge alerts")
 	if huge || oneIn(t, 8, "little memory") {
 		h.PageLimit = limitOfHuge
 		h.PageMemory = h.PageLimit * pick(t, "pages in memory", int64(1), 2, 10)
 	}
-	h.Alerts = drawAlerts(t, h, huge)
+	troubled := !oneIn(t, 4, "calm")
+	for range rapid.IntRange(1, 5).Draw(t, "steps") {
+		s := step{After: pick(t, "after", time.Second, 20*time.Second, 70*time.Second, 5*time.Minute, 20*time.Minute, time.Hour)}
+		if troubled {
+			drawTrouble(t, &s)
+		}
+		s.DryRun = oneIn(t, 15, "dry run")
+		h.Steps = append(h.Steps, s)
+	}
+	h.Alerts = drawAlerts(t, h, theme, huge)
 	if ties := most(h.Alerts); h.Feed.Filter.Changeable() && h.Server.Paging == dtmsim.Offset && h.Feed.PageSize < ties+2 {
 		// Where a page holds a single moment tokens are all there is to go on with,
 		// and by offset these skip alerts.
-		if h.Feed.PageSize = ties + 2; h.Feed.PageSize > 25 {
-			h.Server.Paging = dtmsim.Snapshot
-		}
+		h.Feed.PageSize = ties + 2
+	}
+	if huge || h.Feed.PageSize > 25 {
+		h.Feed.PageSize, h.Server.Paging = min(h.Feed.PageSize, 25), dtmsim.Snapshot
 	}
 	pages := most(h.Alerts)/h.Feed.PageSize + 8
 	if huge {
@@ -162,36 +177,51 @@ var histories = rapid.Custom(func(t *rapid.T) history {
 	if time.Duration(pages)*latency > h.Feed.Budget/4 {
 		h.Server.Latency, h.Server.Jitter = 0, 0 // a run gets past one moment's alerts, or it never does
 	}
-	troubled := !oneIn(t, 3, "calm")
-	for range rapid.IntRange(1, 5).Draw(t, "steps") {
-		s := step{After: pick(t, "after", time.Second, 20*time.Second, 70*time.Second, 5*time.Minute, 20*time.Minute, time.Hour)}
-		if troubled {
-			drawTrouble(t, &s)
-		}
-		h.Steps = append(h.Steps, s)
-	}
 	return h
 })
 
-func drawAlerts(t *rapid.T, h history, huge bool) []alert {
+// theme is what many alerts of a world have in common.
+type theme string
+
+const (
+	anything theme = "anything"
+	late     theme = "late"    // they come into the index late
+	leaving  theme = "leaving" // they leave the filter while they are listed
+)
+
+func drawAlerts(t *rapid.T, h history, theme theme, huge bool) []alert {
 	from, to := -h.Feed.InitialLookback-10*time.Minute, 2*time.Hour
 	seconds := func(low, high int, label string) time.Duration {
 		return time.Duration(rapid.IntRange(low, high).Draw(t, label)) * time.Second
 	}
+	millis := func(low, high time.Duration, label string) time.Duration {
+		return time.Duration(rapid.Int64Range(low.Milliseconds(), high.Milliseconds()).Draw(t, label)) * time.Millisecond
+	}
+	// aRun is about when one of the runs begins.
+	aRun := func() (begins time.Duration) {
+		for _, s := range h.Steps[:rapid.IntRange(1, len(h.Steps)).Draw(t, "run")] {
+			begins += s.After
+		}
+		return begins
+	}
 	var bases []time.Duration
 	for range rapid.IntRange(1, 4).Draw(t, "bases") {
-		bases = append(bases, time.Duration(rapid.Int64Range(from.Milliseconds(), to.Milliseconds()).Draw(t, "base"))*time.Millisecond)
+		if rapid.Bool().Draw(t, "before a run") {
+			bases = append(bases, aRun()-millis(0, h.Feed.Overlap+h.Feed.Settle, "before"))
+			continue
+		}
+		bases = append(bases, millis(from, to, "base"))
 	}
-	spread := pick(t, "spread", time.Millisecond, 3*time.Millisecond, 2*time.Second, 20*time.Minute)
+	spread := pick(t, "spread", time.Millisecond, 3*time.Millisecond, 2*time.Second, 2*time.Minute, 20*time.Minute)
 	odd := pick(t, "odd", 1, 3, 10)
-	alerts := make([]alert, pick(t, "alerts", 0, 1, 2, 5, 10, 20, 40, 60))
+	alerts := make([]alert, pick(t, "alerts", 0, 1, 3, 10, 20, 30, 40, 60))
 	for i := range alerts {
 		a := alert{Created: rapid.SampledFrom(bases).Draw(t, "base of an alert")}
-		a.Created += time.Duration(rapid.Int64Range(0, spread.Milliseconds()).Draw(t, "offset")) * time.Millisecond
+		a.Created += millis(0, spread, "offset")
 		if oneIn(t, odd, "odd") {
 			switch rapid.IntRange(1, 8).Draw(t, "oddity") {
 			case 1, 2:
-				a.Late = time.Duration(rapid.Int64Range(1, h.Feed.Overlap.Milliseconds()-1).Draw(t, "late")) * time.Millisecond
+				a.Late = millis(time.Millisecond, h.Feed.Overlap-time.Millisecond, "late")
 			case 3, 4:
 				a.Rewritten = seconds(2, 8, "rewritten")
 			case 5:
@@ -208,6 +238,12 @@ func drawAlerts(t *rapid.T, h history, huge bool) []alert {
 					a.Refused = true
 				}
 			}
+		}
+		switch {
+		case theme == late && oneIn(t, 2, "late"):
+			a.Late = millis(time.Millisecond, h.Feed.Overlap-time.Millisecond, "late")
+		case theme == leaving && oneIn(t, 2, "leaves"):
+			a.Closed = max(a.Closed, aRun()+millis(0, 2*time.Minute, "leaves during a run")-a.Created, 10*time.Second)
 		}
 		alerts[i] = a
 	}
@@ -233,12 +269,13 @@ func most(alerts []alert) int {
 var lying = []string{"withheld", "extra", "null", "repeat", "disorder", "unlink"}
 
 func drawTrouble(t *rapid.T, s *step) {
-	nth := func(most int) int { return rapid.IntRange(1, most).Draw(t, "nth") }
+	// Most runs are short.
+	nth := func() int { return pick(t, "nth", 1, 1, 1, 2, 2, 3, 4, 6) }
 	page := func() string { return pick(t, "kind of page", "list", "page", "page") }
 	for range rapid.IntRange(0, 3).Draw(t, "troubles") {
 		switch rapid.IntRange(1, 4).Draw(t, "side") {
 		case 1, 2:
-			s.Troubles = append(s.Troubles, trouble{page(), nth(6), pick(t, "what",
+			s.Troubles = append(s.Troubles, trouble{page(), nth(), pick(t, "what",
 				"reset before", "reset after", "truncate", "500", "503 wait", "408", "429", "429 wait", "html", "hang", "quota")})
 		case 3:
 			where := pick(t, "store call", "open", "write feed", "write feed", "records", "write records", "write records", "usage")
@@ -246,15 +283,15 @@ func drawTrouble(t *rapid.T, s *step) {
 			if where == "write records" && oneIn(t, 3, "meddle") {
 				what = "meddle"
 			}
-			s.Troubles = append(s.Troubles, trouble{where, nth(5), what})
+			s.Troubles = append(s.Troubles, trouble{where, nth(), what})
 		case 4:
 			where := pick(t, "topic call", "publish", "publish", "reject")
-			s.Troubles = append(s.Troubles, trouble{where, nth(4), pick(t, "what",
+			s.Troubles = append(s.Troubles, trouble{where, nth(), pick(t, "what",
 				"some", "some", "some lost", "before", "after", "hang before", "hang after")})
 		}
 	}
 	if oneIn(t, 3, "a lie") {
-		s.Troubles = append(s.Troubles, trouble{page(), nth(5), pick(t, "lie", lying...)})
+		s.Troubles = append(s.Troubles, trouble{page(), nth(), pick(t, "lie", lying...)})
 	}
 	switch rapid.IntRange(1, 10).Draw(t, "disaster") {
 	case 6:

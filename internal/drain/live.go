@@ -179,12 +179,12 @@ func (r *Runner) drain(ctx, leased context.Context, report *Report, feed state.F
 		desk: r.Desk(r.RunID, alive, report.DryRun),
 		save: func(Progress) {},
 		onGap: func(g state.Gap) {
-			level, message := slog.LevelError, "alerts from before this can't be fetched"
+			log := r.Log.With("event", "gap", "feed", r.Feed, "since", g.Since, "until", g.Until, "suspected", g.Suspected)
 			if g.Suspected {
-				level, message = slog.LevelWarn, "the API may have left out alerts from before this"
+				log.WarnContext(ctx, "the API may have left out alerts from before this")
+				return
 			}
-			r.Log.LogAttrs(ctx, level, message, slog.String("event", "gap"), slog.String("feed", r.Feed),
-				slog.Time("since", g.Since), slog.Time("until", g.Until), slog.Bool("suspected", g.Suspected))
+			log.ErrorContext(ctx, "alerts from before this can't be fetched")
 		},
 	}
 	if holder != nil {

@@ -108,8 +108,7 @@ func (r *reader) read() (done bool, err error) {
 		if progressed {
 			before, fruitless, r.followUp = none, 0, false
 		}
-		switch end {
-		case noMemory, tooLarge, resize, refusedSince:
+		if end == noMemory || end == tooLarge || end == resize || end == refusedSince {
 			continue // this says how to ask, and nothing about the slice
 		}
 		if !progressed {

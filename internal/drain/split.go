@@ -55,7 +55,7 @@ func (e *engine) split(s *span) {
 	parts := min(waiting+1, int(math.Round(left/share)), int(left/2), maxSlices-len(e.spans))
 	parts = min(max(parts, 2), maxSlices-len(e.spans))
 	from := s.fetched.Add(ms)
-	step := s.To.Sub(from) / time.Duration(parts) / ms * ms
+	step := (s.To.Sub(from) / time.Duration(parts)).Truncate(ms)
 	if parts < 2 || step < ms {
 		return
 	}

@@ -57,7 +57,7 @@ type table struct {
 	turn  chan struct{}
 }
 
-func (d *table) Handle(_ context.Context, alerts []dtm.Alert, take func(int) int) (lifecycle.Tally, error) {
+func (d *table) Handle(_ context.Context, alerts []dtm.Alert, _ func(int) int) (lifecycle.Tally, error) {
 	time.Sleep(d.took)
 	d.turn <- struct{}{}
 	defer func() { <-d.turn }()
@@ -89,6 +89,7 @@ var worlds = []struct {
 // TestDrainNearItsFloor compares the time and the requests of a drain with their
 // floors, in the fake time of a bubble: what the engine itself adds.
 func TestDrainNearItsFloor(t *testing.T) {
+	t.Parallel()
 	const alerts, size = 50_000, 100
 	for _, c := range []struct {
 		workers  int

@@ -152,7 +152,7 @@ func (w *world) run(s step) *proc {
 	go func() {
 		defer stop()
 		defer close(p.done)
-		p.report, p.err = runner.Live(ctx, "schedule", false)
+		p.report, p.err = runner.Live(ctx, "schedule", s.DryRun)
 		p.took, p.after = time.Since(p.began), w.api.Stats()
 	}()
 	return p
@@ -333,8 +333,10 @@ func (w *world) end() {
 		<-p.done
 	}
 	time.Sleep(state.LeaseFor)
-	if !w.drained() || !w.drained() {
-		return
+	for range 2 {
+		if !w.drained() {
+			return
+		}
 	}
 	w.checkEnd()
 
