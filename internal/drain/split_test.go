@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sort"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,7 +21,7 @@ import (
 type listing struct {
 	alerts   []time.Time // created_at, sorted
 	latency  time.Duration
-	requests int
+	requests atomic.Int64
 }
 
 func (l *listing) List(ctx context.Context, q dtm.Query) iter.Seq2[dtm.Page, error] {
@@ -28,7 +29,7 @@ func (l *listing) List(ctx context.Context, q dtm.Query) iter.Seq2[dtm.Page, err
 		at := sort.Search(len(l.alerts), func(i int) bool { return !l.alerts[i].Before(q.Since) })
 		end := sort.Search(len(l.alerts), func(i int) bool { return l.alerts[i].After(q.Until) })
 		for {
-			l.requests++
+			l.requests.Add(1)
 			asked := time.Now()
 			select {
 			case <-time.After(l.latency):
@@ -122,7 +123,7 @@ func TestDrainNearItsFloor(t *testing.T) {
 						}
 						pages := (alerts + size - 1) / size
 						floor := time.Duration((pages+c.workers-1)/c.workers) * latency
-						took1, asked := float64(time.Since(now))/float64(floor), float64(source.requests)/float64(pages)
+						took1, asked := float64(time.Since(now))/float64(floor), float64(source.requests.Load())/float64(pages)
 						t.Logf("seed %d: time %.3f, requests %.3f of the floor, %d splits", seed, took1, asked, e.report.Splits)
 						if took1 > c.time || asked > c.requests {
 							t.Errorf("want at most %.2f and %.2f", c.time, c.requests)
