@@ -135,13 +135,13 @@ func (w *world) checkMessage(p *proc, m message.Message) {
 }
 
 // nearHuge reports whether an alert is too large for a page, or may be taken for
-// one that is: where another shares that one's moment, the engine does not always
-// know which of them it was.
+// one that is: where another shares that one's moment, or comes into the index
+// before it just then, the engine does not always know which of them it was.
 func (w *world) nearHuge(a *truth) bool {
 	for i, o := range w.truth {
 		near := func(other *truth) bool { return other.created.Sub(o.created).Abs() <= time.Millisecond }
 		crowded := i > 0 && near(w.truth[i-1]) || i+1 < len(w.truth) && near(w.truth[i+1])
-		if o.Huge && (o == a || crowded) {
+		if o.Huge && (o == a || crowded || a.Late > 0) {
 			return true
 		}
 	}
@@ -241,6 +241,8 @@ func (w *world) checkRun(p *proc) {
 	requests, errors := p.after.Requests-p.before.Requests, p.after.Errors-p.before.Errors
 	bound := w.requests(p, p.after.Faults-p.before.Faults)
 	switch {
+	case !p.step.DryRun && (r.Outcome == drain.OK || r.Outcome == drain.Partial) && (p.stored.Writer == "" || p.stored.Lease != nil):
+		w.fail("%s ends as %s, and its end is not stored", p.name, r.Outcome)
 	case p.step.Freeze > 0:
 	case r.Outcome == drain.Failed && w.calm() && !w.Server.LinkOnLastPage:
 		w.fail("%s fails without any trouble: %v", p.name, p.err)
@@ -254,8 +256,6 @@ func (w *world) checkRun(p *proc) {
 		if p.seen["publish"]+p.seen["reject"]+p.seen["write feed"]+p.seen["write records"] > 0 {
 			w.fail("%s is a dry run, and calls %v", p.name, p.seen)
 		}
-	case (r.Outcome == drain.OK || r.Outcome == drain.Partial) && (p.stored.Writer == "" || p.stored.Lease != nil):
-		w.fail("%s ends as %s, and its end is not stored", p.name, r.Outcome)
 	case p.together:
 	case requests > bound:
 		w.fail("%s sends %d requests, want at most %d", p.name, requests, bound)

@@ -14,7 +14,8 @@ import (
 
 // TestModel lets random histories happen to the engine, the client, the desk and
 // the holder of the lease together, and checks the laws that the relay promises
-// to keep (laws_test.go).
+// to keep (laws_test.go). The order in which goroutines run is not drawn, so that
+// a failure may be called flaky; the history that is printed is the one that failed.
 func TestModel(t *testing.T) {
 	atLeast(t, "rapid.checks", "2000")
 	store, err := bolt.OpenNoSync(filepath.Join(t.TempDir(), "state.db"))

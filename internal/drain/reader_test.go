@@ -481,3 +481,52 @@ func TestRereadFrom(t *testing.T) {
 		})
 	}
 }
+
+// oneAtATime is a desk that takes its time.
+type oneAtATime struct {
+	t    *testing.T
+	turn chan struct{}
+}
+
+func (d *oneAtATime) Handle(_ context.Context, alerts []dtm.Alert, _ func(int) int) (lifecycle.Tally, error) {
+	select {
+	case d.turn <- struct{}{}:
+	default:
+		d.t.Error("two pages with unusable elements are handled at the same time")
+	}
+	time.Sleep(time.Second)
+	<-d.turn
+	return lifecycle.Tally{Handled: len(alerts)}, nil
+}
+
+// unusable answers every listing with an element that is no alert.
+type unusable struct{}
+
+func (unusable) List(context.Context, dtm.Query) iter.Seq2[dtm.Page, error] {
+	return func(yield func(dtm.Page, error) bool) {
+		yield(dtm.Page{Alerts: []dtm.Alert{{Raw: []byte("null"), Fault: "not an object"}}, AskedAt: time.Now()}, nil)
+	}
+}
+
+// TestUnusableElements: the ledger can't tell two workers apart that are shown the
+// same element at the same time.
+func TestUnusableElements(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var stored Progress
+		for i := range 4 {
+			stored.Slices = append(stored.Slices, state.Slice{From: sec(i), To: sec(i + 1), DoneUntil: sec(i)})
+		}
+		e := &engine{
+			opts:   Options{Workers: 4, PageSize: 4, MaxLookback: 120 * time.Hour},
+			source: unusable{}, desk: &oneAtATime{t: t, turn: make(chan struct{}, 1)}, report: &Report{},
+			save: func(Progress) {}, onGap: func(state.Gap) {},
+		}
+		began := time.Now()
+		if err := e.run(t.Context(), t.Context(), stored); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(began); took != 4*time.Second {
+			t.Errorf("took %s", took)
+		}
+	})
+}

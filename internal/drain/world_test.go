@@ -331,6 +331,9 @@ func (w *world) end() {
 	time.Sleep(time.Until(last) + w.Feed.Settle + time.Second)
 	for _, p := range w.procs {
 		<-p.done
+		if p.step.Freeze > 0 {
+			w.checkRun(p)
+		}
 	}
 	time.Sleep(state.LeaseFor)
 	for range 2 {
