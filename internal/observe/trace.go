@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"regexp"
 	"strconv"
 	"strings"
 )
@@ -28,7 +27,7 @@ func WithTrace(ctx context.Context, r *http.Request) context.Context {
 	if !ok {
 		t, _ = parseTraceparent(r.Header.Get("traceparent"))
 	}
-	if id := r.Header.Get("Function-Execution-Id"); executionIDs.MatchString(id) {
+	if id := r.Header.Get("Function-Execution-Id"); len(id) <= 64 && only(id, idLetters) {
 		t.executionID = id
 	}
 	return context.WithValue(ctx, traceKey{}, t)
@@ -55,22 +54,21 @@ func (t trace) attrs(project string) []slog.Attr {
 	return attrs
 }
 
-var (
-	executionIDs = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
-	cloudTraces  = regexp.MustCompile(`^([0-9A-Fa-f]{32})(?:/([0-9A-Fa-f]{1,20}))?(?:;o=([0-9]))?$`)
-	traceparents = regexp.MustCompile(`^([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?$`)
-)
-
 // parseCloudTrace reads TRACE_ID/SPAN_ID;o=OPTIONS, with the span in decimal.
 func parseCloudTrace(header string) (trace, bool) {
-	m := cloudTraces.FindStringSubmatch(header)
-	if m == nil || zero(m[1]) {
+	path, options, hasOptions := strings.Cut(header, ";")
+	id, span, hasSpan := strings.Cut(path, "/")
+	id = strings.ToLower(id)
+	switch {
+	case len(id) != 32 || !only(id, hexDigits) || zero(id),
+		hasSpan && (span == "" || len(span) > 20 || !only(strings.ToLower(span), hexDigits)),
+		hasOptions && (len(options) != 3 || options[:2] != "o=" || !only(options[2:], "0123456789")):
 		return trace{}, false
 	}
-	t := trace{id: strings.ToLower(m[1]), sampled: m[3] == "1"}
+	t := trace{id: id, sampled: options == "o=1"}
 	// Cloud Logging wants the span as 16 hex digits.
-	if span, err := strconv.ParseUint(m[2], 10, 64); err == nil && span != 0 {
-		t.span = fmt.Sprintf("%016x", span)
+	if n, err := strconv.ParseUint(span, 10, 64); err == nil && n != 0 {
+		t.span = fmt.Sprintf("%016x", n)
 	}
 	return t, true
 }
@@ -78,13 +76,29 @@ func parseCloudTrace(header string) (trace, bool) {
 // parseTraceparent reads VERSION-TRACE_ID-SPAN_ID-FLAGS. Versions after 00 may
 // have more behind it (W3C Trace Context, 3.2 and 4).
 func parseTraceparent(header string) (trace, bool) {
-	m := traceparents.FindStringSubmatch(header)
-	if m == nil || m[1] == "ff" || m[1] == "00" && m[5] != "" || zero(m[2]) || zero(m[3]) {
+	parts := strings.SplitN(header, "-", 5)
+	if len(parts) < 4 {
 		return trace{}, false
 	}
-	flags, _ := strconv.ParseUint(m[4], 16, 8)
-	return trace{id: m[2], span: m[3], sampled: flags&1 == 1}, true
+	for i, size := range []int{2, 32, 16, 2} {
+		if len(parts[i]) != size || !only(parts[i], hexDigits) {
+			return trace{}, false
+		}
+	}
+	if parts[0] == "ff" || parts[0] == "00" && len(parts) > 4 || zero(parts[1]) || zero(parts[2]) {
+		return trace{}, false
+	}
+	flags, _ := strconv.ParseUint(parts[3], 16, 8)
+	return trace{id: parts[1], span: parts[2], sampled: flags&1 == 1}, true
 }
+
+const (
+	hexDigits = "0123456789abcdef"
+	idLetters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-"
+)
+
+// only reports whether all of s is of the given bytes.
+func only(s, of string) bool { return strings.Trim(s, of) == "" }
 
 // zero reports an id that both formats reserve for "none".
 func zero(id string) bool { return strings.Trim(id, "0") == "" }
