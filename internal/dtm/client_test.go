@@ -544,9 +544,10 @@ func TestWaitsThatDontFit(t *testing.T) {
 			c := newClient(t, limited("1"), func(o *Options) { o.QPS = 0.01 })
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
-			var wait *WaitError
-			if _, err := collect(ctx, c.Session(LiveShare), Query{}); !errors.As(err, &wait) || wait.Wait != 100*time.Second {
-				t.Errorf("%T %v", err, err)
+			start := time.Now()
+			// Our own limit is no reason by itself: it ends as the run does.
+			if _, err := collect(ctx, c.Session(LiveShare), Query{}); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != time.Minute {
+				t.Errorf("%T %v after %v", err, err, time.Since(start))
 			}
 		})
 	})

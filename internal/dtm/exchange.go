@@ -90,7 +90,13 @@ func (s *Session) clearance(ctx context.Context, a ask) error {
 			continue
 		}
 		turn := s.client.limiter.Reserve()
-		if err := s.pause(ctx, a, time.Now().Add(turn.Delay()), errRate); err != nil {
+		err := s.pause(ctx, a, time.Now().Add(turn.Delay()), errRate)
+		if wait := (*WaitError)(nil); errors.As(err, &wait) {
+			// Our own limit is no news to anyone: the run just ends at its deadline.
+			<-ctx.Done()
+			err = context.Cause(ctx)
+		}
+		if err != nil {
 			turn.Cancel()
 			return err
 		}

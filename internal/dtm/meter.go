@@ -18,6 +18,9 @@ type Share struct {
 // in an hour; the rest is left to whatever else uses the same user.
 var LiveShare = Share{Errors: 50, Requests: 1}
 
+// BackfillShare is the share of backfills: the feed always has the rest.
+var BackfillShare = Share{Errors: 35, Requests: 0.6}
+
 const (
 	budgetErrors   = "errors"
 	budgetRequests = "requests"
