@@ -18,6 +18,8 @@ var (
 	// ErrConflict means that the document is no longer at the version that the
 	// write was conditional on.
 	ErrConflict = errors.New("the document was changed by another writer")
+	// ErrPlace means that a place in a list is none that a store gave out.
+	ErrPlace = errors.New("not a place in this list")
 	// ErrSchema means that a document was written by a newer program.
 	ErrSchema = errors.New("the document was written by a newer version of DTM Relay: deploy that version or newer")
 )
@@ -72,6 +74,10 @@ type Feed struct {
 	FilterSince time.Time
 	KeyID       string          // which keys/… document the last run counted in
 	LastRun     json.RawMessage // run report
+
+	// Unfinished are the ids of the backfills that are pending or running, oldest
+	// first. Open reads them; WriteFeed leaves them alone, as they have other writers.
+	Unfinished []string
 
 	Lease *Lease // nil when nobody holds it
 	// Writer is the run that wrote the document last. Generation grows with each
@@ -154,6 +160,10 @@ type Record struct {
 	// also when it was dropped or rejected.
 	HandledVersion time.Time
 
+	// Backfill is the one that last published or rejected a version, so that it
+	// does so once.
+	Backfill string
+
 	Statuses []StatusChange // the first and the latest 50
 	Versions []AlertVersion // the first and the latest 50
 	ExpireAt time.Time      // the database deletes it some time after this
@@ -182,3 +192,46 @@ const (
 	ErrorBucket    = 5 * time.Minute
 	ErrorBuckets   = 12
 )
+
+// States of a backfill.
+const (
+	Pending   = "pending"
+	Running   = "running"
+	Done      = "done"
+	Cancelled = "cancelled"
+	Failed    = "failed"
+)
+
+// Backfill is the document feeds/{feed}/backfills/{id}: a past range that is to
+// be relayed once more, and how far that is.
+type Backfill struct {
+	ID    string
+	State string
+
+	Since, Until time.Time
+	Filter       string // in its canonical form
+	Republish    bool
+	DryRun       bool
+	// Request is the SHA-256 of the request's text, as 64 hex digits: the same
+	// request without an id means the same backfill while it is unfinished.
+	Request     string
+	RequestedAt time.Time
+	RequestedBy string // verified e-mail of the caller; empty when the platform gave none
+
+	Slices []Slice // pending
+	// What was done so far.
+	Fetched, Published, Suppressed, Dropped, Rejected, Requests int64
+	WouldPublish                                                int64 // of a dry run
+	ByType, BySeverity                                          map[string]int64
+
+	Refused    []Gap         // spans that the API does not answer for
+	WorkedFor  time.Duration // in whole milliseconds
+	Error      string        // the last one
+	FinishedAt time.Time
+	ExpireAt   time.Time // the database deletes a finished one some time after this; zero: never
+}
+
+// Finished reports whether nothing is to be done any more.
+func (b Backfill) Finished() bool {
+	return b.State == Done || b.State == Cancelled || b.State == Failed
+}

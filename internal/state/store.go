@@ -7,8 +7,8 @@ import "context"
 // several goroutines, and ends with its context.
 type Store interface {
 	// Open reads the feed's document and the counters of the key in one call.
-	// A feed that does not exist yet is a zero Feed with a zero Version. An empty
-	// keyID reads no counters.
+	// A feed that does not exist yet is a Feed that is zero but for Unfinished,
+	// with a zero Version. An empty keyID reads no counters.
 	Open(ctx context.Context, feed, keyID string) (Feed, Version, Usage, error)
 	// WriteFeed writes the whole document if it is still at v (ErrConflict if
 	// not), and returns its new version.
@@ -28,6 +28,22 @@ type Store interface {
 	// AddUsage adds to the counters of a key in one call, without reading them,
 	// and drops the buckets named in old.
 	AddUsage(ctx context.Context, keyID string, add Usage, old Usage) error
+
+	// CreateBackfill writes a new backfill and puts it on the feed's list of
+	// unfinished ones, both or neither. ErrConflict when the id is taken. A
+	// finished backfill whose ExpireAt has passed is as good as deleted, here as
+	// in the methods below, though its document may still be there.
+	CreateBackfill(ctx context.Context, feed string, b Backfill) error
+	// Backfill reads one; a zero Version when there is none.
+	Backfill(ctx context.Context, feed, id string) (Backfill, Version, error)
+	// WriteBackfill writes one that is still at v (ErrConflict if not), takes it
+	// off the list of unfinished ones when it is finished, and returns its new version.
+	WriteBackfill(ctx context.Context, feed string, b Backfill, v Version) (Version, error)
+	// Backfills lists up to limit backfills, the newest request first, from behind
+	// the place that next names ("" for the first page). The next place is "" on
+	// the last page; a page before it may be short, even empty, where some have
+	// expired. A place that can't be read is an error wrapping ErrPlace.
+	Backfills(ctx context.Context, feed, next string, limit int) ([]Backfill, string, error)
 
 	// Close gives back what the store holds.
 	Close() error

@@ -20,11 +20,13 @@ import (
 // lockTimeout is how long opening waits for another process that is just ending.
 const lockTimeout = time.Second
 
-// The buckets. The one of the alerts has a bucket for each feed.
+// The buckets. Those of the alerts and the backfills have a bucket for each feed.
 var (
-	feeds  = []byte("feeds")
-	alerts = []byte("alerts")
-	keys   = []byte("keys")
+	feeds      = []byte("feeds")
+	alerts     = []byte("alerts")
+	backfills  = []byte("backfills")
+	unfinished = []byte("unfinished") // ids of backfills, for each feed
+	keys       = []byte("keys")
 )
 
 // Store is a state.Store in a file.
@@ -60,7 +62,7 @@ func open(path string, o bbolt.Options) (*Store, error) {
 }
 
 func prepare(tx *bbolt.Tx) error {
-	for _, name := range [][]byte{feeds, alerts, keys} {
+	for _, name := range [][]byte{feeds, alerts, backfills, unfinished, keys} {
 		if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 			return err
 		}
@@ -103,10 +105,14 @@ func (s *Store) Close() error {
 // Open implements state.Store.
 func (s *Store) Open(ctx context.Context, feed, keyID string) (state.Feed, state.Version, state.Usage, error) {
 	var f document[state.Feed]
+	var ids document[[]string]
 	var k document[state.Usage]
 	err := s.view(ctx, "reading feed "+feed, func(tx *bbolt.Tx) (err error) {
 		if f, err = get[state.Feed](tx.Bucket(feeds), feed); err != nil {
 			return err
+		}
+		if ids, err = get[[]string](tx.Bucket(unfinished), feed); err != nil {
+			return fmt.Errorf("list of unfinished backfills: %w", err)
 		}
 		if keyID == "" {
 			return nil
@@ -122,6 +128,7 @@ func (s *Store) Open(ctx context.Context, feed, keyID string) (state.Feed, state
 	if string(f.Value.LastRun) == "null" { // what nil becomes in JSON
 		f.Value.LastRun = nil
 	}
+	f.Value.Unfinished = ids.Value
 	return f.Value, f.version(), withMaps(k.Value), nil
 }
 
@@ -326,24 +333,36 @@ func run(ctx context.Context, doing string, transaction func(func(*bbolt.Tx) err
 func cut(t time.Time) time.Time { return t.Truncate(time.Millisecond).UTC() }
 
 func cutFeed(f state.Feed) state.Feed {
-	f = f.Clone()
 	f.BeginsAt = cut(f.BeginsAt)
 	f.End = cut(f.End)
 	f.RereadFrom = cut(f.RereadFrom)
-	for i, s := range f.Slices {
-		f.Slices[i] = state.Slice{From: cut(s.From), To: cut(s.To), DoneUntil: cut(s.DoneUntil)}
-	}
-	for i, g := range f.Gaps {
-		f.Gaps[i].Since, f.Gaps[i].Until = cut(g.Since), cut(g.Until)
-	}
+	f.Slices = cutSlices(f.Slices)
+	f.Gaps = cutGaps(f.Gaps)
 	if f.Refusal != nil {
 		f.Refusal = &state.Refusal{At: cut(f.Refusal.At), Age: f.Refusal.Age.Truncate(time.Millisecond)}
 	}
 	f.FilterSince = cut(f.FilterSince)
 	if f.Lease != nil {
-		f.Lease.ExpiresAt = cut(f.Lease.ExpiresAt)
+		f.Lease = &state.Lease{Owner: f.Lease.Owner, ExpiresAt: cut(f.Lease.ExpiresAt)}
 	}
+	f.Unfinished = nil // kept beside it
 	return f
+}
+
+func cutSlices(all []state.Slice) []state.Slice {
+	all = slices.Clone(all)
+	for i, s := range all {
+		all[i] = state.Slice{From: cut(s.From), To: cut(s.To), DoneUntil: cut(s.DoneUntil)}
+	}
+	return all
+}
+
+func cutGaps(all []state.Gap) []state.Gap {
+	all = slices.Clone(all)
+	for i, g := range all {
+		all[i].Since, all[i].Until = cut(g.Since), cut(g.Until)
+	}
+	return all
 }
 
 func cutRecord(r state.Record) state.Record {

@@ -33,11 +33,14 @@ func TestContract(t *testing.T) {
 func newer(t *testing.T, s *Store, path ...string) {
 	t.Helper()
 	err := s.db.Update(func(tx *bbolt.Tx) error {
-		b := tx.Bucket([]byte(path[0]))
-		if len(path) == 4 {
-			b = tx.Bucket(alerts).Bucket([]byte(path[1]))
+		b, key := tx.Bucket([]byte(path[0])), []byte(path[1])
+		switch {
+		case len(path) == 2:
+		case path[2] == "unfinished":
+			b = tx.Bucket(unfinished)
+		default:
+			b, key = tx.Bucket([]byte(path[2])).Bucket(key), []byte(path[3])
 		}
-		key := []byte(path[len(path)-1])
 		var d map[string]any
 		if err := json.Unmarshal(b.Get(key), &d); err != nil {
 			return err

@@ -21,15 +21,11 @@ func decodeFeed(path string, fields map[string]*pb.Value) (state.Feed, error) {
 		return state.Feed{}, err
 	}
 	f := state.Feed{
-		BeginsAt:   r.time("begins_at"),
-		End:        r.time("end"),
-		RereadFrom: r.time("reread_from"),
-		Slices: each(r, "slices", func(r reader) state.Slice {
-			return state.Slice{From: r.time("from"), To: r.time("to"), DoneUntil: r.time("done_until")}
-		}),
-		Gaps: each(r, "gaps", func(r reader) state.Gap {
-			return state.Gap{Since: r.time("since"), Until: r.time("until"), Suspected: r.boolean("suspected")}
-		}),
+		BeginsAt:    r.time("begins_at"),
+		End:         r.time("end"),
+		RereadFrom:  r.time("reread_from"),
+		Slices:      each(r, "slices", readSlice),
+		Gaps:        each(r, "gaps", readGap),
 		Filter:      r.text("filter"),
 		FilterSince: r.time("filter_since"),
 		KeyID:       r.text("key_id"),
@@ -50,6 +46,14 @@ func decodeFeed(path string, fields map[string]*pb.Value) (state.Feed, error) {
 	return f, errors.Join(*r.errs...)
 }
 
+func readSlice(r reader) state.Slice {
+	return state.Slice{From: r.time("from"), To: r.time("to"), DoneUntil: r.time("done_until")}
+}
+
+func readGap(r reader) state.Gap {
+	return state.Gap{Since: r.time("since"), Until: r.time("until"), Suspected: r.boolean("suspected")}
+}
+
 // decodeRecord leaves the id to the caller, who asked for it.
 func decodeRecord(path string, fields map[string]*pb.Value) (state.Record, error) {
 	r, err := newReader(path, fields)
@@ -66,6 +70,7 @@ func decodeRecord(path string, fields map[string]*pb.Value) (state.Record, error
 		FirstSeen:        r.time("first_seen"),
 		PublishedVersion: r.time("published_version"),
 		HandledVersion:   r.time("handled_version"),
+		Backfill:         r.text("backfill"),
 		Statuses: each(r, "statuses", func(r reader) state.StatusChange {
 			return state.StatusChange{Status: r.text("status"), At: r.time("at"), Origin: r.text("origin")}
 		}),
@@ -81,6 +86,48 @@ func decodeRecord(path string, fields map[string]*pb.Value) (state.Record, error
 		}),
 		ExpireAt: r.time("expire_at"),
 	}, errors.Join(*r.errs...)
+}
+
+// decodeBackfill leaves the id to the caller, who knows the document's name.
+func decodeBackfill(path string, fields map[string]*pb.Value) (state.Backfill, error) {
+	r, err := newReader(path, fields)
+	if err != nil {
+		return state.Backfill{}, err
+	}
+	return state.Backfill{
+		State:        r.text("state"),
+		Since:        r.time("since"),
+		Until:        r.time("until"),
+		Filter:       r.text("filter"),
+		Republish:    r.boolean("republish"),
+		DryRun:       r.boolean("dry_run"),
+		Request:      r.text("request_sha256"),
+		RequestedAt:  r.time("requested_at"),
+		RequestedBy:  r.text("requested_by"),
+		Slices:       each(r, "slices", readSlice),
+		Fetched:      r.integer("fetched"),
+		Published:    r.integer("published"),
+		Suppressed:   r.integer("suppressed"),
+		Dropped:      r.integer("dropped"),
+		Rejected:     r.integer("rejected"),
+		Requests:     r.integer("requests"),
+		WouldPublish: r.integer("would_publish"),
+		ByType:       r.counts("by_type"),
+		BySeverity:   r.counts("by_severity"),
+		Refused:      each(r, "refused", readGap),
+		WorkedFor:    time.Duration(r.integer("worked_for_ms")) * time.Millisecond,
+		Error:        r.text("error"),
+		FinishedAt:   r.time("finished_at"),
+		ExpireAt:     r.time("expire_at"),
+	}, errors.Join(*r.errs...)
+}
+
+func decodeUnfinished(path string, fields map[string]*pb.Value) ([]string, error) {
+	r, err := newReader(path, fields)
+	if err != nil {
+		return nil, err
+	}
+	return r.texts("ids"), errors.Join(*r.errs...)
 }
 
 func decodeUsage(path string, fields map[string]*pb.Value) (state.Usage, error) {
@@ -186,6 +233,33 @@ func each[T any](r reader, name string, read func(reader) T) []T {
 		all = append(all, read(reader{r.path, name, i, e.GetMapValue().GetFields(), r.errs}))
 	}
 	return all
+}
+
+func (r reader) texts(name string) []string {
+	v := get[*pb.Value_ArrayValue](r, name, "an array")
+	if v == nil {
+		return nil
+	}
+	values := v.ArrayValue.GetValues()
+	all := make([]string, 0, len(values))
+	for i, e := range values {
+		s, ok := e.GetValueType().(*pb.Value_StringValue)
+		if !ok {
+			r.fail(fmt.Sprintf("%s[%d]", name, i), "not a string")
+			continue
+		}
+		all = append(all, s.StringValue)
+	}
+	return all
+}
+
+func (r reader) counts(name string) map[string]int64 {
+	counts := map[string]int64{}
+	each(r, name, func(r reader) struct{} {
+		counts[r.text("name")] += r.integer("count")
+		return struct{}{}
+	})
+	return counts
 }
 
 func (r reader) buckets(name string) map[int64]int64 {

@@ -44,6 +44,20 @@ func TestMistypedFields(t *testing.T) {
 		}
 	}
 
+	unfinished := map[string]*pb.Value{"schema": integer(1), "ids": array([]*pb.Value{text("a"), integer(1), nil})}
+	_, listErr := decodeUnfinished("feeds/f/unfinished/backfills", unfinished)
+	backfill := map[string]*pb.Value{"schema": integer(1), "by_type": array([]*pb.Value{object(map[string]*pb.Value{"count": text("1")})})}
+	_, backfillErr := decodeBackfill("feeds/f/backfills/b", backfill)
+	for want, err := range map[string]error{
+		"document feeds/f/unfinished/backfills, field ids[1]:":  listErr,
+		"document feeds/f/unfinished/backfills, field ids[2]:":  listErr,
+		"document feeds/f/backfills/b, field by_type[0].count:": backfillErr,
+	} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q in it", err, want)
+		}
+	}
+
 	usage := map[string]*pb.Value{"schema": integer(1), "requests": object(map[string]*pb.Value{"soon": integer(1), "5": text("1")})}
 	_, err := decodeUsage("keys/k", usage)
 	for _, want := range []string{"document keys/k, field requests.soon:", "document keys/k, field requests.5:"} {
@@ -78,6 +92,14 @@ func FuzzDecode(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
+	backfill, err := encodeBackfill(state.Backfill{
+		State: state.Running, RequestedAt: now, Slices: []state.Slice{{From: now}}, Refused: []state.Gap{{Since: now}},
+		ByType: map[string]int64{"": 1, "x": 2}, WorkedFor: time.Second, ExpireAt: now,
+	})
+	if err != nil {
+		f.Fatal(err)
+	}
+	unfinished := map[string]*pb.Value{"schema": integer(1), "ids": array([]*pb.Value{text("b")})}
 	usage := map[string]*pb.Value{"schema": integer(1), "requests": object(map[string]*pb.Value{"5": integer(1)})}
 	broken := map[string]*pb.Value{
 		"schema": integer(1),
@@ -86,7 +108,8 @@ func FuzzDecode(f *testing.F) {
 	}
 	f.Add(feed)
 	f.Add(record)
-	for _, fields := range []map[string]*pb.Value{usage, broken, nil} {
+	f.Add(backfill)
+	for _, fields := range []map[string]*pb.Value{unfinished, usage, broken, nil} {
 		raw, err := proto.Marshal(&pb.Document{Fields: fields})
 		if err != nil {
 			f.Fatal(err)
@@ -113,6 +136,14 @@ func FuzzDecode(f *testing.F) {
 				}
 			}
 		}
+		if backfill, err := decodeBackfill("b", doc.GetFields()); err == nil {
+			if again, err := encodeBackfill(backfill); err == nil {
+				if _, err := decodeBackfill("b", parse(t, again)); err != nil {
+					t.Errorf("%+v can't be read again: %v", backfill, err)
+				}
+			}
+		}
+		_, _ = decodeUnfinished("l", doc.GetFields())
 		_, _ = decodeUsage("u", doc.GetFields())
 		_ = version(doc.GetUpdateTime())
 	})

@@ -1,6 +1,8 @@
 package firestore
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -9,6 +11,9 @@ import (
 	"time"
 
 	pb "cloud.google.com/go/firestore/apiv1/firestorepb"
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/api/option"
+	"google.golang.org/grpc"
 
 	"dtmrelay.internal/dtmrelay/internal/emulatortest"
 	"dtmrelay.internal/dtmrelay/internal/state"
@@ -23,10 +28,10 @@ func project() string {
 
 var projects atomic.Int64
 
-func onEmulator(tb testing.TB, project, database string) *Store {
+func onEmulator(tb testing.TB, project, database string, opts ...option.ClientOption) *Store {
 	tb.Helper()
 	tb.Setenv("FIRESTORE_EMULATOR_HOST", emulatortest.SharedFirestore(tb))
-	s, err := New(tb.Context(), project, database)
+	s, err := New(tb.Context(), project, database, opts...)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -45,7 +50,7 @@ func TestContract(t *testing.T) {
 		t.Helper()
 		store := s.(*Store)
 		name := strings.Join(path, "/")
-		if len(path) == 4 {
+		if len(path) == 4 && path[2] == "alerts" {
 			name = recordPath(path[1], path[3])
 		}
 		set(t, store, name, "schema", integer(state.Schema+1))
@@ -93,10 +98,16 @@ func TestLayout(t *testing.T) {
 	if err := s.AddUsage(t.Context(), "k", state.Usage{Requests: map[int64]int64{3600: 2}}, state.Usage{}); err != nil {
 		t.Fatal(err)
 	}
+	b := state.Backfill{ID: "b", State: state.Pending, RequestedAt: time.Unix(8, 0), ExpireAt: time.Unix(7, 0)}
+	if err := s.CreateBackfill(t.Context(), "default", b); err != nil {
+		t.Fatal(err)
+	}
 	docs, err := s.read(t.Context(), "reading", []string{
 		"feeds/default",
 		"feeds/default/alerts/a9-__x__", // printf %s __x__ | sha256sum
 		"keys/k",
+		"feeds/default/backfills/b",
+		"feeds/default/unfinished/backfills",
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -114,5 +125,78 @@ func TestLayout(t *testing.T) {
 	}
 	if got := docs[2].GetFields()["requests"].GetMapValue().GetFields()["3600"].GetIntegerValue(); got != 2 {
 		t.Errorf("requests of the key: %d, want 2", got)
+	}
+	for field, want := range map[string]int64{"expire_at": 7, "requested_at": 8} {
+		if got := docs[3].GetFields()[field].GetTimestampValue().GetSeconds(); got != want {
+			t.Errorf("%s of the backfill: %d, want %d", field, got, want)
+		}
+	}
+	if got := docs[4].GetFields()["ids"].GetArrayValue().GetValues(); len(got) != 1 || got[0].GetStringValue() != "b" {
+		t.Errorf("ids of unfinished backfills: %v, want b", got)
+	}
+}
+
+// TestCalls holds on to the calls that each method costs, repetitions aside.
+func TestCalls(t *testing.T) {
+	var calls []string
+	count := func(method string) { calls = append(calls, method[strings.LastIndexByte(method, '/')+1:]) }
+	s := onEmulator(t, project(), "(default)",
+		option.WithGRPCDialOption(grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+			count(method)
+			return invoke(ctx, method, req, reply, cc, opts...)
+		})),
+		option.WithGRPCDialOption(grpc.WithChainStreamInterceptor(func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, stream grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+			count(method)
+			return stream(ctx, desc, cc, method, opts...)
+		})),
+	)
+	const feed = "default"
+	ctx := t.Context()
+	var feedVersion, version state.Version
+	var next string
+	expired := state.Backfill{ID: "old", State: state.Done, ExpireAt: time.Unix(1, 0), RequestedAt: time.Unix(9, 0)}
+	for _, tc := range []struct {
+		doing string
+		do    func() error
+		want  []string
+	}{
+		{"Open", func() (err error) { _, feedVersion, _, err = s.Open(ctx, feed, "key"); return err }, []string{"BatchGetDocuments"}},
+		{"WriteFeed", func() (err error) { _, err = s.WriteFeed(ctx, feed, state.Feed{}, feedVersion); return err }, []string{"Commit"}},
+		{"Records", func() (err error) { _, err = s.Records(ctx, feed, []string{"a", "b"}); return err }, []string{"BatchGetDocuments"}},
+		{"WriteRecords", func() (err error) {
+			_, err = s.WriteRecords(ctx, feed, []state.Entry{{Record: state.Record{ID: "a"}}, {Record: state.Record{ID: "b"}}})
+			return err
+		}, []string{"BatchWrite"}},
+		{"AddUsage", func() error {
+			return s.AddUsage(ctx, "key", state.Usage{Requests: map[int64]int64{0: 1}}, state.Usage{})
+		}, []string{"Commit"}},
+		{"CreateBackfill", func() error { return s.CreateBackfill(ctx, feed, state.Backfill{ID: "b"}) }, []string{"Commit"}},
+		{"CreateBackfill, expired already", func() error { return s.CreateBackfill(ctx, feed, expired) }, []string{"Commit"}},
+		{"CreateBackfill where it expired", func() error { return s.CreateBackfill(ctx, feed, expired) }, []string{"Commit", "BatchGetDocuments", "Commit"}},
+		{"CreateBackfill where the id is taken", func() error {
+			if err := s.CreateBackfill(ctx, feed, state.Backfill{ID: "b"}); !errors.Is(err, state.ErrConflict) {
+				return fmt.Errorf("%w, want ErrConflict", err)
+			}
+			return nil
+		}, []string{"Commit", "BatchGetDocuments"}},
+		{"Backfill", func() (err error) { _, version, err = s.Backfill(ctx, feed, "b"); return err }, []string{"BatchGetDocuments"}},
+		{"WriteBackfill, unfinished", func() (err error) {
+			version, err = s.WriteBackfill(ctx, feed, state.Backfill{ID: "b", State: state.Running}, version)
+			return err
+		}, []string{"Commit"}},
+		{"WriteBackfill, finished", func() (err error) {
+			version, err = s.WriteBackfill(ctx, feed, state.Backfill{ID: "b", State: state.Done}, version)
+			return err
+		}, []string{"Commit"}},
+		{"Backfills, a page of an expired one", func() (err error) { _, next, err = s.Backfills(ctx, feed, "", 1); return err }, []string{"RunQuery"}},
+		{"Backfills, the next page", func() (err error) { _, _, err = s.Backfills(ctx, feed, next, 1); return err }, []string{"RunQuery"}},
+	} {
+		calls = nil
+		if err := tc.do(); err != nil {
+			t.Fatalf("%s: %v", tc.doing, err)
+		}
+		if diff := cmp.Diff(tc.want, calls); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", tc.doing, diff)
+		}
 	}
 }

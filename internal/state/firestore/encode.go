@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -29,16 +31,8 @@ func encodeFeed(f state.Feed) ([]byte, error) {
 	w.time("end", f.End)
 	w.time("position", f.Position()) // for readers in the console; never read back
 	w.time("reread_from", f.RereadFrom)
-	list(w, "slices", f.Slices, func(w *writer, s state.Slice) {
-		w.time("from", s.From)
-		w.time("to", s.To)
-		w.time("done_until", s.DoneUntil)
-	})
-	list(w, "gaps", f.Gaps, func(w *writer, g state.Gap) {
-		w.time("since", g.Since)
-		w.time("until", g.Until)
-		w.boolean("suspected", g.Suspected)
-	})
+	list(w, "slices", f.Slices, writeSlice)
+	list(w, "gaps", f.Gaps, writeGap)
 	if f.Refusal != nil {
 		w.object("refusal", func(w *writer) {
 			w.time("at", f.Refusal.At)
@@ -61,6 +55,18 @@ func encodeFeed(f state.Feed) ([]byte, error) {
 	return w.raw, w.err
 }
 
+func writeSlice(w *writer, s state.Slice) {
+	w.time("from", s.From)
+	w.time("to", s.To)
+	w.time("done_until", s.DoneUntil)
+}
+
+func writeGap(w *writer, g state.Gap) {
+	w.time("since", g.Since)
+	w.time("until", g.Until)
+	w.boolean("suspected", g.Suspected)
+}
+
 func encodeRecord(r state.Record) ([]byte, error) {
 	w := newDocument()
 	w.integer("schema", state.Schema)
@@ -74,6 +80,7 @@ func encodeRecord(r state.Record) ([]byte, error) {
 	w.time("first_seen", r.FirstSeen)
 	w.time("published_version", r.PublishedVersion)
 	w.time("handled_version", r.HandledVersion)
+	w.text("backfill", r.Backfill)
 	list(w, "statuses", r.Statuses, func(w *writer, s state.StatusChange) {
 		w.text("status", s.Status)
 		w.time("at", s.At)
@@ -91,20 +98,56 @@ func encodeRecord(r state.Record) ([]byte, error) {
 	return w.raw, w.err
 }
 
-// encodeUsage is the write that adds to the maps requests and errors of a key's
-// document. The schema is a maximum, so that an older program that counts
-// doesn't hide that a newer one wrote the document.
-func encodeUsage(name string, add, old state.Usage) *pb.Write {
-	write := &pb.Write{
-		Operation: &pb.Write_Update{Update: &pb.Document{Name: name}},
-		// A field in the mask that the document doesn't have is deleted. Without
-		// a mask the whole document would be.
-		UpdateMask: &pb.DocumentMask{},
-		UpdateTransforms: []*pb.DocumentTransform_FieldTransform{{
-			FieldPath:     "schema",
-			TransformType: &pb.DocumentTransform_FieldTransform_Maximum{Maximum: integerValue(state.Schema)},
-		}},
+// encodeBackfill leaves the id to the document's name.
+func encodeBackfill(b state.Backfill) ([]byte, error) {
+	w := newDocument()
+	w.integer("schema", state.Schema)
+	w.text("state", b.State)
+	w.time("since", b.Since)
+	w.time("until", b.Until)
+	w.text("filter", b.Filter)
+	w.boolean("republish", b.Republish)
+	w.boolean("dry_run", b.DryRun)
+	w.text("request_sha256", b.Request)
+	w.timeOrZero("requested_at", b.RequestedAt) // the list goes by it, and leaves out what has none
+	w.text("requested_by", b.RequestedBy)
+	list(w, "slices", b.Slices, writeSlice)
+	w.integer("fetched", b.Fetched)
+	w.integer("published", b.Published)
+	w.integer("suppressed", b.Suppressed)
+	w.integer("dropped", b.Dropped)
+	w.integer("rejected", b.Rejected)
+	w.integer("requests", b.Requests)
+	w.integer("would_publish", b.WouldPublish)
+	w.counts("by_type", b.ByType)
+	w.counts("by_severity", b.BySeverity)
+	list(w, "refused", b.Refused, writeGap)
+	w.integer("worked_for_ms", b.WorkedFor.Milliseconds())
+	w.text("error", b.Error)
+	w.time("finished_at", b.FinishedAt)
+	w.time("expire_at", b.ExpireAt)
+	return w.raw, w.err
+}
+
+// encodeUnfinished is the write that puts a backfill at the end of the list of
+// unfinished ones, or takes it off when it is finished.
+func encodeUnfinished(name string, b state.Backfill) *pb.Write {
+	ids := &pb.ArrayValue{Values: []*pb.Value{{ValueType: &pb.Value_StringValue{StringValue: b.ID}}}}
+	change := &pb.DocumentTransform_FieldTransform{FieldPath: "ids"}
+	if b.Finished() {
+		change.TransformType = &pb.DocumentTransform_FieldTransform_RemoveAllFromArray{RemoveAllFromArray: ids}
+	} else {
+		change.TransformType = &pb.DocumentTransform_FieldTransform_AppendMissingElements{AppendMissingElements: ids}
 	}
+	write := transform(name)
+	write.UpdateTransforms = append(write.UpdateTransforms, change)
+	return write
+}
+
+// encodeUsage is the write that adds to the maps requests and errors of a key's
+// document.
+func encodeUsage(name string, add, old state.Usage) *pb.Write {
+	write := transform(name)
 	for _, c := range []struct {
 		field    string
 		add, old map[int64]int64
@@ -125,6 +168,22 @@ func encodeUsage(name string, add, old state.Usage) *pb.Write {
 		}
 	}
 	return write
+}
+
+// transform is a write that changes a document, or makes it, without reading it.
+// The schema is a maximum, so that an older program doesn't hide that a newer
+// one wrote the document.
+func transform(name string) *pb.Write {
+	return &pb.Write{
+		Operation: &pb.Write_Update{Update: &pb.Document{Name: name}},
+		// A field in the mask that the document doesn't have is deleted. Without
+		// a mask the whole document would be.
+		UpdateMask: &pb.DocumentMask{},
+		UpdateTransforms: []*pb.DocumentTransform_FieldTransform{{
+			FieldPath:     "schema",
+			TransformType: &pb.DocumentTransform_FieldTransform_Maximum{Maximum: integerValue(state.Schema)},
+		}},
+	}
 }
 
 // bucketPath quotes the bucket, because a bare name may not begin with a digit.
@@ -219,10 +278,14 @@ func (w *writer) boolean(name string, b bool) {
 // time writes whole milliseconds. Alerts say when they were made, so any time
 // that can be written down may come, but Firestore takes the years 1 to 9999.
 func (w *writer) time(name string, t time.Time) {
-	t = t.Truncate(time.Millisecond).UTC()
-	if t.IsZero() {
-		return
+	if t = t.Truncate(time.Millisecond); !t.IsZero() {
+		w.timeOrZero(name, t)
 	}
+}
+
+// timeOrZero is time for a field that is always there.
+func (w *writer) timeOrZero(name string, t time.Time) {
+	t = t.Truncate(time.Millisecond).UTC()
 	if y := t.Year(); y < 1 || y > 9999 {
 		w.fail(name, fmt.Errorf("the year %d is not between 1 and 9999", y))
 		return
@@ -235,6 +298,15 @@ func (w *writer) time(name string, t time.Time) {
 	v = appendVarint(v, timestampNanos, uint64(t.Nanosecond()))
 	v[size-1] = byte(len(v) - size)
 	w.put(name, v)
+}
+
+// counts writes a list, because a map takes no empty name and no reserved one,
+// and the names come from alerts.
+func (w *writer) counts(name string, counts map[string]int64) {
+	list(w, name, slices.Sorted(maps.Keys(counts)), func(w *writer, of string) {
+		w.text("name", of)
+		w.integer("count", counts[of])
+	})
 }
 
 func (w *writer) object(name string, fill func(*writer)) {

@@ -27,6 +27,7 @@ type fake struct {
 	get    func(*pb.BatchGetDocumentsRequest, pb.Firestore_BatchGetDocumentsServer) error
 	write  func(*pb.BatchWriteRequest) (*pb.BatchWriteResponse, error)
 	commit func(context.Context, *pb.CommitRequest) (*pb.CommitResponse, error)
+	query  func(*pb.RunQueryRequest, pb.Firestore_RunQueryServer) error
 }
 
 func (f *fake) BatchGetDocuments(r *pb.BatchGetDocumentsRequest, s pb.Firestore_BatchGetDocumentsServer) error {
@@ -39,6 +40,10 @@ func (f *fake) BatchWrite(_ context.Context, r *pb.BatchWriteRequest) (*pb.Batch
 
 func (f *fake) Commit(ctx context.Context, r *pb.CommitRequest) (*pb.CommitResponse, error) {
 	return f.commit(ctx, r)
+}
+
+func (f *fake) RunQuery(r *pb.RunQueryRequest, s pb.Firestore_RunQueryServer) error {
+	return f.query(r, s)
 }
 
 func onFake(tb testing.TB, f *fake) *Store {
@@ -96,6 +101,55 @@ func TestStreamThatBreaksIsReadAgain(t *testing.T) {
 	}
 	if calls != 2 {
 		t.Errorf("%d calls, want 2", calls)
+	}
+}
+
+func TestQueryThatBreaksIsAskedAgain(t *testing.T) {
+	var s *Store
+	calls := 0
+	s = onFake(t, &fake{query: func(_ *pb.RunQueryRequest, stream pb.Firestore_RunQueryServer) error {
+		calls++
+		_ = stream.Send(&pb.RunQueryResponse{Document: &pb.Document{
+			Name: s.name("feeds/f/backfills/b"), Fields: map[string]*pb.Value{"schema": integer(1)},
+		}})
+		if calls == 1 {
+			return grpcstatus.Error(codes.Unavailable, "the server goes away")
+		}
+		return stream.Send(&pb.RunQueryResponse{ReadTime: timestamppb.Now()})
+	}})
+	all, next, err := s.Backfills(t.Context(), "f", "", 5)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(all) != 1 || all[0].ID != "b" || next != "" {
+		t.Errorf("%+v and then %q, want what the second answer says", all, next)
+	}
+	if calls != 2 {
+		t.Errorf("%d calls, want 2", calls)
+	}
+}
+
+// TestCreatedAndDeleted: the database deletes an expired backfill between the
+// write that it stood in the way of and the look at it.
+func TestCreatedAndDeleted(t *testing.T) {
+	var conditions []string
+	s := onFake(t, &fake{
+		get: func(r *pb.BatchGetDocumentsRequest, stream pb.Firestore_BatchGetDocumentsServer) error {
+			return stream.Send(missing(r.GetDocuments()[0]))
+		},
+		commit: func(_ context.Context, r *pb.CommitRequest) (*pb.CommitResponse, error) {
+			conditions = append(conditions, r.GetWrites()[0].GetCurrentDocument().String())
+			if len(conditions) == 1 {
+				return nil, grpcstatus.Error(codes.AlreadyExists, "no")
+			}
+			return &pb.CommitResponse{WriteResults: []*pb.WriteResult{{}, {}}}, nil
+		},
+	})
+	if err := s.CreateBackfill(t.Context(), "f", state.Backfill{ID: "b"}); err != nil {
+		t.Error(err)
+	}
+	if len(conditions) != 2 || conditions[0] != conditions[1] {
+		t.Errorf("commits with %q, want two on the condition that it doesn't exist", conditions)
 	}
 }
 
@@ -177,6 +231,7 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 		commit: func(context.Context, *pb.CommitRequest) (*pb.CommitResponse, error) {
 			return nil, grpcstatus.Error(code, "no")
 		},
+		query: func(*pb.RunQueryRequest, pb.Firestore_RunQueryServer) error { return grpcstatus.Error(code, "no") },
 	})
 	for _, tc := range []struct {
 		code codes.Code
@@ -192,12 +247,20 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 		_, readErr := s.Records(t.Context(), "default", []string{"a"})
 		_, writeErr := s.WriteRecords(t.Context(), "default", []state.Entry{{}})
 		usageErr := s.AddUsage(t.Context(), "k", state.Usage{}, state.Usage{})
+		createErr := s.CreateBackfill(t.Context(), "default", state.Backfill{ID: "b"})
+		_, _, backfillErr := s.Backfill(t.Context(), "default", "b")
+		_, writeBackfillErr := s.WriteBackfill(t.Context(), "default", state.Backfill{ID: "b"}, "")
+		_, _, listErr := s.Backfills(t.Context(), "default", "", 1)
 		for doing, err := range map[string]error{
-			"reading feed default: ":            openErr,
-			"writing feed default: ":            feedErr,
-			"reading records of feed default: ": readErr,
-			"writing records of feed default: ": writeErr,
-			"counting requests of key k: ":      usageErr,
+			"reading feed default: ":                openErr,
+			"writing feed default: ":                feedErr,
+			"reading records of feed default: ":     readErr,
+			"writing records of feed default: ":     writeErr,
+			"counting requests of key k: ":          usageErr,
+			"creating backfill b of feed default: ": createErr,
+			"reading backfill b of feed default: ":  backfillErr,
+			"writing backfill b of feed default: ":  writeBackfillErr,
+			"listing backfills of feed default: ":   listErr,
 		} {
 			for _, want := range append(tc.want, doing) {
 				if err == nil || !strings.Contains(err.Error(), want) {

@@ -116,7 +116,7 @@ func recordPath(feed, id string) string {
 // Open implements state.Store with one BatchGetDocuments.
 func (s *Store) Open(ctx context.Context, feed, keyID string) (state.Feed, state.Version, state.Usage, error) {
 	doing := "reading feed " + feed
-	paths := []string{feedPath(feed)}
+	paths := []string{feedPath(feed), unfinishedPath(feed)}
 	if keyID != "" {
 		paths = append(paths, keyPath(keyID))
 	}
@@ -127,16 +127,19 @@ func (s *Store) Open(ctx context.Context, feed, keyID string) (state.Feed, state
 
 	var f state.Feed
 	var v state.Version
-	var feedErr, usageErr error
+	var feedErr, listErr, usageErr error
 	if docs[0] != nil {
 		f, feedErr = decodeFeed(paths[0], docs[0].GetFields())
 		v = version(docs[0].GetUpdateTime())
 	}
-	usage := state.Usage{Requests: map[int64]int64{}, Errors: map[int64]int64{}}
-	if keyID != "" && docs[1] != nil {
-		usage, usageErr = decodeUsage(paths[1], docs[1].GetFields())
+	if docs[1] != nil {
+		f.Unfinished, listErr = decodeUnfinished(paths[1], docs[1].GetFields())
 	}
-	if err := errors.Join(feedErr, usageErr); err != nil {
+	usage := state.Usage{Requests: map[int64]int64{}, Errors: map[int64]int64{}}
+	if keyID != "" && docs[2] != nil {
+		usage, usageErr = decodeUsage(paths[2], docs[2].GetFields())
+	}
+	if err := errors.Join(feedErr, listErr, usageErr); err != nil {
 		return state.Feed{}, "", state.Usage{}, fmt.Errorf("%s: %w", doing, err)
 	}
 	return f, v, usage, nil
@@ -154,24 +157,7 @@ func (s *Store) WriteFeed(ctx context.Context, feed string, f state.Feed, v stat
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", doing, err)
 	}
-	req := &pb.CommitRequest{Database: s.databaseName(), Writes: []*pb.Write{write}}
-
-	var res *pb.CommitResponse
-	err = s.call(ctx, doing, func(ctx context.Context) error {
-		var err error
-		res, err = s.client.Commit(ctx, req)
-		if failedCondition(status.Code(err), v) {
-			return state.ErrConflict
-		}
-		return err
-	})
-	if err != nil {
-		return "", err
-	}
-	if len(res.GetWriteResults()) != 1 {
-		return "", fmt.Errorf("%s: %d results to one write", doing, len(res.GetWriteResults()))
-	}
-	return version(res.GetWriteResults()[0].GetUpdateTime()), nil
+	return s.commit(ctx, doing, []*pb.Write{write}, v)
 }
 
 // Records implements state.Store with one BatchGetDocuments.
@@ -326,6 +312,28 @@ func (s *Store) AddUsage(ctx context.Context, keyID string, add, old state.Usage
 		_, err := s.client.Commit(ctx, req)
 		return err
 	})
+}
+
+// commit does all of the writes or none, and returns the version that the first
+// made, which was conditional on v. state.ErrConflict when that did not hold.
+func (s *Store) commit(ctx context.Context, doing string, writes []*pb.Write, v state.Version) (state.Version, error) {
+	req := &pb.CommitRequest{Database: s.databaseName(), Writes: writes}
+	var res *pb.CommitResponse
+	err := s.call(ctx, doing, func(ctx context.Context) error {
+		var err error
+		res, err = s.client.Commit(ctx, req)
+		if failedCondition(status.Code(err), v) {
+			return state.ErrConflict
+		}
+		return err
+	})
+	if err != nil {
+		return "", err
+	}
+	if len(res.GetWriteResults()) != len(writes) {
+		return "", fmt.Errorf("%s: %d results to %d writes", doing, len(res.GetWriteResults()), len(writes))
+	}
+	return version(res.GetWriteResults()[0].GetUpdateTime()), nil
 }
 
 // replace is a write of the whole document, if it is still at v.

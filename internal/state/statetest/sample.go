@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"strings"
 	"time"
 
 	"dtmrelay.internal/dtmrelay/internal/state"
@@ -35,6 +36,7 @@ func sampleFeed() state.Feed {
 		FilterSince: odd(11),
 		KeyID:       keyID,
 		LastRun:     json.RawMessage(`{"run_id":"r1","published":3}`),
+		Unfinished:  []string{"b1", "b2"},
 		Lease:       &state.Lease{Owner: "r2", ExpiresAt: odd(12)},
 		Writer:      "r2",
 		Generation:  13,
@@ -55,11 +57,43 @@ func sampleRecord(id string) state.Record {
 		FirstSeen:        odd(2),
 		PublishedVersion: odd(3),
 		HandledVersion:   odd(4),
+		Backfill:         "back-1",
 		Statuses:         []state.StatusChange{{Status: "new", At: odd(3), Origin: state.FromGTI}},
 		Versions: []state.AlertVersion{{
 			UpdatedAt: odd(3), At: odd(5), RunID: "r1", Event: "created", Outcome: state.Published, Reason: "none",
 		}},
 		ExpireAt: time.Now().Add(4320 * time.Hour).Truncate(time.Hour).Add(odd(0).Sub(at(0))),
+	}
+}
+
+// sampleBackfill has no empty field, though no backfill is unfinished and has all.
+func sampleBackfill(id string) state.Backfill {
+	return state.Backfill{
+		ID:           id,
+		State:        state.Running,
+		Since:        odd(1),
+		Until:        odd(2),
+		Filter:       `{"severity":["high"]}`,
+		Republish:    true,
+		DryRun:       true,
+		Request:      strings.Repeat("0f", 32),
+		RequestedAt:  odd(3),
+		RequestedBy:  "analyst@example.com",
+		Slices:       []state.Slice{{From: odd(4), To: odd(6), DoneUntil: odd(5)}, {From: odd(7), To: odd(9), DoneUntil: odd(8)}},
+		Fetched:      10,
+		Published:    11,
+		Suppressed:   12,
+		Dropped:      13,
+		Rejected:     14,
+		Requests:     15,
+		WouldPublish: 16,
+		ByType:       map[string]int64{"Compromised Credentials": 17, "": 18, "__x__": 19, "a.b`c/d": 20, "none": 0},
+		BySeverity:   map[string]int64{"high": 21, "": 22},
+		Refused:      []state.Gap{{Since: odd(24), Until: odd(25), Suspected: true}},
+		WorkedFor:    26*time.Minute + 27_891_234*time.Nanosecond,
+		Error:        "the API refused",
+		FinishedAt:   odd(28),
+		ExpireAt:     time.Now().Add(2160 * time.Hour).Truncate(time.Hour).Add(odd(0).Sub(at(0))),
 	}
 }
 
@@ -108,11 +142,14 @@ func badTimes(value any) []string {
 	return bad
 }
 
-// normalize makes the times in *value as the contract says.
+// normalize makes the times and durations in *value as the contract says.
 func normalize(value any) {
 	walk("", reflect.ValueOf(value), func(_ string, v reflect.Value) {
-		if t, ok := v.Interface().(time.Time); ok {
+		switch t := v.Interface().(type) {
+		case time.Time:
 			v.Set(reflect.ValueOf(t.Truncate(time.Millisecond).UTC()))
+		case time.Duration:
+			v.Set(reflect.ValueOf(t.Truncate(time.Millisecond)))
 		}
 	})
 }

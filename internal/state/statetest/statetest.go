@@ -26,7 +26,8 @@ const (
 
 // Run tests the stores that open returns, each empty. The function newer makes
 // an existing document of one of them look as if a newer program had written
-// it; path is "feeds", feed or "feeds", feed, "alerts", id or "keys", keyID.
+// it; path is "feeds", feed or "keys", keyID or, behind "feeds", feed, "alerts", id
+// or "backfills", id or "unfinished", "backfills".
 func Run(t *testing.T, open func(t *testing.T) state.Store, newer func(t *testing.T, s state.Store, path ...string)) {
 	s := suite{open: open, newer: newer}
 	t.Run("MissingFeed", s.missingFeed)
@@ -49,6 +50,18 @@ func Run(t *testing.T, open func(t *testing.T) state.Store, newer func(t *testin
 	t.Run("Usage", s.usage)
 	t.Run("UsageTogether", s.usageTogether)
 	t.Run("NoKey", s.noKey)
+	t.Run("BackfillFields", s.backfillFields)
+	t.Run("BackfillLife", s.backfillLife)
+	t.Run("BackfillConflicts", s.backfillConflicts)
+	t.Run("TwoCreators", s.twoCreators)
+	t.Run("ListTogether", s.listTogether)
+	t.Run("UnfinishedLeftAlone", s.unfinishedLeftAlone)
+	t.Run("ExpiredBackfill", s.expiredBackfill)
+	t.Run("BackfillIDs", s.backfillIDs)
+	t.Run("Pages", s.pages)
+	t.Run("PagesWhileCreating", s.pagesWhileCreating)
+	t.Run("Places", s.places)
+	t.Run("UnwritableBackfill", s.unwritableBackfill)
 	t.Run("FeedsApart", s.feedsApart)
 	t.Run("NewerSchema", s.newerSchema)
 	t.Run("ContextEnded", s.contextEnded)
@@ -146,6 +159,9 @@ func (s suite) feedFields(t *testing.T) {
 	normalize(&want)
 	store := s.open(t)
 	mustWriteFeed(t, store, feed, in, "")
+	for _, id := range in.Unfinished { // which WriteFeed leaves alone
+		mustCreateBackfill(t, store, feed, state.Backfill{ID: id, State: state.Pending})
+	}
 	if diff := cmp.Diff(sampleFeed(), in, equal); diff != "" {
 		t.Errorf("writing changed the caller's feed (-before +after):\n%s", diff)
 	}
@@ -606,7 +622,12 @@ func (s suite) feedsApart(t *testing.T) {
 		mustWriteFeed(t, store, name, state.Feed{Filter: name}, "")
 		mustWriteRecords(t, store, name, state.Entry{Record: state.Record{ID: "a", Status: name}})
 		mustAddUsage(t, store, name, state.Usage{Requests: map[int64]int64{int64(len(name)): 1}}, state.Usage{})
+		mustCreateBackfill(t, store, name, state.Backfill{ID: "a", State: state.Pending, Filter: name})
+		mustCreateBackfill(t, store, name, state.Backfill{ID: "of-" + name, State: state.Pending})
 	}
+	b, v := mustBackfill(t, store, "two", "a")
+	b.State = state.Done
+	mustWriteBackfill(t, store, "two", b, v)
 	for _, name := range []string{"one", "one-a", "two"} {
 		f, _, u := mustOpen(t, store, name, name)
 		r := mustRecords(t, store, name, "a")[0].Record
@@ -616,6 +637,22 @@ func (s suite) feedsApart(t *testing.T) {
 		if diff := cmp.Diff(map[int64]int64{int64(len(name)): 1}, u.Requests); diff != "" {
 			t.Errorf("%s: usage (-want +got):\n%s", name, diff)
 		}
+		unfinished := []string{"a", "of-" + name}
+		if name == "two" {
+			unfinished = unfinished[1:]
+		}
+		if diff := cmp.Diff(unfinished, f.Unfinished); diff != "" {
+			t.Errorf("%s: unfinished (-want +got):\n%s", name, diff)
+		}
+		if b, _ := mustBackfill(t, store, name, "a"); b.Filter != name {
+			t.Errorf("%s: backfill of %s", name, b.Filter)
+		}
+		if diff := cmp.Diff([]string{"of-" + name, "a"}, mustList(t, store, name, 1)); diff != "" {
+			t.Errorf("%s: list (-want +got):\n%s", name, diff)
+		}
+	}
+	if got := mustList(t, store, "three", 9); len(got) != 0 {
+		t.Errorf("a feed that has nothing has backfills: %v", got)
 	}
 	if e := mustRecords(t, store, "three", "a")[0]; e.Version != "" {
 		t.Errorf("a feed that has nothing has a record: %+v", e)
@@ -627,6 +664,8 @@ func (s suite) newerSchema(t *testing.T) {
 	mustWriteFeed(t, store, feed, sampleFeed(), "")
 	mustWriteRecords(t, store, feed, state.Entry{Record: sampleRecord("a1")}, state.Entry{Record: sampleRecord("a2")})
 	mustAddUsage(t, store, keyID, state.Usage{Requests: map[int64]int64{0: 1}}, state.Usage{})
+	mustCreateBackfill(t, store, feed, sampleBackfill("b1"))
+	mustCreateBackfill(t, store, feed, sampleBackfill("b2"))
 
 	expect := func(what, name string, err error) {
 		t.Helper()
@@ -643,6 +682,13 @@ func (s suite) newerSchema(t *testing.T) {
 	expect("newer key after counting", keyID, err)
 
 	mustOpen(t, store, feed, "") // the feed itself is still readable
+	s.newer(t, store, "feeds", feed, "unfinished", "backfills")
+	_, _, _, err = store.Open(t.Context(), feed, "")
+	expect("newer list of unfinished backfills", "unfinished", err)
+	// Adding to it may succeed without reading, but must not hide it.
+	_ = store.CreateBackfill(t.Context(), feed, state.Backfill{ID: "b3", State: state.Pending})
+	_, _, _, err = store.Open(t.Context(), feed, "")
+	expect("newer list of unfinished backfills after adding", "unfinished", err)
 	s.newer(t, store, "feeds", feed)
 	_, _, _, err = store.Open(t.Context(), feed, "")
 	expect("newer feed", feed, err)
@@ -651,11 +697,21 @@ func (s suite) newerSchema(t *testing.T) {
 	mustRecords(t, store, feed, "a1")
 	_, err = store.Records(t.Context(), feed, []string{"a1", "a2"})
 	expect("newer record", "a2", err)
+
+	s.newer(t, store, "feeds", feed, "backfills", "b2")
+	mustBackfill(t, store, feed, "b1")
+	_, _, err = store.Backfill(t.Context(), feed, "b2")
+	expect("newer backfill", "b2", err)
+	_, _, err = store.Backfills(t.Context(), feed, "", 9)
+	expect("list with a newer backfill", "b2", err)
+	expect("creating a newer backfill again", "b2", store.CreateBackfill(t.Context(), feed, sampleBackfill("b2")))
 }
 
 func (s suite) contextEnded(t *testing.T) {
 	store := s.open(t)
 	v := mustWriteFeed(t, store, feed, state.Feed{Write: 1}, "")
+	mustCreateBackfill(t, store, feed, state.Backfill{ID: "a", State: state.Pending})
+	_, backfillVersion := mustBackfill(t, store, feed, "a")
 
 	cancelled, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -666,9 +722,14 @@ func (s suite) contextEnded(t *testing.T) {
 		_, feedErr := store.WriteFeed(ctx, feed, state.Feed{Write: 2}, v)
 		_, readErr := store.Records(ctx, feed, []string{"a"})
 		_, writeErr := store.WriteRecords(ctx, feed, []state.Entry{{Record: state.Record{ID: "a"}}})
+		_, _, backfillErr := store.Backfill(ctx, feed, "a")
+		_, writeBackfillErr := store.WriteBackfill(ctx, feed, state.Backfill{ID: "a", State: state.Done}, backfillVersion)
+		_, _, listErr := store.Backfills(ctx, feed, "", 9)
 		for method, err := range map[string]error{
 			"Open": openErr, "WriteFeed": feedErr, "Records": readErr, "WriteRecords": writeErr,
-			"AddUsage": store.AddUsage(ctx, keyID, state.Usage{Requests: map[int64]int64{0: 1}}, state.Usage{}),
+			"AddUsage":       store.AddUsage(ctx, keyID, state.Usage{Requests: map[int64]int64{0: 1}}, state.Usage{}),
+			"CreateBackfill": store.CreateBackfill(ctx, feed, state.Backfill{ID: "b", State: state.Pending}),
+			"Backfill":       backfillErr, "WriteBackfill": writeBackfillErr, "Backfills": listErr,
 		} {
 			if !errors.Is(err, ctx.Err()) {
 				t.Errorf("%s: %v, want %v", method, err, ctx.Err())
@@ -679,6 +740,12 @@ func (s suite) contextEnded(t *testing.T) {
 	f, _, u := mustOpen(t, store, feed, keyID)
 	if f.Write != 1 || len(u.Requests) != 0 || mustRecords(t, store, feed, "a")[0].Version != "" {
 		t.Error("a call with an ended context wrote something")
+	}
+	if diff := cmp.Diff([]string{"a"}, f.Unfinished); diff != "" {
+		t.Errorf("a call with an ended context changed the unfinished backfills (-want +got):\n%s", diff)
+	}
+	if got := mustList(t, store, feed, 9); len(got) != 1 {
+		t.Errorf("a call with an ended context wrote a backfill: %v", got)
 	}
 }
 
