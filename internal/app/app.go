@@ -69,29 +69,34 @@ const (
 	pageWithoutRefs = 100
 )
 
-// live runs the feed once.
-func (a *App) live(ctx context.Context, trigger string, dryRun bool) (drain.Report, error) {
+// runner makes what runs the feed once.
+func (a *App) runner() *drain.Runner {
 	size := pageWithoutRefs
 	if a.cfg.Refs {
 		size = pageWithRefs
 	}
-	runner := &drain.Runner{
-		Feed: a.cfg.Feed, RunID: runID(time.Now()), KeyID: a.keyID,
-		Store: a.parts.Store, Meter: a.meter, Session: a.client.Session(dtm.LiveShare), Log: a.log,
+	id := runID(time.Now())
+	return &drain.Runner{
+		Feed: a.cfg.Feed, RunID: id, KeyID: a.keyID, Store: a.parts.Store, Meter: a.meter, Log: a.log,
+		Session: a.client.Session(dtm.LiveShare), Side: a.client.Session(dtm.BackfillShare),
 		Options: drain.Options{
 			Workers: a.cfg.Concurrency, PageSize: size, Refs: a.cfg.Refs, Filter: a.cfg.Filter,
 			Overlap: a.cfg.Overlap, Settle: a.cfg.Settle,
 			InitialLookback: a.cfg.InitialLookback, MaxLookback: a.cfg.MaxLookback,
 			MaxAlerts: a.cfg.MaxAlerts, Budget: a.cfg.Budget,
 		},
-		Desk: func(runID string, alive func() error, dryRun bool) drain.Desk {
+		Desk: func(o drain.DeskOptions) drain.Desk {
 			return &lifecycle.Desk{
-				Ledger: a.parts.Store, Publisher: a.parts.Publisher, Feed: a.cfg.Feed, RunID: runID,
-				TTL: a.cfg.LedgerTTL, Alive: alive, DryRun: dryRun,
+				Ledger: a.parts.Store, Publisher: a.parts.Publisher, Feed: a.cfg.Feed, RunID: id,
+				TTL: a.cfg.LedgerTTL, Alive: o.Alive, DryRun: o.DryRun, Backfill: o.Backfill, Republish: o.Republish,
 			}
 		},
 	}
-	report, err := runner.Live(ctx, trigger, dryRun)
+}
+
+// run runs the feed once and logs the report.
+func (a *App) run(ctx context.Context, trigger string, dryRun bool) (drain.Report, error) {
+	report, err := a.runner().Live(ctx, trigger, dryRun)
 	level := slog.LevelInfo
 	if report.Outcome == drain.Failed {
 		level = slog.LevelError

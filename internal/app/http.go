@@ -5,9 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"mime"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,30 +16,31 @@ import (
 	"dtmrelay.internal/dtmrelay/internal/observe"
 )
 
-// maxBody bounds a request's body.
-const maxBody = 1 << 20
-
 // handler is the HTTP interface of the function.
 func (a *App) handler() http.Handler {
 	mux := http.NewServeMux()
-	route(mux, "/{$}", http.MethodPost, a.postRun)
-	route(mux, "/status", http.MethodGet, a.getStatus)
-	route(mux, "/alerts/{id}", http.MethodGet, a.getAlert)
+	route(mux, "/{$}", map[string]http.HandlerFunc{http.MethodPost: a.postRun})
+	route(mux, "/backfill", map[string]http.HandlerFunc{http.MethodPost: a.postBackfill, http.MethodGet: a.listBackfills})
+	route(mux, "/backfill/{id}", map[string]http.HandlerFunc{http.MethodGet: a.getBackfill, http.MethodDelete: a.deleteBackfill})
+	route(mux, "/status", map[string]http.HandlerFunc{http.MethodGet: a.getStatus})
+	route(mux, "/alerts/{id}", map[string]http.HandlerFunc{http.MethodGet: a.getAlert})
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
-		problem{Status: http.StatusNotFound, Detail: "there is nothing at this path; see POST /, GET /status, GET /alerts/{id}"}.write(w)
+		problem{Status: http.StatusNotFound, Detail: "there is nothing at this path; see POST /, /backfill, /backfill/{id}, /status, /alerts/{id}"}.write(w)
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		observe.Recover(a.log, mux).ServeHTTP(w, r.WithContext(observe.WithTrace(r.Context(), r)))
 	})
 }
 
-func route(mux *http.ServeMux, path, method string, handle http.HandlerFunc) {
-	allow := method
-	if method == http.MethodGet {
-		allow = "GET, HEAD"
+// route serves a path with a handler for each method. HEAD goes where GET goes.
+func route(mux *http.ServeMux, path string, handlers map[string]http.HandlerFunc) {
+	if get, ok := handlers[http.MethodGet]; ok {
+		handlers[http.MethodHead] = get
 	}
+	allow := strings.Join(slices.Sorted(maps.Keys(handlers)), ", ")
 	mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
-		if r.Method != method && (method != http.MethodGet || r.Method != http.MethodHead) {
+		handle, ok := handlers[r.Method]
+		if !ok {
 			w.Header().Set("Allow", allow)
 			problem{Status: http.StatusMethodNotAllowed, Detail: r.Method + " is not allowed here; allowed: " + allow}.write(w)
 			return
@@ -82,23 +83,32 @@ func answer(w http.ResponseWriter, status int, contentType string, body any) {
 
 // postRun is POST /: a live run.
 func (a *App) postRun(w http.ResponseWriter, r *http.Request) {
-	var options struct {
-		DryRun bool `json:"dry_run"`
+	fields, p := readBody(w, r)
+	var dryRun bool
+	if p == nil && fields != nil {
+		dryRun = fields.boolean("dry_run")
+		p = fields.problem()
 	}
-	if p, ok := readBody(w, r, &options); !ok {
+	if p != nil {
 		p.write(w)
 		return
 	}
-	report, err := a.live(r.Context(), "schedule", options.DryRun)
+	report, err := a.run(r.Context(), "schedule", dryRun)
 	status := http.StatusOK
 	if report.Outcome == drain.Failed {
-		var after time.Duration
-		status, after = statusOf(err)
-		if after > 0 {
-			w.Header().Set("Retry-After", fmt.Sprint(int64((after+time.Second-1)/time.Second)))
-		}
+		status = failed(w, err)
 	}
 	answer(w, status, "application/json", report)
+}
+
+// failed returns the HTTP status of a failed run, and tells the caller when to
+// come again where the failure says so.
+func failed(w http.ResponseWriter, err error) (status int) {
+	status, after := statusOf(err)
+	if after > 0 {
+		w.Header().Set("Retry-After", fmt.Sprint(int64((after+time.Second-1)/time.Second)))
+	}
+	return status
 }
 
 // statusOf is the HTTP status of a failed run, and how long to wait when the
@@ -124,55 +134,5 @@ func statusOf(err error) (status int, after time.Duration) {
 		return http.StatusBadGateway, 0
 	default:
 		return http.StatusInternalServerError, 0
-	}
-}
-
-// readBody reads an optional JSON body. Unknown fields, and anything behind the
-// object, are errors.
-func readBody(w http.ResponseWriter, r *http.Request, into any) (problem, bool) {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-	var large *http.MaxBytesError
-	switch {
-	case errors.As(err, &large):
-		return problem{Status: http.StatusRequestEntityTooLarge, Detail: fmt.Sprintf("the body is larger than %d bytes", maxBody)}, false
-	case err != nil:
-		return problem{Status: http.StatusBadRequest, Detail: "the body could not be read"}, false
-	case len(bytes.TrimSpace(body)) == 0:
-		return problem{}, true
-	}
-	if kind := r.Header.Get("Content-Type"); kind != "" {
-		if media, _, err := mime.ParseMediaType(kind); err != nil || media != "application/json" {
-			return problem{
-				Status: http.StatusUnsupportedMediaType,
-				Detail: fmt.Sprintf("the body's Content-Type is %q; allowed: application/json", kind),
-			}, false
-		}
-	}
-	dec := json.NewDecoder(bytes.NewReader(body))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(into); err != nil {
-		return problem{Status: http.StatusBadRequest, Detail: bodyFault(err)}, false
-	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return problem{Status: http.StatusBadRequest, Detail: "the body has something behind the JSON object"}, false
-	}
-	if !bytes.HasPrefix(bytes.TrimSpace(body), []byte("{")) {
-		return problem{Status: http.StatusBadRequest, Detail: "the body is not a JSON object"}, false
-	}
-	return problem{}, true
-}
-
-// bodyFault says in the reader's words what encoding/json found.
-func bodyFault(err error) string {
-	var kind *json.UnmarshalTypeError
-	switch {
-	case errors.As(err, &kind) && kind.Field != "":
-		return fmt.Sprintf("the field %q is a %s; allowed: %s", kind.Field, kind.Value, kind.Type)
-	case errors.As(err, &kind):
-		return fmt.Sprintf("the body is a %s; allowed: a JSON object", kind.Value)
-	case strings.HasPrefix(err.Error(), "json: unknown field "):
-		return "the field " + strings.TrimPrefix(err.Error(), "json: unknown field ") + " is unknown; allowed: \"dry_run\""
-	default:
-		return "the body is not valid JSON: " + err.Error()
 	}
 }

@@ -34,8 +34,18 @@ type status struct {
 	Filter      json.RawMessage `json:"filter"`
 	FilterSince *time.Time      `json:"filter_since"`
 	Gaps        []state.Gap     `json:"gaps"`
-	Backfills   []struct{}      `json:"backfills"`
+	Backfills   []unfinished    `json:"backfills"`
 }
+
+// unfinished is what /status says of a backfill.
+type unfinished struct {
+	ID    string  `json:"id"`
+	State string  `json:"state"`
+	Done  float64 `json:"done"`
+}
+
+// statusBackfills bounds how many of them /status reads.
+const statusBackfills = 20
 
 // used is what is used of a limit.
 type used struct {
@@ -55,7 +65,7 @@ func (a *App) getStatus(w http.ResponseWriter, r *http.Request) {
 		_, _, usage, err = a.parts.Store.Open(ctx, a.cfg.Feed, feed.KeyID)
 	}
 	if err != nil {
-		a.unavailable(w, r, fmt.Errorf("reading feed %s: %w", a.cfg.Feed, err))
+		a.unavailable(w, r, err)
 		return
 	}
 	a.meter.Load(usage.Requests, usage.Errors)
@@ -64,7 +74,7 @@ func (a *App) getStatus(w http.ResponseWriter, r *http.Request) {
 		Feed: a.cfg.Feed, LastRun: orNull(feed.LastRun), Filter: orNull(json.RawMessage(feed.Filter)),
 		Requests: used{requests, int64(a.cfg.RequestsPerDay), "24h"},
 		Errors:   used{failures, int64(dtm.LiveShare.Errors), "1h"},
-		Gaps:     append([]state.Gap{}, feed.Gaps...), Backfills: []struct{}{},
+		Gaps:     append([]state.Gap{}, feed.Gaps...), Backfills: []unfinished{},
 	}
 	if !feed.BeginsAt.IsZero() {
 		now := time.Now()
@@ -73,6 +83,16 @@ func (a *App) getStatus(w http.ResponseWriter, r *http.Request) {
 		s.Position, s.BeginsAt, s.LagSeconds, s.FilterSince = &position, &feed.BeginsAt, &lag, &feed.FilterSince
 		if feed.Lease != nil && now.Before(feed.Lease.ExpiresAt) {
 			s.Lease = feed.Lease
+		}
+	}
+	for _, id := range feed.Unfinished[:min(len(feed.Unfinished), statusBackfills)] {
+		b, version, err := a.parts.Store.Backfill(ctx, a.cfg.Feed, id)
+		if err != nil {
+			a.unavailable(w, r, err)
+			return
+		}
+		if version != "" {
+			s.Backfills = append(s.Backfills, unfinished{ID: b.ID, State: b.State, Done: doneShare(b)})
 		}
 	}
 	answer(w, http.StatusOK, "application/json", s)

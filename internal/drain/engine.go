@@ -57,6 +57,8 @@ type engine struct {
 	desk   Desk
 	// save is told of every progress, under the engine's lock, and must not block.
 	save func(Progress)
+	// onTally, unless nil, is told of every page that was handled, under the lock.
+	onTally func(fetched int, t lifecycle.Tally)
 	// onGap is told of every gap that is found, under the lock.
 	onGap func(state.Gap)
 
@@ -85,6 +87,7 @@ type engine struct {
 type span struct {
 	state.Slice
 	owned bool
+	left  bool // for the next run
 	// fetched is the created_at of the last alert fetched, which runs ahead of DoneUntil.
 	fetched time.Time
 	rate    float64 // alerts a millisecond, as seen so far
@@ -134,10 +137,15 @@ func (e *engine) run(fetching, working context.Context, pending Progress) error 
 	if err := group.Wait(); err != nil {
 		return err
 	}
-	if len(e.spans) == 0 {
+	if e.read() {
 		return nil
 	}
 	return context.Cause(e.fetching)
+}
+
+// read reports whether nothing is left for this run.
+func (e *engine) read() bool {
+	return !slices.ContainsFunc(e.spans, func(s *span) bool { return !s.left })
 }
 
 // work takes one slice after the other.
@@ -162,12 +170,12 @@ func (e *engine) take() *span {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for {
-		if e.fetching.Err() != nil || len(e.spans) == 0 {
+		if e.fetching.Err() != nil || e.read() {
 			return nil
 		}
 		if e.first || !e.started {
 			for _, s := range e.spans {
-				if !s.owned {
+				if !s.owned && !s.left {
 					s.owned, e.started = true, true
 					return s
 				}
@@ -237,8 +245,10 @@ func (e *engine) full() bool {
 func (e *engine) count(fetched int, t lifecycle.Tally) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.report.Fetched += int64(fetched)
-	e.report.add(t)
+	e.report.count(fetched, t)
+	if e.onTally != nil {
+		e.onTally(fetched, t)
+	}
 }
 
 // advance moves a slice's position to the created_at of its last alert that is

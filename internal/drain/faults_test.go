@@ -143,6 +143,9 @@ func (d database) WriteRecords(ctx context.Context, feed string, entries []state
 		for i, e := range entries {
 			if err == nil && results[i] == nil {
 				d.ledger[e.Record.ID] = e.Record
+				if b := d.backfills[e.Record.Backfill]; b != nil {
+					b.recorded[e.Record.ID] = e.Record.HandledVersion
+				}
 			}
 		}
 		return err
@@ -164,6 +167,34 @@ func (d database) AddUsage(ctx context.Context, keyID string, add, old state.Usa
 	return d.external(ctx, "usage", d.StoreTakes, func(string) error {
 		return d.store.AddUsage(context.Background(), keyID, add, old)
 	})
+}
+
+// storeFor bounds a call to the database, as the client of Firestore does.
+const storeFor = 20 * time.Second
+
+func (d database) Backfill(ctx context.Context, feed, id string) (b state.Backfill, v state.Version, err error) {
+	ctx, cancel := context.WithTimeout(ctx, storeFor)
+	defer cancel()
+	err = d.external(ctx, "backfill", d.StoreTakes, func(string) (err error) {
+		b, v, err = d.store.Backfill(context.Background(), feed, id)
+		return err
+	})
+	return b, v, err
+}
+
+func (d database) WriteBackfill(ctx context.Context, feed string, b state.Backfill, v state.Version) (next state.Version, err error) {
+	d.checkLease(d.proc, "writes a backfill")
+	ctx, cancel := context.WithTimeout(ctx, storeFor)
+	defer cancel()
+	err = d.external(ctx, "write backfill", d.StoreTakes, func(string) (err error) {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if next, err = d.store.WriteBackfill(context.Background(), feed, b, v); err == nil {
+			d.checkBackfill(d.proc, b)
+		}
+		return err
+	})
+	return next, err
 }
 
 // topics are a process's client of the two topics.

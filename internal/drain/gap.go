@@ -77,12 +77,17 @@ func (r *reader) suspect(from time.Time, page dtm.Page) {
 	r.store()
 }
 
+// covered reports whether a gap is known as a part of another of its kind.
+func covered(gaps []state.Gap, g state.Gap) bool {
+	return slices.ContainsFunc(gaps, func(known state.Gap) bool {
+		return known.Suspected == g.Suspected && !known.Since.After(g.Since) && !known.Until.Before(g.Until)
+	})
+}
+
 // addGap notes a gap, and tells of it once. The lock is held.
 func (e *engine) addGap(g state.Gap) {
-	for _, known := range e.progress.Gaps {
-		if known.Suspected == g.Suspected && !known.Since.After(g.Since) && !known.Until.Before(g.Until) {
-			return
-		}
+	if covered(e.progress.Gaps, g) {
+		return
 	}
 	e.progress.Gaps = addGap(e.progress.Gaps, g)
 	if !g.Suspected {

@@ -44,7 +44,11 @@ type alert struct {
 // step is a run of the feed, a while after the one before ended, and what
 // happens to it.
 type step struct {
-	After    time.Duration
+	After time.Duration
+	Ask   ask
+	// Cancel is when, counted from the run's beginning, the oldest backfill that is
+	// unfinished is cancelled; 0: never.
+	Cancel   time.Duration
 	Troubles []trouble
 	// Crash ends the process at its nth call to the world outside, before or
 	// after the call had its effect; 0: never.
@@ -64,6 +68,14 @@ type step struct {
 	WrongKey bool // GTI doesn't accept the key, nor the one that the secret holds then
 }
 
+// ask is a backfill that is asked for before a run. Its range is counted back
+// from the live position; Back is 0 when none is.
+type ask struct {
+	Back, Short time.Duration
+	Filter      dtm.Filter
+	Republish   bool
+}
+
 // trouble is something that goes wrong with one call.
 type trouble struct {
 	Where string
@@ -79,6 +91,21 @@ func (h history) calm() bool {
 		}
 	}
 	return true
+}
+
+// asks is how many backfills are asked for.
+func (h history) asks() (n int) {
+	for _, s := range h.Steps {
+		if s.Ask.Back > 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// changeable reports whether anything is listed by what may change of an alert.
+func (h history) changeable() bool {
+	return h.Feed.Filter.Changeable() || slices.ContainsFunc(h.Steps, func(s step) bool { return s.Ask.Filter.Changeable() })
 }
 
 // alone reports whether no two holders of the lease can have overlapped.
@@ -152,17 +179,27 @@ var histories = rapid.Custom(func(t *rapid.T) history {
 		h.PageLimit = limitOfHuge
 		h.PageMemory = h.PageLimit * pick(t, "pages in memory", int64(1), 2, 10)
 	}
-	troubled := !oneIn(t, 4, "calm")
+	troubled, backfilled := !oneIn(t, 4, "calm"), rapid.Bool().Draw(t, "backfills")
 	for range rapid.IntRange(1, 5).Draw(t, "steps") {
 		s := step{After: pick(t, "after", time.Second, 20*time.Second, 70*time.Second, 5*time.Minute, 20*time.Minute, time.Hour)}
 		if troubled {
 			drawTrouble(t, &s)
 		}
 		s.DryRun = oneIn(t, 15, "dry run")
+		if backfilled {
+			drawBackfill(t, h.Feed, &s)
+		}
 		h.Steps = append(h.Steps, s)
 	}
+	if backfilled && !huge && oneIn(t, 3, "slow") {
+		theme, latency = past, 3*time.Second
+		h.Server.Latency, h.Server.Jitter = latency, latency/2
+		h.Feed.Workers, h.Feed.PageSize, h.Feed.MaxAlerts, h.Feed.Budget = 1, 2, 0, 9*time.Minute
+		h.Steps[0].Ask = ask{Back: 5 * time.Hour, Republish: rapid.Bool().Draw(t, "republish")}
+		h.Steps[0].After = time.Second
+	}
 	h.Alerts = drawAlerts(t, h, theme, huge)
-	if ties := most(h.Alerts); h.Feed.Filter.Changeable() && h.Server.Paging == dtmsim.Offset && h.Feed.PageSize < ties+2 {
+	if ties := most(h.Alerts); h.changeable() && h.Server.Paging == dtmsim.Offset && h.Feed.PageSize < ties+2 {
 		// Where a page holds a single moment tokens are all there is to go on with,
 		// and by offset these skip alerts.
 		h.Feed.PageSize = ties + 2
@@ -177,8 +214,28 @@ var histories = rapid.Custom(func(t *rapid.T) history {
 	if time.Duration(pages)*latency > h.Feed.Budget/4 {
 		h.Server.Latency, h.Server.Jitter = 0, 0 // a run gets past one moment's alerts, or it never does
 	}
+	if !h.Server.LinkOnLastPage {
+		pages -= 4
+	}
+	if h.asks() > 0 && time.Duration(pages)*latency*3/2 > time.Minute {
+		h.Server.Latency, h.Server.Jitter = 0, 0 // so does a backfill in its minute
+	}
 	return h
 })
+
+func drawBackfill(t *rapid.T, feed drain.Options, s *step) {
+	if rapid.Bool().Draw(t, "ask") {
+		s.Ask = ask{
+			Back:      pick(t, "back", time.Minute, 10*time.Minute, feed.InitialLookback+15*time.Minute, 5*time.Hour),
+			Short:     pick(t, "short", 0, 0, 30*time.Second, 10*time.Minute),
+			Filter:    pick(t, "backfill's filter", feed.Filter, feed.Filter, dtm.Filter{}, dtm.Filter{Status: []string{"new"}}),
+			Republish: rapid.Bool().Draw(t, "republish"),
+		}
+	}
+	if oneIn(t, 4, "cancel") {
+		s.Cancel = pick(t, "cancel after", time.Nanosecond, 100*time.Millisecond, 2*time.Second, 20*time.Second, time.Minute)
+	}
+}
 
 // theme is what many alerts of a world have in common.
 type theme string
@@ -187,10 +244,14 @@ const (
 	anything theme = "anything"
 	late     theme = "late"    // they come into the index late
 	leaving  theme = "leaving" // they leave the filter while they are listed
+	past     theme = "past"    // they are all there when the first backfill begins, and take it minutes
 )
 
 func drawAlerts(t *rapid.T, h history, theme theme, huge bool) []alert {
 	from, to := -h.Feed.InitialLookback-10*time.Minute, 2*time.Hour
+	if h.asks() > 0 {
+		from -= pick(t, "what only backfills see", 0, 20*time.Minute, 2*time.Hour)
+	}
 	seconds := func(low, high int, label string) time.Duration {
 		return time.Duration(rapid.IntRange(low, high).Draw(t, label)) * time.Second
 	}
@@ -215,6 +276,9 @@ func drawAlerts(t *rapid.T, h history, theme theme, huge bool) []alert {
 	spread := pick(t, "spread", time.Millisecond, 3*time.Millisecond, 2*time.Second, 2*time.Minute, 20*time.Minute)
 	odd := pick(t, "odd", 1, 3, 10)
 	alerts := make([]alert, pick(t, "alerts", 0, 1, 3, 10, 20, 30, 40, 60))
+	if theme == past {
+		bases, spread, alerts = []time.Duration{millis(-3*time.Hour, -time.Hour, "past")}, 20*time.Minute, make([]alert, 60)
+	}
 	for i := range alerts {
 		a := alert{Created: rapid.SampledFrom(bases).Draw(t, "base of an alert")}
 		a.Created += millis(0, spread, "offset")
@@ -278,7 +342,8 @@ func drawTrouble(t *rapid.T, s *step) {
 			s.Troubles = append(s.Troubles, trouble{page(), nth(), pick(t, "what",
 				"reset before", "reset after", "truncate", "500", "503 wait", "408", "429", "429 wait", "html", "hang", "quota")})
 		case 3:
-			where := pick(t, "store call", "open", "write feed", "write feed", "records", "write records", "write records", "usage")
+			where := pick(t, "store call", "open", "write feed", "write feed", "records", "write records", "write records", "usage",
+				"backfill", "write backfill")
 			what := pick(t, "what", "before", "after", "hang before", "hang after")
 			if where == "write records" && oneIn(t, 3, "meddle") {
 				what = "meddle"

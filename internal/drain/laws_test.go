@@ -77,8 +77,13 @@ func (w *world) checkLease(p *proc, does string) {
 func (w *world) checkMessage(p *proc, m message.Message) {
 	a := w.byID[m.Attributes["alert_id"]]
 	version, err := time.Parse(time.RFC3339, m.Attributes["updated_at"])
-	key := m.Attributes["dedupe_key"]
+	key, mark := m.Attributes["dedupe_key"], m.Attributes["backfill"]
+	b := w.backfills[mark]
+	again := b != nil && b.record.Republish
 	switch {
+	case b == nil && mark != "":
+		w.fail("%s publishes %s for a backfill that nobody asked for: %s", p.name, a.id, mark)
+		return
 	case err != nil || !slices.ContainsFunc(a.version, version.Equal):
 		w.fail("%s publishes %s in a version that it never had: %q", p.name, a.id, m.Attributes["updated_at"])
 		return
@@ -86,15 +91,20 @@ func (w *world) checkMessage(p *proc, m message.Message) {
 		w.fail("%s publishes %s with dedupe_key %q", p.name, a.id, key)
 	}
 
-	// Law: within one holder of the lease each version is published once, and no
-	// older one follows a newer.
-	if last, ok := p.versions[a.id]; ok && !version.After(last) {
+	// Law: within one holder of the lease each version is published once, and once
+	// more for each backfill that republishes; and no older one follows a newer.
+	last, ok := p.versions[a.id]
+	if ok && !version.After(last) && (!again || version.Before(last) || p.sent[key+mark]) {
 		w.fail("%s publishes %s of %s behind the version of %s", p.name, a.id, version, last)
 	}
-	p.versions[a.id] = version
+	p.versions[a.id], p.sent[key+mark] = version, true
 
 	// Law: what is in the ledger is not published again.
-	if known := w.ledger[a.id].HandledVersion; w.alone() && !version.After(known) {
+	known := w.ledger[a.id].HandledVersion
+	if again && version.Equal(known) {
+		known = b.recorded[a.id]
+	}
+	if w.alone() && !version.After(known) {
 		w.fail("%s publishes %s of %s, and the ledger has that of %s", p.name, key, version, known)
 	}
 
@@ -102,11 +112,11 @@ func (w *world) checkMessage(p *proc, m message.Message) {
 	// what is new in it to those who have the earlier ones.
 	w.acked[key]++
 	if w.calm() {
-		if w.acked[key] > 1 {
+		if w.acked[key] > 1 && !again {
 			w.fail("%s publishes %s again", p.name, key)
 		}
 		event, before := lifecycle.Created, ""
-		if last, ok := w.latest[a.id]; ok {
+		if last, ok := w.latest[a.id]; ok && (!again || version.After(last.version)) {
 			if event = lifecycle.Updated; last.status != m.Attributes["status"] {
 				event, before = lifecycle.StatusChanged, last.status
 			}
@@ -116,6 +126,9 @@ func (w *world) checkMessage(p *proc, m message.Message) {
 		}
 	}
 	w.latest[a.id] = sent{version, m.Attributes["status"]}
+	if b != nil {
+		w.checkBackfilled(p, a, b, version)
+	}
 
 	// Law: the version that GTI rewrites within SETTLE is never seen.
 	if a.Rewritten > 0 && version.Before(a.created.Add(a.Rewritten)) {
@@ -158,7 +171,8 @@ func (w *world) checkReject(p *proc, m message.Message) {
 	}
 	p.rejects++
 	w.rejected[name]++
-	if w.calm() && w.rejected[name] > 1 && m.Attributes["alert_id"] == "" {
+	// Law: an element is rejected once, and once more for each backfill that covers it.
+	if w.calm() && w.rejected[name] > 1+len(w.asked) && m.Attributes["alert_id"] == "" {
 		w.fail("%s rejects %s again", p.name, name)
 	}
 }
@@ -256,7 +270,7 @@ func (w *world) checkRun(p *proc) {
 		if p.seen["publish"]+p.seen["reject"]+p.seen["write feed"]+p.seen["write records"] > 0 {
 			w.fail("%s is a dry run, and calls %v", p.name, p.seen)
 		}
-	case p.together:
+	case p.together, p.seen["backfill"] > 0:
 	case requests > bound:
 		w.fail("%s sends %d requests, want at most %d", p.name, requests, bound)
 	}
@@ -267,14 +281,15 @@ func (w *world) checkRun(p *proc) {
 		// Law: where there is nothing new, little is asked of the database. A run of
 		// more than a second may write a checkpoint.
 		calls := p.databaseCalls()
-		if p.messages+p.rejects+errors == 0 && r.Outcome != drain.Skipped && r.Pages == 1 && calls > 5 && p.took < time.Second {
+		if p.messages+p.rejects+errors+p.seen["backfill"] == 0 && r.Outcome != drain.Skipped && r.Pages == 1 && calls > 5 && p.took < time.Second {
 			w.fail("%s finds nothing new on its one page in %s, and calls the database %d times: %v", p.name, p.took, calls, p.seen)
 		}
 	}
 }
 
 func (p *proc) databaseCalls() int {
-	return p.seen["open"] + p.seen["write feed"] + p.seen["records"] + p.seen["write records"] + p.seen["usage"]
+	return p.seen["open"] + p.seen["write feed"] + p.seen["records"] + p.seen["write records"] + p.seen["usage"] +
+		p.seen["backfill"] + p.seen["write backfill"]
 }
 
 // requests bounds what a run may ask of the API: the pages that its slices hold,

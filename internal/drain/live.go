@@ -15,6 +15,7 @@ import (
 // Store is what a run needs of the database (state.Store).
 type Store interface {
 	state.FeedStore
+	BackfillStore
 	AddUsage(ctx context.Context, keyID string, add, old state.Usage) error
 }
 
@@ -38,11 +39,21 @@ type Runner struct {
 	KeyID   func(ctx context.Context) (string, error)
 	Store   Store
 	Meter   Meter
-	Session Session
-	// Desk makes the desk of one run. alive is what it asks before it publishes.
-	Desk  func(runID string, alive func() error, dryRun bool) Desk
+	Session Session // of live work
+	// Side is the session of backfills, which may use less of the key's budgets.
+	Side Session
+	// Desk makes a desk for this run.
+	Desk  func(DeskOptions) Desk
 	RunID string
 	Log   *slog.Logger
+}
+
+// DeskOptions say what a desk is for.
+type DeskOptions struct {
+	Alive     func() error // what it asks before it publishes
+	DryRun    bool
+	Backfill  string // id of the backfill; empty for live work
+	Republish bool   // publish what the ledger knows once more
 }
 
 // ErrKeyMissing means that there is no API key yet: the secret has no version.
@@ -50,7 +61,7 @@ var ErrKeyMissing = errors.New("there is no API key")
 
 const (
 	// callTime bounds one call to the database at a run's beginning and end.
-	callTime = 10 * time.Second
+	callTime = 20 * time.Second
 	// budgetGrace is what a page that is being published has when the budget is
 	// used up (the budget ends 30 s before the platform does).
 	budgetGrace = 20 * time.Second
@@ -109,7 +120,13 @@ func (r *Runner) live(ctx context.Context, report *Report, began time.Time) (out
 		leased, alive = holder.Context(), holder.Alive
 	}
 	stopCounting := r.count(base, keyID, usage)
-	outcome, reason, err = judge(r.drain(ctx, leased, report, feed, holder, alive, began))
+	w := &work{Runner: r, ctx: ctx, leased: leased, report: report, holder: holder, alive: alive}
+	end := w.begin(began)
+	if err = w.live(feed); err == nil && holder != nil {
+		err = w.backfills()
+	}
+	end()
+	outcome, reason, err = judge(err)
 	r.stats(report)
 
 	closing, cancel := context.WithTimeout(base, callTime)
@@ -130,10 +147,9 @@ func (r *Runner) live(ctx context.Context, report *Report, began time.Time) (out
 	}
 	// A checkpoint that failed is a run that failed.
 	report.PositionAfter = report.PositionBefore
-	if outcome != Failed {
-		_, reason, _ = judge(released)
-	}
-	return Failed, reason, errors.Join(err, released)
+	err = errors.Join(err, released)
+	_, reason, _ = judge(err)
+	return Failed, reason, err
 }
 
 // plan adds what this run is for to the feed.
@@ -147,60 +163,6 @@ func (r *Runner) plan(f *state.Feed, now time.Time) {
 	if text := r.Options.Filter.String(); text != f.Filter || f.FilterSince.IsZero() {
 		f.Filter, f.FilterSince = text, now
 	}
-}
-
-// drain runs the engine on the feed's pending slices.
-func (r *Runner) drain(ctx, leased context.Context, report *Report, feed state.Feed, holder *state.Holder,
-	alive func() error, began time.Time,
-) error {
-	working, stopWork := context.WithCancelCause(leased)
-	defer stopWork(nil)
-	fetching, stopFetch := context.WithCancelCause(working)
-	defer stopFetch(nil)
-	// A wait that GTI asks for is measured against this deadline.
-	fetching, cancel := context.WithDeadlineCause(fetching, began.Add(r.Options.Budget), errBudget)
-	defer cancel()
-	defer context.AfterFunc(ctx, func() {
-		stopFetch(errShutdown)
-	})()
-	defer context.AfterFunc(fetching, func() {
-		grace := budgetGrace
-		if errors.Is(context.Cause(fetching), errShutdown) {
-			grace = shutdownGrace
-		}
-		late := time.AfterFunc(grace, func() {
-			stopWork(fmt.Errorf("publishing took longer than %s after the run was to end", grace))
-		})
-		context.AfterFunc(working, func() { late.Stop() })
-	})()
-
-	e := &engine{
-		opts: r.Options, source: r.Session, report: report,
-		desk: r.Desk(r.RunID, alive, report.DryRun),
-		save: func(Progress) {},
-		onGap: func(g state.Gap) {
-			log := r.Log.With("event", "gap", "feed", r.Feed, "since", g.Since, "until", g.Until, "suspected", g.Suspected)
-			if g.Suspected {
-				log.WarnContext(ctx, "the API may have left out alerts from before this")
-				return
-			}
-			log.ErrorContext(ctx, "alerts from before this can't be fetched")
-		},
-	}
-	if holder != nil {
-		e.save = func(p Progress) {
-			holder.Update(func(f *state.Feed) {
-				f.Slices, f.RereadFrom, f.Gaps, f.Refusal = p.Slices, p.RereadFrom, p.Gaps, p.Refusal
-			})
-		}
-	}
-	err := e.run(fetching, working, Progress{
-		Slices: feed.Slices, RereadFrom: feed.RereadFrom, Gaps: feed.Gaps, Refusal: feed.Refusal,
-	})
-	if lost := context.Cause(leased); lost != nil && err != nil && !errors.Is(err, lost) {
-		return errors.Join(lost, err) // what was under way failed because of it
-	}
-	return err
 }
 
 // judge tells a run that was stopped from one that failed.
@@ -295,9 +257,14 @@ func older(buckets map[int64]int64, than time.Time) map[int64]int64 {
 }
 
 func (r *Runner) stats(report *Report) {
-	s := r.Session.Stats()
-	report.Requests, report.Retries, report.Pages, report.Bytes = s.Requests, s.Retries, s.Pages, s.Bytes
-	report.Errors4xx, report.ThrottledMS = s.Errors4xx, s.Throttled.Milliseconds()
+	for _, s := range []dtm.Stats{r.Session.Stats(), r.Side.Stats()} {
+		report.Requests += s.Requests
+		report.Retries += s.Retries
+		report.Pages += s.Pages
+		report.Bytes += s.Bytes
+		report.Errors4xx += s.Errors4xx
+		report.ThrottledMS += s.Throttled.Milliseconds()
+	}
 }
 
 func (r *Report) before(f state.Feed) {

@@ -88,12 +88,17 @@ func (r *reader) read() (done bool, err error) {
 		}
 		again := end == before && !progressed
 		switch {
-		case again && (end == fullLast || end == emptyFirst || end == repeated):
+		case again && (end == fullLast || end == emptyFirst):
 			return true, nil
+		case again && end == repeated:
+			// The listing has ended, but nobody said that this was all: the rest of the
+			// slice stays for the next run.
+			r.leave()
+			return false, nil
 		case again && end == disorder:
-			return false, errors.New("listing alerts: the API answers pages out of order, twice in a row and with nothing new")
+			return false, &listingError{errors.New("the API answers pages out of order, twice in a row and with nothing new")}
 		case again && end == broken && fruitless > 0:
-			return false, fmt.Errorf("listing alerts: no page could be read, twice in a row: %w", cause)
+			return false, &listingError{fmt.Errorf("no page could be read, twice in a row: %w", cause)}
 		case end == refusedSince:
 			r.since, r.refused = r.bound(), time.Since(r.position())
 		case end == tooLarge:
@@ -113,11 +118,37 @@ func (r *reader) read() (done bool, err error) {
 		}
 		if !progressed {
 			if fruitless++; fruitless >= maxFruitless {
-				return false, errors.Join(fmt.Errorf("listing alerts: %d listings in a row brought nothing", fruitless), cause)
+				return false, &listingError{errors.Join(fmt.Errorf("%d listings in a row brought nothing", fruitless), cause)}
 			}
 		}
 		r.followUp = end == emptyLater
 		before = end
+	}
+}
+
+// listingError is a listing that can't be gone on with now, for a reason that
+// lies in what was asked or how it was answered.
+type listingError struct{ err error }
+
+func (e *listingError) Error() string { return "listing alerts: " + e.err.Error() }
+func (e *listingError) Unwrap() error { return e.err }
+
+// listingFailed tells a failed listing from what every other would fail with too.
+func listingFailed(err error) error {
+	var (
+		api      *dtm.APIError
+		silent   *dtm.NoAnswerError
+		redirect *dtm.RedirectError
+		key      *dtm.KeyError
+		quota    *dtm.QuotaError
+	)
+	switch {
+	case errors.As(err, &key), errors.As(err, &quota):
+		return err
+	case errors.As(err, &api), errors.As(err, &silent), errors.As(err, &redirect):
+		return &listingError{err}
+	default:
+		return err
 	}
 }
 
@@ -155,7 +186,7 @@ func (r *reader) pass() (end ending, progressed bool, cause, err error) {
 	}()
 	for f := range pages {
 		if f.err != nil && f.end == none {
-			return none, progressed, nil, f.err
+			return none, progressed, nil, listingFailed(f.err)
 		}
 		if !f.listed.IsZero() {
 			r.listed = f.listed
@@ -411,6 +442,13 @@ func (r *reader) handle(f fetched) (outcome, error) {
 	moved := f.end != disorder && len(mine) > 0 && r.advance(r.span, to, f.listed)
 	out.progressed = moved || out.fresh > 0
 	return out, nil
+}
+
+// leave keeps the rest of the slice from this run's workers.
+func (r *reader) leave() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.span.left = true
 }
 
 // lastRead notes that the rest of the slice was listed, up to its end.

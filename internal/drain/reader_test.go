@@ -196,10 +196,11 @@ func TestReader(t *testing.T) {
 			publish: "1 2",
 		},
 		{
-			name:     "a token that is repeated ends the slice when a new listing brings nothing",
+			name:     "a token that is repeated ends the run's work on the slice when a new listing brings nothing",
 			listings: [][]turn{{page("a", 1), page("a", 2)}, {page("b", 2), page("b")}},
 			asked:    []string{"since -0.001", "since 1.999"},
 			publish:  "1 2",
+			left:     []state.Slice{{From: sec(0), To: sec(1000), DoneUntil: sec(2)}},
 		},
 		{
 			name:     "a token that is repeated by mistake",

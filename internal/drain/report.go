@@ -82,9 +82,10 @@ type Span struct {
 	Until time.Time `json:"until"`
 }
 
-// add counts a page's tally. A dry run published nothing: what it would have
+// count adds a page's tally. A dry run published nothing: what it would have
 // goes to WouldPublish.
-func (r *Report) add(t lifecycle.Tally) {
+func (r *Report) count(fetched int, t lifecycle.Tally) {
+	r.Fetched += int64(fetched)
 	r.Suppressed += int64(t.Suppressed)
 	r.Superseded += int64(t.Superseded)
 	if r.WouldPublish != nil {

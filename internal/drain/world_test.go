@@ -38,6 +38,9 @@ type world struct {
 	acked    map[string]int
 	rejected map[string]int
 	latest   map[string]sent // the last message of an alert
+	// backfills are those that were asked for, in the order of asked.
+	backfills map[string]*backfill
+	asked     []string
 
 	procs []*proc
 }
@@ -52,6 +55,7 @@ func newWorld(h history, store state.Store, feed string) *world {
 	w := &world{
 		history: h, start: time.Now(), store: store, feed: feed, byID: map[string]*truth{},
 		ledger: map[string]state.Record{}, acked: map[string]int{}, rejected: map[string]int{}, latest: map[string]sent{},
+		backfills: map[string]*backfill{},
 	}
 	h.Server.Key = goodKey
 	var served []dtmsim.Alert
@@ -69,7 +73,11 @@ func newWorld(h history, store state.Store, feed string) *world {
 func (w *world) live() string {
 	for _, s := range w.Steps {
 		time.Sleep(s.After)
+		w.ask(s.Ask)
 		p := w.run(s)
+		if s.Cancel > 0 {
+			time.AfterFunc(s.Cancel, w.cancel)
+		}
 		if s.Second > 0 {
 			time.Sleep(s.Second)
 			w.await(w.run(step{}), 0)
@@ -105,7 +113,7 @@ func (w *world) await(p *proc, leave time.Duration) {
 func (w *world) run(s step) *proc {
 	p := &proc{
 		world: w, step: s, name: fmt.Sprintf("run-%d", len(w.procs)+1), key: goodKey, began: time.Now(),
-		died: make(chan struct{}), done: make(chan struct{}), seen: map[string]int{}, versions: map[string]time.Time{},
+		died: make(chan struct{}), done: make(chan struct{}), seen: map[string]int{}, versions: map[string]time.Time{}, sent: map[string]bool{},
 		before: w.api.Stats(),
 	}
 	if s.WrongKey {
@@ -136,12 +144,12 @@ func (w *world) run(s step) *proc {
 	}
 	runner := &drain.Runner{
 		Feed: w.feed, Options: w.Feed, RunID: p.name, Store: database{p}, Meter: meter,
-		Session: client.Session(dtm.LiveShare), Log: slog.New(slog.DiscardHandler),
+		Session: turns{client.Session(dtm.LiveShare), p, true}, Side: turns{client.Session(dtm.BackfillShare), p, false}, Log: slog.New(slog.DiscardHandler),
 		KeyID: func(context.Context) (string, error) { return w.feed + "-key", nil },
-		Desk: func(runID string, alive func() error, dryRun bool) drain.Desk {
+		Desk: func(o drain.DeskOptions) drain.Desk {
 			return &lifecycle.Desk{
-				Ledger: database{p}, Publisher: topics{p}, Feed: w.feed, RunID: runID,
-				TTL: 1000 * time.Hour, Alive: alive, DryRun: dryRun,
+				Ledger: database{p}, Publisher: topics{p}, Feed: w.feed, RunID: p.name,
+				TTL: 1000 * time.Hour, Alive: o.Alive, DryRun: o.DryRun, Backfill: o.Backfill, Republish: o.Republish,
 			}
 		},
 	}
@@ -182,6 +190,8 @@ type proc struct {
 	thaw     time.Time      // it is frozen until then
 	leased   time.Time      // when the last write of the feed's document that took effect was sent
 	versions map[string]time.Time
+	sent     map[string]bool // what it published, for whom
+	liveAt   time.Time       // when it last listed for the live feed
 	messages int
 	rejects  int
 	together bool          // another process ran at the same time
@@ -349,11 +359,12 @@ func (w *world) end() {
 	}
 	time.Sleep(time.Minute)
 	w.checkQuiet(w.quietly())
+	w.repeat()
 }
 
 // drained runs the feed without any trouble until nothing is pending.
 func (w *world) drained() bool {
-	for range 20 + 4*len(w.truth) {
+	for range 20 + (4+2*len(w.asked))*len(w.truth) {
 		if w.quietly().report.Outcome == drain.OK {
 			return true
 		}

@@ -40,6 +40,11 @@ type Desk struct {
 	Alive func() error
 	// DryRun counts and does nothing else.
 	DryRun bool
+	// Backfill is the id of the backfill that the desk works for; empty for live
+	// work. What was once dropped or rejected counts as missing for it.
+	Backfill string
+	// Republish publishes what the ledger knows once more.
+	Republish bool
 
 	draft draft
 }
@@ -165,7 +170,7 @@ func (d *Desk) sort(alerts []dtm.Alert, entries []state.Entry, take func(int) in
 	fates := make([]fate, len(alerts))
 	n := 0
 	for i, a := range alerts {
-		fates[i] = fateOf(a, i, entries[i].Record, alerts[newest[entries[i].Record.ID]], newest[entries[i].Record.ID])
+		fates[i] = d.fateOf(a, i, entries[i].Record, alerts[newest[entries[i].Record.ID]], newest[entries[i].Record.ID])
 		if fates[i] == toSend && a.Fault == "" {
 			n++
 		}
@@ -189,7 +194,7 @@ func (d *Desk) sort(alerts []dtm.Alert, entries []state.Entry, take func(int) in
 				}
 				allowed--
 			}
-			jobs = append(jobs, &job{alert: a, entry: entries[i], event: classify(entries[i].Record, a)})
+			jobs = append(jobs, &job{alert: a, entry: entries[i], event: d.classify(entries[i].Record, a)})
 		}
 		tally.Handled++
 	}
@@ -206,18 +211,40 @@ const (
 
 // fateOf is what is to be done with alert a, the i-th of its page, of which the
 // ledger holds rec and whose newest version in the page is the best-th.
-func fateOf(a dtm.Alert, i int, rec state.Record, newest dtm.Alert, best int) fate {
+func (d *Desk) fateOf(a dtm.Alert, i int, rec state.Record, newest dtm.Alert, best int) fate {
 	switch {
-	case a.Fault != "" && (!rec.HandledVersion.IsZero() || i != best):
+	case i != best && a.UpdatedAt.Before(newest.UpdatedAt):
+		return superseded
+	case i != best:
+		return suppressed
+	case d.missing(a, rec):
+		return toSend
+	case a.Fault != "" && !rec.HandledVersion.IsZero():
 		return suppressed
 	case a.Fault != "":
 		return toSend
-	case a.UpdatedAt.Before(rec.HandledVersion), a.UpdatedAt.Before(newest.UpdatedAt):
+	case a.UpdatedAt.Before(rec.HandledVersion):
 		return superseded
-	case a.UpdatedAt.Equal(rec.HandledVersion), i != best:
+	case a.UpdatedAt.Equal(rec.HandledVersion):
 		return suppressed
 	default:
 		return toSend
+	}
+}
+
+// missing reports whether the backfill that the desk works for has to send what
+// the ledger holds already: what was never published, or everything when it
+// republishes, and each once.
+func (d *Desk) missing(a dtm.Alert, rec state.Record) bool {
+	switch {
+	case d.Backfill == "" || rec.Backfill == d.Backfill:
+		return false
+	case a.Fault != "":
+		return true
+	case a.UpdatedAt.Equal(rec.PublishedVersion):
+		return d.Republish
+	default:
+		return a.UpdatedAt.After(rec.PublishedVersion)
 	}
 }
 
@@ -236,9 +263,9 @@ func newestOf(alerts []dtm.Alert, entries []state.Entry) map[string]int {
 }
 
 // classify names what a version means to someone who has the earlier ones.
-func classify(rec state.Record, a dtm.Alert) string {
+func (d *Desk) classify(rec state.Record, a dtm.Alert) string {
 	switch {
-	case !rec.Known():
+	case !rec.Known(), d.Republish && !a.UpdatedAt.After(rec.PublishedVersion):
 		return Created
 	case rec.Status != a.Status:
 		return StatusChanged

@@ -31,6 +31,7 @@ func (f *draft) note(d *Desk, jobs []*job) {
 		// Only these decide what the next version would be.
 		f.records[rec.ID] = state.Record{
 			ID: rec.ID, Status: rec.Status, PublishedVersion: rec.PublishedVersion, HandledVersion: rec.HandledVersion,
+			Backfill: rec.Backfill,
 		}
 	}
 }

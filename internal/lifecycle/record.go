@@ -83,6 +83,9 @@ func (d *Desk) note(rec *state.Record, j *job, now time.Time) {
 	if a.Fault != "" {
 		version = now // its bytes are its version
 	}
+	if d.Backfill != "" {
+		rec.Backfill = d.Backfill
+	}
 	if rec.FirstSeen.IsZero() {
 		rec.FirstSeen = now
 		rec.CreatedAt = a.CreatedAt

@@ -26,6 +26,7 @@ type Envelope struct {
 	Origin         string // gti, or writeback for the echo of our own change
 	Feed           string
 	RunID          string
+	Backfill       string // id of the backfill that published it
 }
 
 // FromAlert is the message of a usable alert: its bytes as received, not
@@ -51,6 +52,7 @@ func FromAlert(a dtm.Alert, e Envelope) Message {
 		"priority", e.Priority,
 		"feed", e.Feed,
 		"run_id", e.RunID,
+		"backfill", e.Backfill,
 		"origin", e.Origin,
 		"refs", refs,
 		"schema", schema,

@@ -1,0 +1,414 @@
+package drain
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"dtmrelay.internal/dtmrelay/internal/dtm"
+	"dtmrelay.internal/dtmrelay/internal/lifecycle"
+	"dtmrelay.internal/dtmrelay/internal/state"
+)
+
+// BackfillStore is what working a backfill needs of the database (state.Store).
+type BackfillStore interface {
+	Backfill(ctx context.Context, feed, id string) (state.Backfill, state.Version, error)
+	WriteBackfill(ctx context.Context, feed string, b state.Backfill, v state.Version) (state.Version, error)
+}
+
+const (
+	// liveEvery is how long backfills are worked before it is the live feed's turn again.
+	liveEvery = time.Minute
+	// merges is how often a record is read and written again when it was changed
+	// by another writer: DELETE /backfill/{id}.
+	merges = 5
+)
+
+// KeepFinished is how long a finished backfill's record is kept.
+const KeepFinished = 90 * 24 * time.Hour
+
+var (
+	errTurn      = errors.New("it is the live feed's turn")
+	errCancelled = errors.New("the backfill was cancelled")
+)
+
+// backfills works the feed's unfinished backfills, the oldest first, and returns
+// to the live feed every minute. It ends when none is left, or with what stopped it.
+func (w *work) backfills() error {
+	unfinished, until := w.holder.Feed().Unfinished, time.Now().Add(liveEvery)
+	done := map[string]bool{}
+	for {
+		i := slices.IndexFunc(unfinished, func(id string) bool { return !done[id] })
+		if i < 0 {
+			return nil
+		}
+		err := w.backfill(unfinished[i], until)
+		var (
+			budget  *dtm.BudgetError
+			wait    *dtm.WaitError
+			listing *listingError
+		)
+		switch {
+		case err == nil:
+			done[unfinished[i]] = true
+		case w.working.Err() != nil:
+			return err
+		case errors.As(err, &listing):
+			// It is in the record. The feed itself is well, and others may be too.
+			done[unfinished[i]] = true
+			err = nil
+		case errors.As(err, &budget):
+			// Its share of the key's budget is used up, and the live feed's isn't: a
+			// later run goes on.
+			return nil
+		case errors.Is(err, errTurn):
+		case errors.As(err, &wait) && w.hasTime(wait.Wait): // the live feed waits for it
+		default:
+			return err
+		}
+		if err != nil || !time.Now().Before(until) {
+			if err := w.again(); err != nil {
+				return err
+			}
+			until = time.Now().Add(liveEvery)
+		}
+		// Others may have been asked for, or cancelled, in the meantime.
+		feed, _, _, err := w.Store.Open(w.working, w.Feed, "")
+		if err != nil {
+			return err
+		}
+		unfinished = feed.Unfinished
+	}
+}
+
+// hasTime reports whether the run goes on for longer than d.
+func (w *work) hasTime(d time.Duration) bool {
+	deadline, ok := w.fetching.Deadline()
+	return w.fetching.Err() == nil && (!ok || time.Until(deadline) > d)
+}
+
+// again relays what has come since the live feed's last turn.
+func (w *work) again() error {
+	if err := context.Cause(w.fetching); err != nil {
+		return err
+	}
+	w.holder.Update(func(f *state.Feed) { w.plan(f, time.Now().UTC().Truncate(ms)) })
+	return w.live(w.holder.Feed())
+}
+
+// backfill works one backfill until it is finished or the time is up. It returns
+// nil when nothing is left to do.
+func (w *work) backfill(id string, until time.Time) error {
+	b, version, err := w.Store.Backfill(w.working, w.Feed, id)
+	if err != nil {
+		return err
+	}
+	if version == "" || b.Finished() {
+		return nil
+	}
+	fetching, cancel := context.WithDeadlineCause(w.fetching, until, errTurn)
+	defer cancel()
+	fetching, stop := context.WithCancelCause(fetching)
+	defer stop(nil)
+
+	t := &ticket{store: w.Store, feed: w.Feed, alive: w.alive, cancelled: func() { stop(errCancelled) }, record: b, version: version}
+	e, pending, err := w.backfillEngine(b, t)
+	if err != nil {
+		return err
+	}
+	began, asked := time.Now(), w.Side.Stats().Requests
+	t.spent = func(now *state.Backfill) {
+		now.WorkedFor = b.WorkedFor + time.Since(began).Truncate(ms)
+		now.Requests = b.Requests + w.Side.Stats().Requests - asked
+	}
+	stopWriting := t.keep(w.working)
+	err = w.run(fetching, e, pending)
+	stopWriting()
+	if err == nil && len(e.progress.Slices) > 0 {
+		err = &listingError{errors.New("the API repeats a page token, and brings nothing new")}
+	}
+	done := t.finish(err)
+	if errors.Is(err, errCancelled) {
+		err = nil
+	}
+	if written := t.write(w.working); written != nil {
+		return errors.Join(err, written)
+	}
+	if done {
+		w.closeGaps(t.record)
+		return nil
+	}
+	return err
+}
+
+// backfillEngine makes the engine of a backfill, which keeps its progress in the
+// backfill's own record.
+func (w *work) backfillEngine(b state.Backfill, t *ticket) (*engine, Progress, error) {
+	filter, _, err := dtm.ParseFilter(b.Filter)
+	if err != nil {
+		return nil, Progress{}, fmt.Errorf("backfill %s: reading its filter: %w", b.ID, err)
+	}
+	opts := w.Options
+	opts.Filter = filter
+	e := &engine{
+		opts: opts, source: w.Side, report: w.report, onGap: func(state.Gap) {},
+		desk: w.Desk(DeskOptions{Alive: w.alive, Backfill: b.ID, Republish: b.Republish}),
+		save: func(p Progress) {
+			t.update(func(b *state.Backfill) { b.Slices, b.Refused = p.Slices, refused(p.Gaps) })
+			w.holder.Update(func(f *state.Feed) { f.Refusal = p.Refusal })
+		},
+		onTally: func(fetched int, tally lifecycle.Tally) {
+			t.update(func(b *state.Backfill) { countBackfill(b, fetched, tally) })
+		},
+	}
+	return e, Progress{Slices: b.Slices, Gaps: b.Refused, Refusal: w.holder.Feed().Refusal}, nil
+}
+
+func countBackfill(b *state.Backfill, fetched int, t lifecycle.Tally) {
+	b.Fetched += int64(fetched)
+	b.Published += int64(t.Published())
+	b.Suppressed += int64(t.Suppressed + t.Superseded)
+	b.Rejected += int64(t.Rejected)
+}
+
+// refused are the gaps that the API has told of. What is only suspected is of use
+// for the live feed alone: a range of long ago often begins without alerts.
+func refused(gaps []state.Gap) []state.Gap {
+	return slices.DeleteFunc(slices.Clone(gaps), func(g state.Gap) bool { return g.Suspected })
+}
+
+// closeGaps takes what a finished backfill has covered out of the feed's gaps,
+// and adds what the API refused it.
+func (w *work) closeGaps(b state.Backfill) {
+	var found []state.Gap
+	w.holder.Update(func(f *state.Feed) {
+		for _, g := range b.Refused {
+			if !covered(f.Gaps, g) {
+				found = append(found, g)
+			}
+		}
+		if b.State == state.Done && b.Filter == f.Filter {
+			f.Gaps = without(f.Gaps, b.Since, b.Until)
+		}
+		for _, g := range b.Refused {
+			f.Gaps = addGap(f.Gaps, g)
+		}
+	})
+	for _, g := range found {
+		w.tellGap(g)
+	}
+	log := w.Log.With("event", "backfill", "feed", w.Feed, "backfill", b.ID, "state", b.State,
+		"published", b.Published, "rejected", b.Rejected, "requests", b.Requests)
+	if b.State == state.Failed {
+		log.ErrorContext(w.ctx, "a backfill failed", "error", b.Error)
+		return
+	}
+	log.InfoContext(w.ctx, "a backfill is finished")
+}
+
+// without cuts a span out of gaps.
+func without(gaps []state.Gap, since, until time.Time) []state.Gap {
+	var out []state.Gap
+	for _, g := range gaps {
+		if before := g; before.Since.Before(since) {
+			if before.Until.After(since) {
+				before.Until = since
+			}
+			out = append(out, before)
+		}
+		if after := g; after.Until.After(until) {
+			if after.Since.Before(until) {
+				after.Since = until
+			}
+			out = append(out, after)
+		}
+	}
+	return out
+}
+
+// ticket is the record of the backfill that is being worked. Its other writer is
+// DELETE, which may cancel it at any time.
+type ticket struct {
+	store     BackfillStore
+	feed      string
+	alive     func() error
+	cancelled func()
+	// spent sets the time and the requests that the record counts.
+	spent func(*state.Backfill)
+
+	mu      sync.Mutex
+	record  state.Backfill
+	dirty   bool
+	version state.Version // only who writes uses it
+}
+
+func (t *ticket) update(change func(*state.Backfill)) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	change(&t.record)
+	t.dirty = true
+}
+
+// keep writes the record once a second when it has changed, until the function
+// that it returns is called. A write that fails is tried again with the next;
+// the last one, by the caller, says whether the record is stored.
+func (t *ticket) keep(ctx context.Context) (stop func()) {
+	t.update(func(b *state.Backfill) { b.State = state.Running })
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		ticker := time.NewTicker(time.Second)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-ticker.C:
+				t.mu.Lock()
+				dirty := t.dirty
+				t.mu.Unlock()
+				if dirty {
+					_ = t.write(ctx)
+				}
+			}
+		}
+	}()
+	return func() {
+		cancel()
+		<-done
+	}
+}
+
+// write writes the record. When DELETE was faster, the record stays cancelled,
+// with what was done all the same.
+func (t *ticket) write(ctx context.Context) error {
+	for range merges {
+		if err := t.alive(); err != nil {
+			return err
+		}
+		t.mu.Lock()
+		t.spent(&t.record)
+		record := t.record
+		record.Slices, record.Refused = slices.Clone(record.Slices), slices.Clone(record.Refused)
+		record.ByType, record.BySeverity = maps.Clone(record.ByType), maps.Clone(record.BySeverity)
+		t.dirty = false
+		t.mu.Unlock()
+		v, err := t.store.WriteBackfill(ctx, t.feed, record, t.version)
+		if err == nil {
+			t.version = v
+			return nil
+		}
+		t.mu.Lock()
+		t.dirty = true
+		t.mu.Unlock()
+		if !errors.Is(err, state.ErrConflict) {
+			return fmt.Errorf("backfill %s: %w", record.ID, err)
+		}
+		stored, v, err := t.store.Backfill(ctx, t.feed, record.ID)
+		if err != nil {
+			return fmt.Errorf("backfill %s: %w", record.ID, err)
+		}
+		t.version = v
+		if stored.State == state.Cancelled {
+			t.update(func(b *state.Backfill) {
+				b.State, b.FinishedAt, b.ExpireAt = stored.State, stored.FinishedAt, stored.ExpireAt
+			})
+			t.cancelled()
+		}
+	}
+	return nil
+}
+
+// finish notes how the work ended, and reports whether the backfill is finished.
+func (t *ticket) finish(err error) bool {
+	var api *dtm.APIError
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	b := &t.record
+	if b.Finished() { // cancelled
+		return true
+	}
+	now := time.Now().UTC().Truncate(ms)
+	switch {
+	case err == nil:
+		b.State, b.Error, b.Slices = state.Done, "", nil
+	case errors.Is(err, errTurn), errors.Is(err, errBudget), errors.Is(err, errShutdown), errors.Is(err, errCap), errors.Is(err, errCancelled):
+		b.Error = ""
+		return false
+	case errors.As(err, &api) && api.Status >= 400 && api.Status < 500 && !retryable(api.Status):
+		// Asking again would earn the same error, and there is only an hour's
+		// number of them.
+		b.State, b.Error = state.Failed, err.Error()
+	default:
+		b.Error = err.Error()
+		return false
+	}
+	b.FinishedAt, b.ExpireAt = now, now.Add(KeepFinished)
+	return true
+}
+
+func retryable(status int) bool {
+	switch status {
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusRequestTimeout, http.StatusTooManyRequests:
+		return true
+	}
+	return false
+}
+
+// DryBackfill counts what a backfill would publish, and leaves no trace but the
+// count of requests. When it could not be counted to the end, the error says why.
+func (r *Runner) DryBackfill(ctx context.Context, b state.Backfill) (state.Backfill, error) {
+	base := context.WithoutCancel(ctx)
+	keyID, err := r.KeyID(ctx)
+	if err != nil {
+		return b, err
+	}
+	opening, cancel := context.WithTimeout(ctx, callTime)
+	defer cancel()
+	feed, _, usage, err := r.Store.Open(opening, r.Feed, keyID)
+	if err != nil {
+		return b, err
+	}
+	r.Meter.Load(usage.Requests, usage.Errors)
+	filter, _, err := dtm.ParseFilter(b.Filter)
+	if err != nil {
+		return b, fmt.Errorf("reading the filter: %w", err)
+	}
+	report := Report{WouldPublish: new(int64), ByType: map[string]int64{}, BySeverity: map[string]int64{}}
+	stopCounting := r.count(base, keyID, usage)
+	w := &work{Runner: r, ctx: ctx, leased: base, report: &report, alive: func() error { return nil }}
+	end := w.begin(time.Now())
+	defer end()
+	e := &engine{
+		opts: r.Options, source: r.Side, report: &report, save: func(Progress) {}, onGap: func(state.Gap) {},
+		desk: r.Desk(DeskOptions{Alive: w.alive, DryRun: true, Backfill: b.ID, Republish: b.Republish}),
+		onTally: func(fetched int, t lifecycle.Tally) {
+			b.Fetched += int64(fetched)
+			b.Suppressed += int64(t.Suppressed + t.Superseded)
+			b.Rejected += int64(t.Rejected)
+		},
+	}
+	e.opts.Filter = filter
+	err = w.run(w.fetching, e, Progress{Slices: b.Slices, Refusal: feed.Refusal})
+	closing, cancel := context.WithTimeout(base, callTime)
+	defer cancel()
+	stopCounting(closing)
+	b.WouldPublish, b.ByType, b.BySeverity = *report.WouldPublish, report.ByType, report.BySeverity
+	b.Requests, b.Refused = r.Side.Stats().Requests, refused(e.progress.Gaps)
+	b.Slices = e.progress.Slices
+	b.State = state.Done
+	_, reason, err := judge(err)
+	switch {
+	case err != nil:
+		b.State, b.Error = state.Failed, err.Error()
+	case reason != StopDone:
+		b.State, b.Error = state.Failed, "it was not counted to the end: "+reason
+	}
+	return b, err
+}

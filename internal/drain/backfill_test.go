@@ -1,0 +1,336 @@
+package drain
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"log/slog"
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"dtmrelay.internal/dtmrelay/internal/dtm"
+	"dtmrelay.internal/dtmrelay/internal/lifecycle"
+	"dtmrelay.internal/dtmrelay/internal/state"
+)
+
+func TestWithout(t *testing.T) {
+	gap := func(since, until int) state.Gap { return state.Gap{Since: at(since), Until: at(until)} }
+	for _, c := range []struct {
+		name string
+		gaps []state.Gap
+		want []state.Gap
+	}{
+		{"none", nil, nil},
+		{"the same", []state.Gap{gap(10, 20)}, nil},
+		{"within", []state.Gap{gap(12, 15)}, nil},
+		{"around", []state.Gap{gap(5, 30)}, []state.Gap{gap(5, 10), gap(20, 30)}},
+		{"over its beginning", []state.Gap{gap(5, 15)}, []state.Gap{gap(5, 10)}},
+		{"over its end", []state.Gap{gap(15, 30)}, []state.Gap{gap(20, 30)}},
+		{"touching", []state.Gap{gap(5, 10), gap(20, 30)}, []state.Gap{gap(5, 10), gap(20, 30)}},
+		{"apart", []state.Gap{gap(1, 2), gap(40, 50)}, []state.Gap{gap(1, 2), gap(40, 50)}},
+		{
+			"a suspected one stays suspected",
+			[]state.Gap{{Since: at(5), Until: at(15), Suspected: true}},
+			[]state.Gap{{Since: at(5), Until: at(10), Suspected: true}},
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if diff := cmp.Diff(c.want, without(c.gaps, at(10), at(20))); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+// shelf is a database of one feed.
+type shelf struct {
+	mu       sync.Mutex
+	feed     state.Feed
+	records  map[string]state.Backfill
+	versions map[string]int
+	reads    []string
+	failing  error                 // what a write of a backfill ends with
+	meddle   func(*state.Backfill) // changes the record before the next write
+}
+
+func newShelf(records ...state.Backfill) *shelf {
+	s := &shelf{records: map[string]state.Backfill{}, versions: map[string]int{}}
+	for _, b := range records {
+		s.records[b.ID], s.versions[b.ID] = b, 1
+	}
+	return s
+}
+
+func (s *shelf) Open(context.Context, string, string) (state.Feed, state.Version, state.Usage, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.feed.Clone(), "1", state.Usage{}, nil
+}
+
+func (s *shelf) WriteFeed(_ context.Context, _ string, f state.Feed, _ state.Version) (state.Version, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f.Unfinished = s.feed.Unfinished
+	s.feed = f
+	return "1", nil
+}
+
+func (s *shelf) AddUsage(context.Context, string, state.Usage, state.Usage) error { return nil }
+
+func (s *shelf) version(id string) state.Version {
+	if s.versions[id] == 0 {
+		return ""
+	}
+	return state.Version(strconv.Itoa(s.versions[id]))
+}
+
+func (s *shelf) Backfill(_ context.Context, _, id string) (state.Backfill, state.Version, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reads = append(s.reads, id)
+	return s.records[id], s.version(id), nil
+}
+
+func (s *shelf) WriteBackfill(_ context.Context, _ string, b state.Backfill, v state.Version) (state.Version, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.failing != nil {
+		return "", s.failing
+	}
+	if s.meddle != nil {
+		changed := s.records[b.ID]
+		s.meddle(&changed)
+		s.records[b.ID], s.meddle = changed, nil
+		s.versions[b.ID]++
+	}
+	if v != s.version(b.ID) {
+		return "", state.ErrConflict
+	}
+	s.records[b.ID] = b
+	s.versions[b.ID]++
+	return s.version(b.ID), nil
+}
+
+func TestTicketWrite(t *testing.T) {
+	stored := state.Backfill{ID: "b", State: state.Running, Slices: []state.Slice{span3(0, 100, 10)}}
+	work := func(b *state.Backfill) { b.Published, b.Slices = 7, []state.Slice{span3(0, 100, 50)} }
+	worked := stored
+	work(&worked)
+	cancel := func(b *state.Backfill) { b.State, b.FinishedAt, b.ExpireAt = state.Cancelled, at(1), at(2) }
+	cancelled := worked
+	cancel(&cancelled)
+	unavailable := errors.New("unavailable")
+	for _, c := range []struct {
+		name    string
+		meddle  func(*state.Backfill)
+		failing error
+		want    state.Backfill
+		told    bool
+	}{
+		{name: "alone", want: worked},
+		{name: "cancelled meanwhile", meddle: cancel, want: cancelled, told: true},
+		{name: "touched meanwhile", meddle: func(*state.Backfill) {}, want: worked},
+		{name: "unavailable", failing: unavailable, want: stored},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := newShelf(stored)
+			s.meddle, s.failing = c.meddle, c.failing
+			told := false
+			tk := &ticket{
+				store: s, alive: func() error { return nil }, cancelled: func() { told = true },
+				spent: func(*state.Backfill) {}, record: stored, version: "1",
+			}
+			tk.update(work)
+			if err := tk.write(t.Context()); !errors.Is(err, c.failing) {
+				t.Errorf("error %v, want %v", err, c.failing)
+			}
+			if diff := cmp.Diff(c.want, s.records["b"]); diff != "" || told != c.told {
+				t.Errorf("told of a cancel: %t, want %t; stored: %s", told, c.told, diff)
+			}
+			if tk.dirty != (c.failing != nil) {
+				t.Errorf("there is something to write: %t", tk.dirty)
+			}
+		})
+	}
+}
+
+func TestTicketWritesNothingWithoutTheLease(t *testing.T) {
+	s := newShelf(state.Backfill{ID: "b", State: state.Running})
+	tk := &ticket{
+		store: s, alive: func() error { return state.ErrLost }, spent: func(*state.Backfill) {},
+		record: state.Backfill{ID: "b", State: state.Done}, version: "1",
+	}
+	if err := tk.write(t.Context()); !errors.Is(err, state.ErrLost) || s.records["b"].State != state.Running {
+		t.Errorf("error %v, and %s is stored", err, s.records["b"].State)
+	}
+}
+
+func TestFinish(t *testing.T) {
+	answer := func(status int) error { return fmt.Errorf("listing: %w", &dtm.APIError{Status: status}) }
+	publish := errors.New("publishing alert a1: unavailable")
+	for _, c := range []struct {
+		name     string
+		was      string
+		err      error
+		state    string
+		finished bool
+		told     bool // the record has the error
+	}{
+		{"read to its end", state.Running, nil, state.Done, true, false},
+		{"the live feed's turn", state.Running, errTurn, state.Running, false, false},
+		{"budget", state.Running, errBudget, state.Running, false, false},
+		{"shutdown", state.Running, errShutdown, state.Running, false, false},
+		{"cap", state.Running, errCap, state.Running, false, false},
+		{"refused", state.Running, answer(400), state.Failed, true, true},
+		{"unknown monitor", state.Running, answer(404), state.Failed, true, true},
+		{"wrong key", state.Running, answer(401), state.Running, false, true},
+		{"no right", state.Running, answer(403), state.Running, false, true},
+		{"timeout", state.Running, answer(408), state.Running, false, true},
+		{"too many", state.Running, answer(429), state.Running, false, true},
+		{"server", state.Running, answer(500), state.Running, false, true},
+		{"a wait", state.Running, &dtm.WaitError{Wait: time.Hour, Cause: answer(503)}, state.Running, false, true},
+		{"publishing", state.Running, publish, state.Running, false, true},
+		{"cancelled", state.Cancelled, errCancelled, state.Cancelled, true, false},
+		{"cancelled at its end", state.Cancelled, nil, state.Cancelled, true, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			slices := []state.Slice{span3(0, 100, 50)}
+			tk := &ticket{record: state.Backfill{ID: "b", State: c.was, Error: "an earlier one", Slices: slices}}
+			if c.was == state.Cancelled {
+				tk.record.Error = ""
+			}
+			finished := tk.finish(c.err)
+			b := tk.record
+			if finished != c.finished || b.State != c.state || b.Finished() != c.finished {
+				t.Errorf("finished %t as %s, want %t as %s", finished, b.State, c.finished, c.state)
+			}
+			want := ""
+			if c.told {
+				want = c.err.Error()
+			}
+			if b.Error != want {
+				t.Errorf("error %q, want %q", b.Error, want)
+			}
+			if kept := len(b.Slices) == 1; kept == (b.State == state.Done) {
+				t.Errorf("as %s it has the slices %v", b.State, b.Slices)
+			}
+			if c.was == state.Running && b.ExpireAt.IsZero() == c.finished {
+				t.Errorf("as %s it expires at %s", b.State, b.ExpireAt)
+			}
+		})
+	}
+}
+
+// empty answers every listing with an empty last page, and writes down who asked
+// from when.
+type empty struct {
+	name  string
+	asked *[]string
+	fail  error // of listings from fail's moment on
+	from  time.Time
+}
+
+func (e empty) List(_ context.Context, q dtm.Query) iter.Seq2[dtm.Page, error] {
+	return func(yield func(dtm.Page, error) bool) {
+		since := q.Since.Add(ms)
+		*e.asked = append(*e.asked, fmt.Sprint(e.name, " ", since.Sub(at(0)).Seconds()))
+		if e.fail != nil && since.Equal(e.from) {
+			yield(dtm.Page{}, e.fail)
+			return
+		}
+		yield(dtm.Page{}, nil)
+	}
+}
+
+func (e empty) Stats() dtm.Stats { return dtm.Stats{} }
+
+type idle struct{}
+
+func (idle) Handle(context.Context, []dtm.Alert, func(int) int) (lifecycle.Tally, error) {
+	return lifecycle.Tally{}, nil
+}
+
+func TestBackfills(t *testing.T) {
+	backfill := func(id string, since int) state.Backfill {
+		s := span3(since, since+5, since)
+		return state.Backfill{ID: id, State: state.Pending, Since: s.From, Until: s.To, Slices: []state.Slice{s}}
+	}
+	for _, c := range []struct {
+		name       string
+		unfinished []string
+		fail       error // what the listing of b-1 ends with
+		asked      []string
+		reads      []string
+		states     map[string]string
+		outcome    string
+	}{
+		{name: "none", asked: []string{}, outcome: OK, states: map[string]string{"b-1": state.Pending, "b-2": state.Pending}},
+		{
+			name: "in the order of the list", unfinished: []string{"b-2", "b-1"},
+			asked: []string{"backfill 20", "backfill 10"}, reads: []string{"b-2", "b-1"},
+			states: map[string]string{"b-1": state.Done, "b-2": state.Done}, outcome: OK,
+		},
+		{
+			name: "one is gone", unfinished: []string{"gone", "b-1"},
+			asked: []string{"backfill 10"}, reads: []string{"gone", "b-1"},
+			states: map[string]string{"b-1": state.Done, "b-2": state.Pending}, outcome: OK,
+		},
+		{
+			name: "one is refused for good", unfinished: []string{"b-1", "b-2"}, fail: &dtm.APIError{Status: 422},
+			asked: []string{"backfill 10", "backfill 20"}, reads: []string{"b-1", "b-2"},
+			states: map[string]string{"b-1": state.Failed, "b-2": state.Done}, outcome: OK,
+		},
+		{
+			name: "their share of the key is used up", unfinished: []string{"b-1", "b-2"}, fail: &dtm.BudgetError{What: "requests"},
+			asked: []string{"backfill 10"}, reads: []string{"b-1"},
+			states: map[string]string{"b-1": state.Running, "b-2": state.Pending}, outcome: OK,
+		},
+		{
+			name: "the day's quota is used up", unfinished: []string{"b-1", "b-2"}, fail: &dtm.QuotaError{API: &dtm.APIError{Status: 429}},
+			asked: []string{"backfill 10"}, reads: []string{"b-1"},
+			states: map[string]string{"b-1": state.Running, "b-2": state.Pending}, outcome: Failed,
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newShelf(backfill("b-1", 10), backfill("b-2", 20))
+				s.feed.Unfinished = c.unfinished
+				var asked []string
+				r := &Runner{
+					Feed: "f", RunID: "r", Store: s, Meter: dtm.NewMeter(100), Log: slog.New(slog.DiscardHandler),
+					Options: Options{Workers: 2, PageSize: 10, InitialLookback: time.Hour, MaxLookback: 1e6 * time.Hour, Budget: time.Minute},
+					KeyID:   func(context.Context) (string, error) { return "k", nil },
+					Desk:    func(DeskOptions) Desk { return idle{} },
+					Session: empty{name: "live", asked: &asked},
+					Side:    empty{name: "backfill", asked: &asked, fail: c.fail, from: at(10)},
+				}
+				report, err := r.Live(t.Context(), "schedule", false)
+				if report.Outcome != c.outcome {
+					t.Errorf("the run ends as %s: %v", report.Outcome, err)
+				}
+				// The live feed comes first.
+				if len(asked) == 0 || asked[0][:4] != "live" {
+					t.Fatalf("asked %v", asked)
+				}
+				if diff := cmp.Diff(c.asked, asked[1:]); diff != "" {
+					t.Error(diff)
+				}
+				if diff := cmp.Diff(c.reads, slices.Clone(s.reads)); diff != "" {
+					t.Error(diff)
+				}
+				for id, want := range c.states {
+					if got := s.records[id].State; got != want {
+						t.Errorf("%s is %s, want %s", id, got, want)
+					}
+				}
+			})
+		})
+	}
+}

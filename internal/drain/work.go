@@ -1,0 +1,95 @@
+package drain
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"dtmrelay.internal/dtmrelay/internal/state"
+)
+
+// work is what a run does while it holds the lease: live slices and backfills,
+// each with an engine of its own, within the run's time.
+type work struct {
+	*Runner
+	ctx    context.Context // the caller's
+	leased context.Context // ends with the lease
+	report *Report
+	holder *state.Holder // nil in a dry run
+	alive  func() error
+
+	fetching context.Context // ends when nothing more is to be fetched
+	working  context.Context // ends when nothing more may be published
+}
+
+// begin starts the run's time. The function that it returns ends it.
+func (w *work) begin(began time.Time) (end func()) {
+	working, stopWork := context.WithCancelCause(w.leased)
+	fetching, stopFetch := context.WithCancelCause(working)
+	// A wait that GTI asks for is measured against this deadline.
+	fetching, cancel := context.WithDeadlineCause(fetching, began.Add(w.Options.Budget), errBudget)
+	noShutdown := context.AfterFunc(w.ctx, func() { stopFetch(errShutdown) })
+	noGrace := context.AfterFunc(fetching, func() {
+		grace := budgetGrace
+		if errors.Is(context.Cause(fetching), errShutdown) {
+			grace = shutdownGrace
+		}
+		late := time.AfterFunc(grace, func() {
+			stopWork(fmt.Errorf("publishing took longer than %s after the run was to end", grace))
+		})
+		context.AfterFunc(working, func() { late.Stop() })
+	})
+	w.fetching, w.working = fetching, working
+	return func() {
+		noShutdown()
+		noGrace()
+		cancel()
+		stopFetch(nil)
+		stopWork(nil)
+	}
+}
+
+// live runs the engine on the feed's pending slices.
+func (w *work) live(feed state.Feed) error {
+	e := &engine{
+		opts: w.Options, source: w.Session, report: w.report,
+		desk:  w.Desk(DeskOptions{Alive: w.alive, DryRun: w.report.DryRun}),
+		save:  func(Progress) {},
+		onGap: w.tellGap,
+	}
+	if w.holder != nil {
+		e.save = func(p Progress) {
+			w.holder.Update(func(f *state.Feed) {
+				f.Slices, f.RereadFrom, f.Gaps, f.Refusal = p.Slices, p.RereadFrom, p.Gaps, p.Refusal
+			})
+		}
+	}
+	return w.run(w.fetching, e, Progress{
+		Slices: feed.Slices, RereadFrom: feed.RereadFrom, Gaps: feed.Gaps, Refusal: feed.Refusal,
+	})
+}
+
+// run runs an engine, within what is left of MAX_ALERTS_PER_RUN.
+func (w *work) run(fetching context.Context, e *engine, pending Progress) error {
+	if w.Options.MaxAlerts > 0 {
+		e.opts.MaxAlerts = w.Options.MaxAlerts - int(w.report.Published)
+		if e.opts.MaxAlerts <= 0 {
+			return errCap
+		}
+	}
+	err := e.run(fetching, w.working, pending)
+	if lost := context.Cause(w.leased); lost != nil && err != nil && !errors.Is(err, lost) {
+		return errors.Join(lost, err) // what was under way failed because of it
+	}
+	return err
+}
+
+func (w *work) tellGap(g state.Gap) {
+	log := w.Log.With("event", "gap", "feed", w.Feed, "since", g.Since, "until", g.Until, "suspected", g.Suspected)
+	if g.Suspected {
+		log.WarnContext(w.ctx, "the API may have left out alerts from before this")
+		return
+	}
+	log.ErrorContext(w.ctx, "alerts from before this can't be fetched")
+}
