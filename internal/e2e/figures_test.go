@@ -259,3 +259,32 @@ func (w *world) firstAnswer(binary, target, path string, want int) time.Duration
 	}
 	return time.Since(began)
 }
+
+// BenchmarkBackfill backfills 50,000 alerts over five days, 80 % of them within
+// two hours, with 8 workers. The floor is the time that the pages take when all
+// workers fetch all the time.
+func BenchmarkBackfill(b *testing.B) {
+	for range b.N {
+		// The emulators and the relay together do about 1,700 alerts a second on two
+		// cores: pages of 25 keep the floor well below that.
+		const n, latency = 50_000, 250 * time.Millisecond
+		now := time.Now().UTC()
+		alerts := dtmsim.Generate(1, n, now.Add(-122*time.Hour), now.Add(-2*time.Hour), dtmsim.Shape{
+			NoDoc: true, BurstShare: 0.8, BurstSpan: 2.0 / 120,
+		})
+		w := newWorld(b, dtmsim.Options{Latency: latency, Gzip: true}, alerts)
+		const pages = n / 25
+		floor := w.fetchPage(25) * pages / 8
+		p := w.start("MAX_CONCURRENCY=8", "INITIAL_LOOKBACK=1h", "DTM_REFS=true")
+		p.post("")
+		began, asked := time.Now(), w.sim.Stats().Requests
+		status, r := p.backfill(http.MethodPost, "", `{"since":"125h"}`)
+		took := time.Since(began)
+		if status != http.StatusOK || r.Published != n {
+			b.Fatalf("the backfill: %d %+v", status, r)
+		}
+		b.ReportMetric(took.Seconds()/floor.Seconds(), "time/floor")
+		b.ReportMetric(float64(w.sim.Stats().Requests-asked)/pages, "requests/page")
+		b.ReportMetric(p.peakRSS(), "MiB")
+	}
+}
