@@ -137,7 +137,10 @@ func (w *work) backfill(id string, until time.Time) error {
 		err = nil
 	}
 	if written := t.write(w.working); written != nil {
-		return errors.Join(err, written)
+		if err != nil {
+			written = fmt.Errorf("%w (it had ended with: %v)", written, err) //nolint:errorlint // what counts now is that it isn't stored
+		}
+		return written
 	}
 	if done {
 		w.closeGaps(t.record)
@@ -155,18 +158,22 @@ func (w *work) backfillEngine(b state.Backfill, t *ticket) (*engine, Progress, e
 	}
 	opts := w.Options
 	opts.Filter = filter
+	known := w.holder.Feed().Refusal
 	e := &engine{
 		opts: opts, source: w.Side, report: w.report, onGap: func(state.Gap) {},
 		desk: w.Desk(DeskOptions{Alive: w.alive, Backfill: b.ID, Republish: b.Republish}),
 		save: func(p Progress) {
 			t.update(func(b *state.Backfill) { b.Slices, b.Refused = p.Slices, refused(p.Gaps) })
-			w.holder.Update(func(f *state.Feed) { f.Refusal = p.Refusal })
+			if p.Refusal != known {
+				known = p.Refusal
+				w.holder.Update(func(f *state.Feed) { f.Refusal = known })
+			}
 		},
 		onTally: func(fetched int, tally lifecycle.Tally) {
 			t.update(func(b *state.Backfill) { countBackfill(b, fetched, tally) })
 		},
 	}
-	return e, Progress{Slices: b.Slices, Gaps: b.Refused, Refusal: w.holder.Feed().Refusal}, nil
+	return e, Progress{Slices: b.Slices, Gaps: b.Refused, Refusal: known}, nil
 }
 
 func countBackfill(b *state.Backfill, fetched int, t lifecycle.Tally) {
