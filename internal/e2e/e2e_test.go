@@ -349,6 +349,22 @@ func TestQuotaAndErrorBudget(t *testing.T) {
 	w.check(alerts)
 }
 
+// TestHugeFieldsDoNotStopTheFeed: Firestore takes no document of over a megabyte.
+func TestHugeFieldsDoNotStopTheFeed(t *testing.T) {
+	t.Parallel()
+	alerts := recent(14, 60)
+	for i, field := range []string{"alert_type", "severity", "status", "monitor_id"} {
+		alerts[10*i].Set(field, strings.Repeat("x", 2<<20))
+	}
+	w := newWorld(t, dtmsim.Options{}, alerts)
+	if status, r := w.start().post(""); status != http.StatusOK || r.Outcome != "ok" || r.Published != len(alerts) {
+		t.Errorf("the run: %d %+v", status, r)
+	}
+	if repeated := w.check(alerts); repeated != 0 {
+		t.Errorf("%d alerts came more than once", repeated)
+	}
+}
+
 func TestMissingTopic(t *testing.T) {
 	t.Parallel()
 	alerts := recent(13, 100)

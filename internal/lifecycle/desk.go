@@ -267,7 +267,7 @@ func (d *Desk) classify(rec state.Record, a dtm.Alert) string {
 	switch {
 	case !rec.Known(), d.Republish && !a.UpdatedAt.After(rec.PublishedVersion):
 		return Created
-	case rec.Status != a.Status:
+	case rec.Status != message.Cut(a.Status):
 		return StatusChanged
 	default:
 		return Updated

@@ -373,6 +373,32 @@ func TestRecordKeepsTheFirstAndTheLatest(t *testing.T) {
 	}
 }
 
+// TestRecordOfHugeFields: a database that refused the record would stop the feed
+// at that alert, and a status that was cut is still the same status.
+func TestRecordOfHugeFields(t *testing.T) {
+	desk, book, topic := newDesk()
+	huge := strings.Repeat("ä", 1<<20)
+	a := version("a", huge, 0)
+	a.Type, a.Severity, a.MonitorID = huge, huge, huge
+	if _, err := desk.Handle(t.Context(), []dtm.Alert{a}, all); err != nil {
+		t.Fatal(err)
+	}
+	r := book.records["a"].Record
+	for name, v := range map[string]string{
+		"type": r.Type, "severity": r.Severity, "monitor": r.MonitorID, "status": r.Status, "first status": r.Statuses[0].Status,
+	} {
+		if v == "" || len(v) > 1024 {
+			t.Errorf("%s is recorded with %d bytes, want 1 to 1024", name, len(v))
+		}
+	}
+	if _, err := desk.Handle(t.Context(), []dtm.Alert{version("a", huge, 5)}, all); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"a created", "a updated"}; !cmp.Equal(topic.took, want) {
+		t.Errorf("published %v, want %v", topic.took, want)
+	}
+}
+
 // TestRecordMerges: other writers of a record never end a run.
 func TestRecordMerges(t *testing.T) {
 	for _, c := range []struct {

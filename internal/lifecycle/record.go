@@ -92,7 +92,9 @@ func (d *Desk) note(rec *state.Record, j *job, now time.Time) {
 	}
 	if !version.Before(rec.HandledVersion) {
 		rec.HandledVersion = version
-		rec.Type, rec.Severity, rec.MonitorID = a.Type, a.Severity, a.MonitorID
+		// A database refuses a record with a field of a megabyte, which would stop the
+		// feed at this alert: no more of it than an attribute holds.
+		rec.Type, rec.Severity, rec.MonitorID = message.Cut(a.Type), message.Cut(a.Severity), message.Cut(a.MonitorID)
 		if a.Fault == "" {
 			rec.Priority = message.Priority(a.Severity)
 		}
@@ -101,11 +103,12 @@ func (d *Desk) note(rec *state.Record, j *job, now time.Time) {
 	if j.outcome == state.Published {
 		v.Event = j.event
 		if version.After(rec.PublishedVersion) {
-			if !rec.Known() || rec.Status != a.Status {
+			status := message.Cut(a.Status)
+			if !rec.Known() || rec.Status != status {
 				rec.Statuses = trim(append(slices.Clone(rec.Statuses),
-					state.StatusChange{Status: a.Status, At: version, Origin: state.FromGTI}))
+					state.StatusChange{Status: status, At: version, Origin: state.FromGTI}))
 			}
-			rec.Status = a.Status
+			rec.Status = status
 			rec.PublishedVersion = version
 		}
 	}

@@ -65,16 +65,16 @@ func FromAlert(a dtm.Alert, e Envelope) Message {
 func attributes(pairs ...string) map[string]string {
 	m := make(map[string]string, len(pairs)/2)
 	for pair := range slices.Chunk(pairs, 2) {
-		if v := cut(pair[1]); v != "" {
+		if v := Cut(pair[1]); v != "" {
 			m[pair[0]] = v
 		}
 	}
 	return m
 }
 
-// cut makes a value what Pub/Sub takes: valid UTF-8 of at most maxValueBytes,
+// Cut makes a value what Pub/Sub takes: valid UTF-8 of at most maxValueBytes,
 // ended between two runes.
-func cut(v string) string {
+func Cut(v string) string {
 	v = strings.ToValidUTF8(v, "\uFFFD")
 	if len(v) <= maxValueBytes {
 		return v

@@ -65,7 +65,7 @@ func TestAttributeValuesAreWhatPubSubTakes(t *testing.T) {
 		{"invalid UTF-8", "a\xffb\xc3", "a\uFFFDb\uFFFD"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if got := cut(c.in); got != c.want {
+			if got := Cut(c.in); got != c.want {
 				t.Errorf("got %q, want %q", got, c.want)
 			}
 		})

@@ -42,7 +42,7 @@ func RejectElement(raw []byte, fault, feed, runID string) Message {
 // RejectAlert is the message for the rejects topic of an alert that can't be
 // sent: which it was, not the alert itself, so that it always fits.
 func RejectAlert(a dtm.Alert, reason, feed, runID string) Message {
-	reason = cut(reason)
+	reason = Cut(reason)
 	// Strings and a number always marshal.
 	data, _ := json.Marshal(struct {
 		AlertID string `json:"alert_id"`
