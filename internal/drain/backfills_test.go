@@ -149,14 +149,13 @@ func (w *world) checkBackfill(p *proc, r state.Backfill) {
 	// Law: its slices pass nothing that the API showed when it was asked for and
 	// that is not in the ledger; with republish, that is not there for this
 	// backfill. So the range of one that is done is complete.
-	clamped := w.Server.SinceMaxAge > 0 && w.Server.SinceTooOld == dtmsim.Clamp
 	passed := state.Feed{Slices: r.Slices, Gaps: r.Refused}
 	for _, a := range w.truth {
 		switch {
 		case a.created.Before(r.Since) || !a.created.Before(r.Until) || a.visible.After(r.RequestedAt):
 		case pending(passed, a.created) || given(passed, a.created):
 		case b.filter.Changeable() && !a.leaves.IsZero() && !a.leaves.After(now):
-		case clamped && a.created.Before(now.Add(-w.Server.SinceMaxAge)):
+		case w.clamped(a, now):
 		case w.ledger[a.id].HandledVersion.IsZero(),
 			r.Republish && w.alone() && b.recorded[a.id].IsZero():
 			w.fail("%s passes %s of %s in %s (%s), which is not in the ledger: %v", p.name, a.id, a.created, r.ID, r.State, r.Slices)

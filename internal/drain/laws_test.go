@@ -219,7 +219,7 @@ func (w *world) checkFeed(p *proc, f state.Feed) {
 			continue
 		}
 		switch {
-		case w.Server.SinceTooOld == dtmsim.Clamp && w.Server.SinceMaxAge > 0 && a.created.Before(now.Add(-w.Server.SinceMaxAge)):
+		case w.clamped(a, now):
 			a.excused = true
 		case first && !a.visible.After(p.began):
 			w.fail("%s passes %s of %s, which is not in the ledger: %v", p.name, a.id, a.created, f.Slices)
@@ -372,4 +372,14 @@ func (w *world) checkQuiet(p *proc) {
 	if calls := p.databaseCalls(); calls > most {
 		w.fail("%s has nothing to read and calls the database %d times: %v", p.name, calls, p.seen)
 	}
+}
+
+// clamped reports whether the API no longer shows an alert, and doesn't say so:
+// it is older than the oldest since, or just as old where that is exclusive.
+func (w *world) clamped(a *truth, now time.Time) bool {
+	if w.Server.SinceMaxAge == 0 || w.Server.SinceTooOld != dtmsim.Clamp {
+		return false
+	}
+	oldest := now.Add(-w.Server.SinceMaxAge)
+	return a.created.Before(oldest) || a.created.Equal(oldest) && w.Server.Since == dtmsim.Exclusive
 }
