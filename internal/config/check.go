@@ -202,12 +202,13 @@ func (p *problems) boolean(name, value string) bool {
 
 // spans reads the durations and how they must stand to each other.
 func (p *problems) spans(env environment, c *Config) {
-	var okInitial, okOverlap, okSettle, okMax, okTTL bool
+	var okInitial, okOverlap, okSettle, okMax, okTTL, okUpdates bool
 	c.InitialLookback, okInitial = p.duration("INITIAL_LOOKBACK", env.InitialLookback)
 	c.Overlap, okOverlap = p.duration("OVERLAP", env.Overlap)
 	c.Settle, okSettle = p.duration("SETTLE", env.Settle)
 	c.MaxLookback, okMax = p.duration("MAX_LOOKBACK", env.MaxLookback)
 	c.LedgerTTL, okTTL = p.duration("LEDGER_TTL", env.LedgerTTL)
+	c.UpdatesWindow, okUpdates = p.duration("UPDATES_WINDOW", env.UpdatesWindow)
 
 	// The first run reads from INITIAL_LOOKBACK to SETTLE before now.
 	if okInitial && okSettle && c.InitialLookback <= c.Settle {
@@ -219,6 +220,13 @@ func (p *problems) spans(env environment, c *Config) {
 	if okMax && c.MaxLookback <= inside {
 		p.refuse("MAX_LOOKBACK", "%s is too short: it must be more than %s", c.MaxLookback, inside)
 		okMax = false
+	}
+	c.AuditWindow = p.auditWindow(env.AuditWindow, c.MaxLookback, okMax)
+	// A change of an alert whose record is gone would look like nothing.
+	if okTTL && okUpdates && c.UpdatesWindow > 0 && c.LedgerTTL <= c.UpdatesWindow {
+		p.refuse("LEDGER_TTL", "%s is not more than UPDATES_WINDOW (%s), so that an alert's record would be deleted while its changes are still watched for: it must be more",
+			c.LedgerTTL, c.UpdatesWindow)
+		okTTL = false
 	}
 	if !okOverlap || !okSettle {
 		return
@@ -233,6 +241,19 @@ func (p *problems) spans(env environment, c *Config) {
 		p.refuse("LEDGER_TTL", "%s is not more than OVERLAP (%s) and SETTLE (%s) together, so alerts would be published again and again: it must be more",
 			c.LedgerTTL, c.Overlap, c.Settle)
 	}
+}
+
+// auditWindow is by default as much as fits well into MAX_LOOKBACK, up to three days.
+func (p *problems) auditWindow(value string, maxLookback time.Duration, okMax bool) time.Duration {
+	if value == "" {
+		return min(72*time.Hour, maxLookback/5*3).Truncate(time.Millisecond)
+	}
+	d, ok := p.duration("AUDIT_WINDOW", value)
+	if ok && okMax && d >= maxLookback {
+		p.refuse("AUDIT_WINDOW", "%s is not less than MAX_LOOKBACK (%s), as far back as GTI is known to answer: it must be less, or 0 for no audit", d, maxLookback)
+		return 0
+	}
+	return d
 }
 
 func (p *problems) duration(name, value string) (time.Duration, bool) {

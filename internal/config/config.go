@@ -40,6 +40,8 @@ type Config struct {
 	Settle          time.Duration
 	MaxLookback     time.Duration
 	LedgerTTL       time.Duration
+	UpdatesWindow   time.Duration // 0: no sweep
+	AuditWindow     time.Duration // 0: no audit
 
 	MaxAlerts      int     // published in one run; 0 is no limit
 	Concurrency    int     // list requests at a time, 1 to 10
@@ -69,6 +71,8 @@ type environment struct {
 	Overlap         string `env:"OVERLAP, default=10m"`
 	Settle          string `env:"SETTLE, default=30s"`
 	MaxLookback     string `env:"MAX_LOOKBACK, default=120h"`
+	AuditWindow     string `env:"AUDIT_WINDOW"`
+	UpdatesWindow   string `env:"UPDATES_WINDOW, default=720h"`
 	LedgerTTL       string `env:"LEDGER_TTL, default=4320h"`
 	MaxAlerts       string `env:"MAX_ALERTS_PER_RUN, default=0"`
 	Concurrency     string `env:"MAX_CONCURRENCY, default=6"`

@@ -49,6 +49,8 @@ func defaults() Config {
 		Overlap:         10 * time.Minute,
 		Settle:          30 * time.Second,
 		MaxLookback:     120 * time.Hour,
+		UpdatesWindow:   720 * time.Hour,
+		AuditWindow:     72 * time.Hour,
 		LedgerTTL:       4320 * time.Hour,
 		Concurrency:     6,
 		QPS:             10,
@@ -99,8 +101,15 @@ func TestLoadAccepts(t *testing.T) {
 		{"no overlap and no settling", with("OVERLAP", "0", "SETTLE", "0s", "INITIAL_LOOKBACK", "1ms"), func(c *Config) {
 			c.Overlap, c.Settle, c.InitialLookback = 0, 0, time.Millisecond
 		}},
-		{"tight spans", with("MAX_LOOKBACK", "10m31s", "LEDGER_TTL", "10m31s"), func(c *Config) {
-			c.MaxLookback, c.LedgerTTL = 631*time.Second, 631*time.Second
+		{"tight spans", with("MAX_LOOKBACK", "10m31s", "AUDIT_WINDOW", "10m30.999s", "LEDGER_TTL", "10m31s", "UPDATES_WINDOW", "10m30.999s"), func(c *Config) {
+			c.MaxLookback, c.AuditWindow = 631*time.Second, 630_999*time.Millisecond
+			c.LedgerTTL, c.UpdatesWindow = 631*time.Second, 630_999*time.Millisecond
+		}},
+		{"no sweep and no audit", with("UPDATES_WINDOW", "0", "AUDIT_WINDOW", "0s", "LEDGER_TTL", "1h"), func(c *Config) {
+			c.UpdatesWindow, c.AuditWindow, c.LedgerTTL = 0, 0, time.Hour
+		}},
+		{"the default audit fits into a shorter look-back", with("MAX_LOOKBACK", "50h"), func(c *Config) {
+			c.MaxLookback, c.AuditWindow = 50*time.Hour, 30*time.Hour
 		}},
 		{"limits", with("MAX_ALERTS_PER_RUN", "5", "MAX_CONCURRENCY", "10", "MAX_QPS", "1000", "MAX_REQUESTS_PER_DAY", "1"), func(c *Config) {
 			c.MaxAlerts, c.Concurrency, c.QPS, c.RequestsPerDay = 5, 10, 1000, 1
@@ -180,8 +189,14 @@ func TestLoadRefuses(t *testing.T) {
 		{"SETTLE", "1.5", `"1.5h"`, nil},
 		{"MAX_LOOKBACK", "10m", "more than 10m", []string{"OVERLAP", "0"}},
 		{"MAX_LOOKBACK", "1h", "OVERLAP", []string{"OVERLAP", "59m", "SETTLE", "1m"}},
-		{"LEDGER_TTL", "10m30s", "OVERLAP", nil},
-		{"LEDGER_TTL", "0", "OVERLAP", []string{"OVERLAP", "0", "SETTLE", "0"}},
+		{"LEDGER_TTL", "10m30s", "OVERLAP", []string{"UPDATES_WINDOW", "0"}},
+		{"LEDGER_TTL", "0", "OVERLAP", []string{"OVERLAP", "0", "SETTLE", "0", "UPDATES_WINDOW", "0"}},
+		{"LEDGER_TTL", "720h", "UPDATES_WINDOW", nil},
+		{"LEDGER_TTL", "719h", "UPDATES_WINDOW", nil},
+		{"UPDATES_WINDOW", "30d", "Go duration", nil},
+		{"AUDIT_WINDOW", "120h", "MAX_LOOKBACK", nil},
+		{"AUDIT_WINDOW", "72h", "MAX_LOOKBACK", []string{"MAX_LOOKBACK", "72h"}},
+		{"AUDIT_WINDOW", "-1h", "negative", nil},
 		{"MAX_ALERTS_PER_RUN", "-1", "0 or more", nil},
 		{"MAX_CONCURRENCY", "0", "from 1 to 10", nil},
 		{"MAX_CONCURRENCY", "11", "from 1 to 10", nil},
@@ -235,7 +250,7 @@ func TestAllProblemsAtOnce(t *testing.T) {
 		"GOOGLE_CLOUD_PROJECT": "a/b", "FEED": "!", "PUBSUB_TOPIC": "!", "FIRESTORE_DATABASE": "!",
 		"GTI_API_KEY_SECRET": "!", "GTI_API_KEY": "! !", "GTI_BASE_URL": "!", "GTI_TOOL_NAME": "ü",
 		"DTM_FILTER": `{"severity":["a"],"nonsense":1}`, "DTM_REFS": "!", "INITIAL_LOOKBACK": "!", "OVERLAP": "!", "SETTLE": "!",
-		"MAX_LOOKBACK": "!", "LEDGER_TTL": "!", "MAX_ALERTS_PER_RUN": "!", "MAX_CONCURRENCY": "!", "MAX_QPS": "!",
+		"MAX_LOOKBACK": "!", "LEDGER_TTL": "!", "AUDIT_WINDOW": "!", "UPDATES_WINDOW": "!", "MAX_ALERTS_PER_RUN": "!", "MAX_CONCURRENCY": "!", "MAX_QPS": "!",
 		"MAX_REQUESTS_PER_DAY": "!", "RUN_BUDGET": "!", "CLOUD_RUN_TIMEOUT_SECONDS": "!", "LOG_LEVEL": "!",
 		// REJECTS_TOPIC isn't set.
 	}
