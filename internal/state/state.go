@@ -72,8 +72,20 @@ type Feed struct {
 
 	Filter      string // DTM_FILTER in force, in its canonical form
 	FilterSince time.Time
-	KeyID       string          // which keys/… document the last run counted in
-	LastRun     json.RawMessage // run report
+	// FilterPast are the spans that were read with another filter than the one in
+	// force: backfills that would cover them.
+	FilterPast []Gap
+
+	FirstRun time.Time // start of the first run
+	// LastSweep is the start of the last sweep that was read to its end, or handed
+	// to a backfill; SweepSince the created_at back to which it looked.
+	LastSweep  time.Time
+	SweepSince time.Time
+	LastAudit  time.Time     // when the last audit was asked for
+	LateMax    time.Duration // Backfill.LateMax of the last finished audit
+
+	KeyID   string          // which keys/… document the last run counted in
+	LastRun json.RawMessage // run report
 
 	// Unfinished are the ids of the backfills that are pending or running, oldest
 	// first. Open reads them; WriteFeed leaves them alone, as they have other writers.
@@ -104,6 +116,7 @@ func (f Feed) Position() time.Time {
 func (f Feed) Clone() Feed {
 	f.Slices = slices.Clone(f.Slices)
 	f.Gaps = slices.Clone(f.Gaps)
+	f.FilterPast = slices.Clone(f.FilterPast)
 	if f.Lease != nil {
 		l := *f.Lease
 		f.Lease = &l
@@ -164,6 +177,13 @@ type Record struct {
 	// does so once.
 	Backfill string
 
+	// Wishes are the latest requests to write something back, one for each field;
+	// WishSeq counts all that came.
+	Wishes  []Wish
+	WishSeq int64
+	// Echoes are what was written back and did not come round yet, oldest first.
+	Echoes []Echo
+
 	Statuses []StatusChange // the first and the latest 50
 	Versions []AlertVersion // the first and the latest 50
 	ExpireAt time.Time      // the database deletes it some time after this
@@ -171,6 +191,36 @@ type Record struct {
 
 // Known reports whether a version of the alert was published.
 func (r Record) Known() bool { return !r.PublishedVersion.IsZero() }
+
+// Fields of a Wish.
+const (
+	WishStatus    = "status"     // set the status
+	WishTags      = "tags"       // replace the whole list of tags
+	WishAddTag    = "add_tag"    // add one tag
+	WishRemoveTag = "remove_tag" // take one tag away
+)
+
+// Wish is a request to write a change of an alert back to GTI.
+type Wish struct {
+	Field  string    `json:"field"`
+	Values []string  `json:"values"` // the status, all tags, or the one tag
+	At     time.Time `json:"at"`     // requested_at: of two wishes for one field the later one counts
+	By     string    `json:"by,omitempty"`
+	Expect string    `json:"expect,omitempty"` // write it only while the alert has this status
+	Seq    int64     `json:"seq"`              // the record's WishSeq when it came
+	Open   bool      `json:"open"`             // not yet written
+}
+
+// Echo marks a change that the relay itself writes back, so that it is known
+// when it comes round.
+type Echo struct {
+	// Version is the updated_at that the API answered; zero until it has, and
+	// when a crash has lost the answer.
+	Version time.Time `json:"version"`
+	Status  string    `json:"status"` // empty when it was not written
+	// Tags is the whole list as it was written, in order; nil when it was not written.
+	Tags []string `json:"tags"`
+}
 
 // Entry is a record with the condition for writing it.
 type Entry struct {
@@ -202,10 +252,19 @@ const (
 	Failed    = "failed"
 )
 
+// Kinds of backfills that the relay asks itself for. The kind of one that was
+// asked for by others is empty.
+const (
+	Audit   = "audit"   // looks for alerts that came into the index late
+	Changes = "changes" // goes on with a sweep: changes of known alerts
+	Matches = "matches" // goes on with a sweep: alerts that came to match the filter
+)
+
 // Backfill is the document feeds/{feed}/backfills/{id}: a past range that is to
 // be relayed once more, and how far that is.
 type Backfill struct {
 	ID    string
+	Kind  string
 	State string
 
 	Since, Until time.Time
@@ -224,7 +283,10 @@ type Backfill struct {
 	WouldPublish                                                int64 // of a dry run
 	ByType, BySeverity                                          map[string]int64
 
-	Refused    []Gap         // spans that the API does not answer for
+	Refused []Gap // spans that the API does not answer for
+	// LateMax is an upper bound of how late the alerts that an audit found came
+	// into the index, in whole milliseconds.
+	LateMax    time.Duration
 	WorkedFor  time.Duration // in whole milliseconds
 	Error      string        // the last one
 	FinishedAt time.Time

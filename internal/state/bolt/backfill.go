@@ -148,6 +148,7 @@ func cutBackfill(b state.Backfill) state.Backfill {
 	b.RequestedAt = cut(b.RequestedAt)
 	b.Slices = cutSlices(b.Slices)
 	b.Refused = cutGaps(b.Refused)
+	b.LateMax = b.LateMax.Truncate(time.Millisecond)
 	b.WorkedFor = b.WorkedFor.Truncate(time.Millisecond)
 	b.FinishedAt = cut(b.FinishedAt)
 	b.ExpireAt = cut(b.ExpireAt)

@@ -342,6 +342,11 @@ func cutFeed(f state.Feed) state.Feed {
 		f.Refusal = &state.Refusal{At: cut(f.Refusal.At), Age: f.Refusal.Age.Truncate(time.Millisecond)}
 	}
 	f.FilterSince = cut(f.FilterSince)
+	f.FilterPast = cutGaps(f.FilterPast)
+	f.FirstRun = cut(f.FirstRun)
+	f.LastSweep, f.SweepSince = cut(f.LastSweep), cut(f.SweepSince)
+	f.LastAudit = cut(f.LastAudit)
+	f.LateMax = f.LateMax.Truncate(time.Millisecond)
 	if f.Lease != nil {
 		f.Lease = &state.Lease{Owner: f.Lease.Owner, ExpiresAt: cut(f.Lease.ExpiresAt)}
 	}
@@ -370,6 +375,14 @@ func cutRecord(r state.Record) state.Record {
 	r.FirstSeen = cut(r.FirstSeen)
 	r.PublishedVersion = cut(r.PublishedVersion)
 	r.HandledVersion = cut(r.HandledVersion)
+	r.Wishes = slices.Clone(r.Wishes)
+	for i, w := range r.Wishes {
+		r.Wishes[i].At = cut(w.At)
+	}
+	r.Echoes = slices.Clone(r.Echoes)
+	for i, e := range r.Echoes {
+		r.Echoes[i].Version = cut(e.Version)
+	}
 	r.Statuses = slices.Clone(r.Statuses)
 	for i, s := range r.Statuses {
 		r.Statuses[i].At = cut(s.At)

@@ -28,6 +28,12 @@ func decodeFeed(path string, fields map[string]*pb.Value) (state.Feed, error) {
 		Gaps:        each(r, "gaps", readGap),
 		Filter:      r.text("filter"),
 		FilterSince: r.time("filter_since"),
+		FilterPast:  each(r, "filter_past", readGap),
+		FirstRun:    r.time("first_run"),
+		LastSweep:   r.time("last_sweep"),
+		SweepSince:  r.time("sweep_since"),
+		LastAudit:   r.time("last_audit"),
+		LateMax:     time.Duration(r.integer("late_max_ms")) * time.Millisecond,
 		KeyID:       r.text("key_id"),
 		LastRun:     r.json("last_run"),
 		Writer:      r.text("writer"),
@@ -71,6 +77,21 @@ func decodeRecord(path string, fields map[string]*pb.Value) (state.Record, error
 		PublishedVersion: r.time("published_version"),
 		HandledVersion:   r.time("handled_version"),
 		Backfill:         r.text("backfill"),
+		Wishes: each(r, "wishes", func(r reader) state.Wish {
+			return state.Wish{
+				Field:  r.text("field"),
+				Values: r.texts("values"),
+				At:     r.time("at"),
+				By:     r.text("by"),
+				Expect: r.text("expect"),
+				Seq:    r.integer("seq"),
+				Open:   r.boolean("open"),
+			}
+		}),
+		WishSeq: r.integer("wish_seq"),
+		Echoes: each(r, "echoes", func(r reader) state.Echo {
+			return state.Echo{Version: r.time("version"), Status: r.text("status"), Tags: r.texts("tags")}
+		}),
 		Statuses: each(r, "statuses", func(r reader) state.StatusChange {
 			return state.StatusChange{Status: r.text("status"), At: r.time("at"), Origin: r.text("origin")}
 		}),
@@ -95,6 +116,7 @@ func decodeBackfill(path string, fields map[string]*pb.Value) (state.Backfill, e
 		return state.Backfill{}, err
 	}
 	return state.Backfill{
+		Kind:         r.text("kind"),
 		State:        r.text("state"),
 		Since:        r.time("since"),
 		Until:        r.time("until"),
@@ -115,6 +137,7 @@ func decodeBackfill(path string, fields map[string]*pb.Value) (state.Backfill, e
 		ByType:       r.counts("by_type"),
 		BySeverity:   r.counts("by_severity"),
 		Refused:      each(r, "refused", readGap),
+		LateMax:      time.Duration(r.integer("late_max_ms")) * time.Millisecond,
 		WorkedFor:    time.Duration(r.integer("worked_for_ms")) * time.Millisecond,
 		Error:        r.text("error"),
 		FinishedAt:   r.time("finished_at"),

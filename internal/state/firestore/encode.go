@@ -18,7 +18,8 @@ import (
 	"dtmrelay.internal/dtmrelay/internal/state"
 )
 
-// What is zero or empty has no field. decode.go is the mirror of this file.
+// What is zero or empty has no field; only a list of texts tells empty from nil.
+// decode.go is the mirror of this file.
 //
 // Documents are made in protobuf's wire form: by way of the generated types, of
 // which each field takes three allocations, the same bytes cost three times the
@@ -41,6 +42,12 @@ func encodeFeed(f state.Feed) ([]byte, error) {
 	}
 	w.text("filter", f.Filter)
 	w.time("filter_since", f.FilterSince)
+	list(w, "filter_past", f.FilterPast, writeGap)
+	w.time("first_run", f.FirstRun)
+	w.time("last_sweep", f.LastSweep)
+	w.time("sweep_since", f.SweepSince)
+	w.time("last_audit", f.LastAudit)
+	w.integer("late_max_ms", f.LateMax.Milliseconds())
 	w.text("key_id", f.KeyID)
 	w.json("last_run", f.LastRun)
 	if f.Lease != nil {
@@ -81,6 +88,21 @@ func encodeRecord(r state.Record) ([]byte, error) {
 	w.time("published_version", r.PublishedVersion)
 	w.time("handled_version", r.HandledVersion)
 	w.text("backfill", r.Backfill)
+	list(w, "wishes", r.Wishes, func(w *writer, wish state.Wish) {
+		w.text("field", wish.Field)
+		w.texts("values", wish.Values)
+		w.time("at", wish.At)
+		w.text("by", wish.By)
+		w.text("expect", wish.Expect)
+		w.integer("seq", wish.Seq)
+		w.boolean("open", wish.Open)
+	})
+	w.integer("wish_seq", r.WishSeq)
+	list(w, "echoes", r.Echoes, func(w *writer, e state.Echo) {
+		w.time("version", e.Version)
+		w.text("status", e.Status)
+		w.texts("tags", e.Tags)
+	})
 	list(w, "statuses", r.Statuses, func(w *writer, s state.StatusChange) {
 		w.text("status", s.Status)
 		w.time("at", s.At)
@@ -102,6 +124,7 @@ func encodeRecord(r state.Record) ([]byte, error) {
 func encodeBackfill(b state.Backfill) ([]byte, error) {
 	w := newDocument()
 	w.integer("schema", state.Schema)
+	w.text("kind", b.Kind)
 	w.text("state", b.State)
 	w.time("since", b.Since)
 	w.time("until", b.Until)
@@ -122,6 +145,7 @@ func encodeBackfill(b state.Backfill) ([]byte, error) {
 	w.counts("by_type", b.ByType)
 	w.counts("by_severity", b.BySeverity)
 	list(w, "refused", b.Refused, writeGap)
+	w.integer("late_max_ms", b.LateMax.Milliseconds())
 	w.integer("worked_for_ms", b.WorkedFor.Milliseconds())
 	w.text("error", b.Error)
 	w.time("finished_at", b.FinishedAt)
@@ -261,6 +285,19 @@ func (w *writer) text(name, s string) {
 	if s != "" {
 		w.put(name, appendText(w.space[:0], s))
 	}
+}
+
+// texts writes an empty list too: no tags at all are something else than tags
+// that nobody wrote.
+func (w *writer) texts(name string, all []string) {
+	if all == nil {
+		return
+	}
+	var values []byte
+	for _, s := range all {
+		values = appendMessage(values, arrayValues, appendText(w.space[:0], s))
+	}
+	w.put(name, appendMessage(nil, arrayNumber, values))
 }
 
 func (w *writer) integer(name string, n int64) {

@@ -34,6 +34,12 @@ func sampleFeed() state.Feed {
 		Refusal:     &state.Refusal{At: odd(10), Age: 120 * time.Hour},
 		Filter:      `{"severity":["high"]}`,
 		FilterSince: odd(11),
+		FilterPast:  []state.Gap{{Since: odd(-7), Until: odd(-6), Suspected: true}},
+		FirstRun:    odd(15),
+		LastSweep:   odd(16),
+		SweepSince:  odd(17),
+		LastAudit:   odd(18),
+		LateMax:     19*time.Second + 20_891_234*time.Nanosecond,
 		KeyID:       keyID,
 		LastRun:     json.RawMessage(`{"run_id":"r1","published":3}`),
 		Unfinished:  []string{"b1", "b2"},
@@ -58,7 +64,13 @@ func sampleRecord(id string) state.Record {
 		PublishedVersion: odd(3),
 		HandledVersion:   odd(4),
 		Backfill:         "back-1",
-		Statuses:         []state.StatusChange{{Status: "new", At: odd(3), Origin: state.FromGTI}},
+		Wishes: []state.Wish{
+			{Field: state.WishStatus, Values: []string{"closed"}, At: odd(6), By: "analyst@example.com", Expect: "new", Seq: 7, Open: true},
+			{Field: state.WishTags, Values: []string{"b", "a", "b"}, At: odd(8), By: "soar", Expect: "read", Seq: 9, Open: true},
+		},
+		WishSeq:  10,
+		Echoes:   []state.Echo{{Version: odd(11), Status: "closed", Tags: []string{"b", "a", "b"}}},
+		Statuses: []state.StatusChange{{Status: "new", At: odd(3), Origin: state.FromGTI}},
 		Versions: []state.AlertVersion{{
 			UpdatedAt: odd(3), At: odd(5), RunID: "r1", Event: "created", Outcome: state.Published, Reason: "none",
 		}},
@@ -70,6 +82,7 @@ func sampleRecord(id string) state.Record {
 func sampleBackfill(id string) state.Backfill {
 	return state.Backfill{
 		ID:           id,
+		Kind:         state.Audit,
 		State:        state.Running,
 		Since:        odd(1),
 		Until:        odd(2),
@@ -90,6 +103,7 @@ func sampleBackfill(id string) state.Backfill {
 		ByType:       map[string]int64{"Compromised Credentials": 17, "": 18, "__x__": 19, "a.b`c/d": 20, "none": 0},
 		BySeverity:   map[string]int64{"high": 21, "": 22},
 		Refused:      []state.Gap{{Since: odd(24), Until: odd(25), Suspected: true}},
+		LateMax:      27*time.Second + 28_891_234*time.Nanosecond,
 		WorkedFor:    26*time.Minute + 27_891_234*time.Nanosecond,
 		Error:        "the API refused",
 		FinishedAt:   odd(28),

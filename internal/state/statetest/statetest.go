@@ -36,6 +36,7 @@ func Run(t *testing.T, open func(t *testing.T) state.Store, newer func(t *testin
 	t.Run("FeedFields", s.feedFields)
 	t.Run("LastRun", s.lastRun)
 	t.Run("RecordFields", s.recordFields)
+	t.Run("EchoTags", s.echoTags)
 	t.Run("ZeroValues", s.zeroValues)
 	t.Run("RecordOrder", s.recordOrder)
 	t.Run("Expired", s.expired)
@@ -219,6 +220,27 @@ func (s suite) recordFields(t *testing.T) {
 	}
 	if bad := badTimes(got); len(bad) > 0 {
 		t.Errorf("not UTC in whole milliseconds: %v", bad)
+	}
+}
+
+// echoTags: that no tags were written is something else than that all were taken
+// away. The option equal would not see it.
+func (s suite) echoTags(t *testing.T) {
+	store := s.open(t)
+	want := []state.Echo{
+		{Status: "closed"},
+		{Version: at(1), Tags: []string{}},
+		{Tags: []string{""}},
+		{Tags: []string{"b", "a"}},
+	}
+	v := state.Version("")
+	for range 2 { // what was read is written again as it was
+		mustWriteRecords(t, store, feed, state.Entry{Record: state.Record{ID: "a1", Echoes: want}, Version: v})
+		got := mustRecords(t, store, feed, "a1")[0]
+		if diff := cmp.Diff(want, got.Record.Echoes); diff != "" {
+			t.Fatalf("(-want +got):\n%s", diff)
+		}
+		want, v = got.Record.Echoes, got.Version
 	}
 }
 
