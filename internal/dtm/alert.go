@@ -1,5 +1,6 @@
 // Package dtm talks to the Google Threat Intelligence Digital Threat Monitoring
-// API: it lists alerts page by page and keeps every alert as the bytes that came.
+// API: it lists alerts page by page, fetches and changes single ones, and keeps
+// every alert as the bytes that came.
 package dtm
 
 import (
@@ -34,11 +35,34 @@ type Alert struct {
 	UpdatedAt time.Time
 }
 
+// Tags returns the alert's tags in their order. What is no string is left out.
+func (a Alert) Tags() []string {
+	object := trim(a.Raw)
+	if a.Fault != "" || len(object) == 0 {
+		return nil
+	}
+	var list []byte // of several fields of one name the last counts
+	for name, value := range members(object) {
+		if string(name) == "tags" {
+			list = value
+		}
+	}
+	var tags []string
+	if len(list) > 0 && list[0] == '[' {
+		for item := range elements(list) {
+			if tag, ok := stringValue(item); ok {
+				tags = append(tags, tag)
+			}
+		}
+	}
+	return tags
+}
+
 // NoToken is the Next of a page whose next link holds no usable token, so that
 // it does not pass for the last page.
 const NoToken = "(no usable token)"
 
-// Page is one answer to a list request.
+// Page is one answer to a list request, or to one for a single alert.
 type Page struct {
 	Alerts []Alert
 	// Next is the token of the following page, empty when the answer has no next
@@ -72,6 +96,9 @@ type Query struct {
 	// Refs embeds the document, labels and topics.
 	Refs   bool
 	Filter Filter
+	// Newest lists by updated_at, the latest first, in place of created_at, the
+	// earliest first. Since and Until bound created_at all the same (DTM API).
+	Newest bool
 	// Alone waits until a whole page's memory is reserved before asking: set when
 	// an earlier try ended with ErrMemory.
 	Alone bool

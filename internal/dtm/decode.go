@@ -11,13 +11,16 @@ import (
 // a page of millions of tiny ones would take a hundred times its size in memory.
 const maxElements = 10_000
 
+// faultNotJSON is only of what stands alone: in a list it makes the page unusable.
+const faultNotJSON = "not valid JSON"
+
 // ParseAlert reads the fields that routing needs. A field of an unexpected type
 // counts as absent, names are matched exactly, and of several fields of one name
 // the last counts. The alert keeps raw itself, not a copy.
 func ParseAlert(raw []byte) Alert {
 	a, end := alertAt(raw, skipSpace(raw, 0))
 	if end < 0 || skipSpace(raw, end) != len(raw) {
-		return Alert{Raw: raw, Fault: "not valid JSON"}
+		return Alert{Raw: raw, Fault: faultNotJSON}
 	}
 	a.Raw = raw
 	return a

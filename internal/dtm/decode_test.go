@@ -292,6 +292,18 @@ func comparePicked(t *testing.T, a Alert) {
 	if diff := cmp.Diff(want, a); diff != "" {
 		t.Fatalf("-want +got:\n%s", diff)
 	}
+	var items []any
+	var tags []string
+	if json.Unmarshal(fields["tags"], &items) == nil {
+		for _, item := range items {
+			if tag, ok := item.(string); ok {
+				tags = append(tags, tag)
+			}
+		}
+	}
+	if diff := cmp.Diff(tags, a.Tags()); diff != "" {
+		t.Fatalf("tags: -want +got:\n%s", diff)
+	}
 }
 
 func FuzzTime(f *testing.F) {

@@ -16,7 +16,7 @@ import (
 // together could not grow. What was read is dropped: list again with Query.Alone.
 var ErrMemory = errors.New("no memory left for this page beside the others: list again with the memory of a whole page reserved")
 
-// APIError is an answer of the API that is no page.
+// APIError is an answer of the API that is not what was asked for.
 type APIError struct {
 	Status int
 	// Code is the API's name of the error ("WrongCredentialsError"), often empty.
@@ -108,12 +108,19 @@ func (e *QuotaError) Error() string {
 
 func (e *QuotaError) Unwrap() error { return e.API }
 
-// RedirectError says that the API sent the request elsewhere, where the key must not go.
+// RedirectError says that the API sent the request elsewhere, where the key must
+// not go, or a change to where it would be none.
 type RedirectError struct {
 	Host string // scheme and host of the target
+	// Status is that of a redirect on the same host that would make a GET of a
+	// change; else 0.
+	Status int
 }
 
 func (e *RedirectError) Error() string {
+	if e.Status != 0 {
+		return fmt.Sprintf("GTI answers a change with the redirect %d, behind which it would only be read: check GTI_BASE_URL", e.Status)
+	}
 	return fmt.Sprintf("GTI redirects to %q, which does not get the API key: check GTI_BASE_URL", e.Host)
 }
 
@@ -125,7 +132,7 @@ type KeyError struct {
 
 func (e *KeyError) Error() string {
 	if e.Status == http.StatusForbidden {
-		return fmt.Sprintf("the API key's user may not list DTM alerts: use the key of a user with a Digital Threat Monitoring entitlement: %v", e.API)
+		return fmt.Sprintf("the API key's user may not read or change DTM alerts: use the key of a user with a Digital Threat Monitoring entitlement: %v", e.API)
 	}
 	return fmt.Sprintf("GTI does not accept the API key: store a valid key as a new version of the secret: %v", e.API)
 }

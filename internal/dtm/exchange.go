@@ -1,6 +1,7 @@
 package dtm
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -37,8 +38,14 @@ type answer struct {
 	status     int
 	header     http.Header
 	body       []byte
+	alerts     []Alert
 	askedAt    time.Time
-	receivedAt time.Time
+	receivedAt time.Time // when it began
+	release    func()    // gives the body's memory back
+}
+
+func (a answer) page() Page {
+	return Page{Alerts: a.alerts, AskedAt: a.askedAt, release: a.release}
 }
 
 // exchange sends a request, follows redirects on the same host, and reads the
@@ -49,8 +56,7 @@ func (s *Session) exchange(ctx context.Context, a ask, memory *pageMemory, retry
 	}
 	defer s.client.slots.Release(1)
 
-	target := *s.client.alerts
-	target.RawQuery = a.query
+	target := a.target
 	for range maxRedirects + 1 {
 		if err := s.clearance(ctx, a); err != nil {
 			return answer{}, err
@@ -77,7 +83,7 @@ func (s *Session) exchange(ctx context.Context, a ask, memory *pageMemory, retry
 		}
 		target = *location
 	}
-	return answer{}, fmt.Errorf("%s redirects more than %d times: check GTI_BASE_URL", s.client.where(), maxRedirects)
+	return answer{}, fmt.Errorf("%s redirects more than %d times: check GTI_BASE_URL", a.where(), maxRedirects)
 }
 
 // clearance waits until the API and MAX_QPS let a request through.
@@ -117,9 +123,17 @@ func (s *Session) send(ctx context.Context, a ask, target *url.URL, key string, 
 	// net/http repeats a GET by itself when a connection breaks, but not one with
 	// a body, and a page token serves one request. The body is empty, so that
 	// nothing of it is sent; a plain reader would be taken for no body.
-	req, err := http.NewRequestWithContext(attempt, http.MethodGet, target.String(), io.NopCloser(strings.NewReader("")))
+	var content io.Reader = io.NopCloser(strings.NewReader(""))
+	if a.body != nil {
+		// This it may repeat: a change replaces, so that twice is as good as once.
+		content = bytes.NewReader(a.body)
+	}
+	req, err := http.NewRequestWithContext(attempt, a.method, target.String(), content)
 	if err != nil {
-		return answer{}, nil, fmt.Errorf("request to %s: can't be made", c.where())
+		return answer{}, nil, fmt.Errorf("request to %s: can't be made", a.where())
+	}
+	if a.body != nil {
+		req.Header.Set("Content-Type", "application/json")
 	}
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", c.userAgent)
@@ -136,7 +150,7 @@ func (s *Session) send(ctx context.Context, a ask, target *url.URL, key string, 
 		case strings.Contains(err.Error(), key): // net/http quotes malformed answers
 			err = errors.New(scrub(err.Error(), key))
 		}
-		return &NoAnswerError{where: c.where(), err: err}
+		return &NoAnswerError{where: a.where(), err: err}
 	}
 
 	got.askedAt = time.Now()
@@ -155,6 +169,11 @@ func (s *Session) send(ctx context.Context, a ask, target *url.URL, key string, 
 	got.receivedAt, got.status, got.header = time.Now(), resp.StatusCode, resp.Header
 
 	switch {
+	case a.changes() && resp.StatusCode/100 == 2:
+		s.prove()
+		// The change is made. What the answer says about it is welcome, not needed.
+		got.body, _ = io.ReadAll(io.LimitReader(body, maxChanged))
+		return got, nil, nil
 	case resp.StatusCode == http.StatusNoContent:
 		s.prove()
 		return got, nil, nil
@@ -170,6 +189,9 @@ func (s *Session) send(ctx context.Context, a ask, target *url.URL, key string, 
 		return got, nil, err
 	case isRedirect(resp.StatusCode) && resp.Header.Get("Location") != "":
 		location, err = redirectTarget(target, resp.Header.Get("Location"))
+		if err == nil && a.changes() && !keepsMethod(resp.StatusCode) {
+			err = &RedirectError{Host: location.Scheme + "://" + location.Host, Status: resp.StatusCode}
+		}
 		return answer{}, location, err
 	}
 
@@ -194,9 +216,6 @@ func (s *Session) send(ctx context.Context, a ask, target *url.URL, key string, 
 	return answer{}, nil, failure
 }
 
-// where names what is asked, without a query.
-func (c *Client) where() string { return c.alerts.Host + c.alerts.Path }
-
 func isRedirect(status int) bool {
 	switch status {
 	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther,
@@ -204,6 +223,12 @@ func isRedirect(status int) bool {
 		return true
 	}
 	return false
+}
+
+// keepsMethod reports whether a redirect lets a change be one: behind the others
+// it would be sent as a GET.
+func keepsMethod(status int) bool {
+	return status == http.StatusTemporaryRedirect || status == http.StatusPermanentRedirect
 }
 
 // redirectTarget returns where a redirect leads, if the key may go there.

@@ -26,11 +26,13 @@ type Filter struct {
 	HasAnalysis *bool    `json:"has_analysis,omitempty"`
 }
 
+// Statuses are the statuses that an alert may have (DTM API).
+var Statuses = []string{
+	"new", "read", "escalated", "in_progress", "closed", "no_action_required",
+	"duplicate", "not_relevant", "tracked_external",
+}
+
 var (
-	statuses = []string{
-		"new", "read", "escalated", "in_progress", "closed", "no_action_required",
-		"duplicate", "not_relevant", "tracked_external",
-	}
 	severities = []string{"high", "medium", "low"}
 	// alertTypes are the ones known in 2026. The API's list grows.
 	alertTypes = []string{
@@ -74,7 +76,7 @@ func ParseFilter(text string) (f Filter, warnings []string, err error) {
 		case "monitor_id":
 			f.MonitorID, err = stringList(value)
 		case "status":
-			f.Status, err = enumList(value, statuses)
+			f.Status, err = enumList(value, Statuses)
 		case "alert_type":
 			f.AlertType, err = stringList(value)
 			for _, t := range f.AlertType {
@@ -197,6 +199,12 @@ func (f Filter) String() string {
 func (f Filter) Changeable() bool {
 	return len(f.Status) > 0 || len(f.Tags) > 0 || len(f.Severity) > 0 ||
 		f.MScoreGTE != nil || f.Search != "" || f.HasAnalysis != nil
+}
+
+// Lasting returns the parts of the filter that look at what stays as it is while
+// an alert lives: all that Changeable doesn't ask about.
+func (f Filter) Lasting() Filter {
+	return Filter{MonitorID: f.MonitorID, AlertType: f.AlertType, MatchValue: f.MatchValue}
 }
 
 // addTo adds the filter's parameters; several values repeat the name (DTM API).

@@ -94,6 +94,7 @@ func TestParseFilterRefuses(t *testing.T) {
 	}
 }
 
+// Each part of a filter is either changeable or lasting.
 func TestFilterChangeable(t *testing.T) {
 	for text, want := range map[string]bool{
 		`{}`: false, `{"monitor_id":["m"],"alert_type":["Paste"],"match_value":["v"]}`: false,
@@ -103,6 +104,13 @@ func TestFilterChangeable(t *testing.T) {
 		f, _, err := ParseFilter(text)
 		if err != nil || f.Changeable() != want {
 			t.Errorf("%s: changeable %t, want %t (%v)", text, f.Changeable(), want, err)
+		}
+		lasting := text
+		if want {
+			lasting = `{}`
+		}
+		if got := f.Lasting().String(); got != lasting {
+			t.Errorf("%s: lasting %s, want %s", text, got, lasting)
 		}
 	}
 }

@@ -21,6 +21,13 @@ var LiveShare = Share{Errors: 50, Requests: 1}
 // BackfillShare is the share of backfills: the feed always has the rest.
 var BackfillShare = Share{Errors: 35, Requests: 0.6}
 
+// SweepShare is the share of sweeps for changed alerts.
+var SweepShare = Share{Errors: 35, Requests: 0.9}
+
+// SyncShare is the share of write-backs. Nobody but its senders bounds how many
+// come, so it stops before all other work.
+var SyncShare = Share{Errors: 20, Requests: 0.9}
+
 const (
 	budgetErrors   = "errors"
 	budgetRequests = "requests"

@@ -77,14 +77,14 @@ func next(b []byte, i int, closing byte) (at int, done bool) {
 	}
 }
 
-// members gives the names and values of a valid object in their order. A name
-// may come more than once.
+// members gives the names and values of an object in their order, up to where it
+// is not valid JSON. A name may come more than once.
 func members(object []byte) iter.Seq2[[]byte, []byte] {
 	return func(yield func(name, value []byte) bool) {
 		for i, done := first(object, 0); !done; {
 			name, at := member(object, i)
 			end := skipValue(object, at, 1)
-			if !yield(name, object[at:end:end]) {
+			if end < 0 || !yield(name, object[at:end:end]) {
 				return
 			}
 			i, done = next(object, end, '}')

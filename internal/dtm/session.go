@@ -29,6 +29,7 @@ type Stats struct {
 type Session struct {
 	client *Client
 	share  Share
+	once   bool
 
 	// lead lets requests through one by one until the first good answer, so that
 	// a bad key costs one error and not one for every worker.
@@ -47,6 +48,14 @@ type Session struct {
 // Session returns a new session that stops at the share's budgets.
 func (c *Client) Session(share Share) *Session {
 	return &Session{client: c, share: share, lead: semaphore.NewWeighted(1), renewing: semaphore.NewWeighted(1)}
+}
+
+// Once makes a new session send its requests once, but again after the one time
+// that the secret is read again: for work that somebody else repeats. It returns
+// the session itself.
+func (s *Session) Once() *Session {
+	s.once = true
+	return s
 }
 
 // Stats returns the counts so far.

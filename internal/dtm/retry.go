@@ -1,0 +1,218 @@
+package dtm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"sync"
+	"time"
+)
+
+const (
+	maxAttempts = 5
+	backoffBase = 500 * time.Millisecond
+	backoffCap  = 30 * time.Second
+)
+
+var errExpired = fmt.Errorf("the page before was received more than %v ago", pageLife)
+
+// ask is a request, with all its attempts.
+type ask struct {
+	method string
+	target url.URL
+	body   []byte // JSON; nil for none
+	// read takes the alerts out of the answer. Its error means that the answer
+	// can't be used, as if none had come.
+	read func(answer) ([]Alert, error)
+
+	size  int
+	refs  bool
+	alone bool
+	// expires is when the page context ends. It is zero for what is no later page
+	// of a listing, and may be asked again at will.
+	expires time.Time
+}
+
+func (a ask) token() bool { return !a.expires.IsZero() }
+
+// changes reports whether the request changes something.
+func (a ask) changes() bool { return a.method == http.MethodPatch }
+
+// where names what is asked, without a query.
+func (a ask) where() string { return a.target.Host + a.target.Path }
+
+// fetch sends a request until it has the answer or knows that none will come.
+func (s *Session) fetch(ctx context.Context, a ask) (answer, error) {
+	var notBefore time.Time
+	var last error
+	for attempt := 1; ; attempt++ {
+		if err := s.pause(ctx, a, notBefore, last); err != nil {
+			return answer{}, err
+		}
+		got, err := s.try(ctx, a, attempt > 1)
+		if err == nil {
+			return got, nil
+		}
+		wait, final := s.judge(a, attempt, err)
+		if final != nil {
+			return answer{}, final
+		}
+		notBefore, last = time.Now().Add(wait), err
+	}
+}
+
+// judge says what follows from a failed attempt: how long to wait before the
+// next one, or the error that it ends with.
+func (s *Session) judge(a ask, attempt int, err error) (wait time.Duration, final error) {
+	if over := s.over(); over != nil {
+		return 0, over
+	}
+	var (
+		answer *APIError
+		lost   *NoAnswerError
+		rekey  *newKeyError
+	)
+	switch {
+	case errors.As(err, &rekey):
+		if a.token() {
+			// The other key may belong to another user, who has no such page context.
+			return 0, &RestartError{Cause: err}
+		}
+	case errors.As(err, &lost):
+		if a.token() {
+			return 0, &RestartError{Cause: err}
+		}
+		wait = s.client.backoff(attempt)
+	case errors.As(err, &answer) && answer.Status == http.StatusTooManyRequests:
+		if answer.Code == "QuotaExceededError" {
+			return 0, s.end(newQuotaError(answer))
+		}
+		// It says that nothing was done, so that even a token may be asked again.
+		// The limits are per user: all requests wait.
+		if wait = answer.RetryAfter; wait == 0 {
+			wait = s.client.backoff(attempt)
+		}
+		s.client.gate.raise(time.Now().Add(wait), answer)
+	case answer != nil && (answer.Status == http.StatusRequestTimeout || answer.Status >= 500):
+		if answer.RetryAfter > 0 {
+			s.client.gate.raise(time.Now().Add(answer.RetryAfter), answer)
+		}
+		if a.token() {
+			return 0, &RestartError{Cause: err}
+		}
+		if wait = answer.RetryAfter; wait == 0 {
+			wait = s.client.backoff(attempt)
+		}
+	case answer != nil && a.token():
+		// What an expired token is answered with is not documented.
+		return 0, &RestartError{Cause: err}
+	default:
+		return 0, err
+	}
+	if s.once && rekey == nil {
+		return 0, err
+	}
+	if attempt == maxAttempts {
+		return 0, fmt.Errorf("gave up after %d attempts: %w", maxAttempts, err)
+	}
+	return wait, nil
+}
+
+func newQuotaError(answer *APIError) *QuotaError {
+	wait := answer.RetryAfter
+	if wait == 0 {
+		now := time.Now()
+		wait = now.UTC().Truncate(24 * time.Hour).Add(24 * time.Hour).Sub(now)
+	}
+	return &QuotaError{API: answer, RetryAfter: wait}
+}
+
+// backoff is the full-jitter wait behind the nth failed attempt.
+func (c *Client) backoff(attempt int) time.Duration {
+	limit := min(backoffCap, backoffBase<<(attempt-1))
+	return time.Duration(c.rand() * float64(limit))
+}
+
+// retryAfter reads the header of that name, seconds or a date, and returns 0
+// when it is absent, past or unreadable: the caller then backs off by itself.
+func retryAfter(header http.Header) time.Duration {
+	const longest = 24 * time.Hour // the API's longest window
+	text := header.Get("Retry-After")
+	if seconds, err := strconv.ParseUint(text, 10, 63); err == nil || errors.Is(err, strconv.ErrRange) {
+		if seconds > uint64(longest/time.Second) {
+			return longest
+		}
+		return time.Duration(seconds) * time.Second
+	}
+	if date, err := http.ParseTime(text); err == nil {
+		return min(longest, max(0, time.Until(date)))
+	}
+	return 0
+}
+
+// pause waits until a moment. When that is behind ctx's deadline or the end of
+// the page context it answers at once.
+func (s *Session) pause(ctx context.Context, a ask, until time.Time, cause error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	wait := time.Until(until)
+	if wait > 0 {
+		if deadline, ok := ctx.Deadline(); ok && !until.Before(deadline) {
+			return &WaitError{Wait: wait, Cause: cause}
+		}
+	} else {
+		until, cause = time.Now(), errExpired
+	}
+	if a.token() && !until.Before(a.expires) {
+		return &RestartError{Cause: cause}
+	}
+	if wait <= 0 {
+		return nil
+	}
+	defer s.held(time.Now())
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-timer.C:
+		return nil
+	}
+}
+
+// try makes one attempt.
+func (s *Session) try(ctx context.Context, a ask, retry bool) (answer, error) {
+	if !s.isProven() {
+		if err := s.acquire(ctx, s.lead, 1); err != nil {
+			return answer{}, err
+		}
+		release := sync.OnceFunc(func() { s.lead.Release(1) })
+		defer release()
+		if s.isProven() {
+			release()
+		}
+	}
+	memory := &pageMemory{pool: s.client.memory}
+	if a.alone {
+		if err := s.acquire(ctx, s.client.memory, s.client.pageLimit); err != nil {
+			return answer{}, err
+		}
+		memory.held = s.client.pageLimit
+	}
+	got, err := s.exchange(ctx, a, memory, retry)
+	if err == nil {
+		if got.alerts, err = a.read(got); err != nil {
+			err = &NoAnswerError{where: a.where(), err: err}
+		}
+	}
+	if err != nil {
+		memory.release()
+		return answer{}, err
+	}
+	got.release = sync.OnceFunc(memory.release)
+	return got, nil
+}
