@@ -138,6 +138,14 @@ func (h *Holder) Update(change func(*Feed)) {
 	}
 }
 
+// Note changes the document in memory; it is written with whatever is written
+// next, at the latest with the renewal of the lease.
+func (h *Holder) Note(change func(*Feed)) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	change(&h.feed)
+}
+
 // Feed returns the document as this holder last changed it.
 func (h *Holder) Feed() Feed {
 	h.mu.Lock()

@@ -177,8 +177,8 @@ type Record struct {
 	// does so once.
 	Backfill string
 
-	// Wishes are the latest requests to write something back, one for each field;
-	// WishSeq counts all that came.
+	// Wishes are the latest requests to write something back, for each field, and
+	// those whose write was begun and not settled. WishSeq counts all that came.
 	Wishes  []Wish
 	WishSeq int64
 	// Echoes are what was written back and did not come round yet, oldest first.
@@ -208,7 +208,7 @@ type Wish struct {
 	By     string    `json:"by,omitempty"`
 	Expect string    `json:"expect,omitempty"` // write it only while the alert has this status
 	Seq    int64     `json:"seq"`              // the record's WishSeq when it came
-	Open   bool      `json:"open"`             // not yet written
+	Open   bool      `json:"open"`             // its write was begun, and how that ended is not recorded yet
 }
 
 // Echo marks a change that the relay itself writes back, so that it is known
@@ -217,6 +217,8 @@ type Echo struct {
 	// Version is the updated_at that the API answered; zero until it has, and
 	// when a crash has lost the answer.
 	Version time.Time `json:"version"`
+	At      time.Time `json:"at"`     // when it was about to be written
+	Seq     int64     `json:"seq"`    // of the wishes that it was written for
 	Status  string    `json:"status"` // empty when it was not written
 	// Tags is the whole list as it was written, in order; nil when it was not written.
 	Tags []string `json:"tags"`

@@ -381,7 +381,7 @@ func cutRecord(r state.Record) state.Record {
 	}
 	r.Echoes = slices.Clone(r.Echoes)
 	for i, e := range r.Echoes {
-		r.Echoes[i].Version = cut(e.Version)
+		r.Echoes[i].Version, r.Echoes[i].At = cut(e.Version), cut(e.At)
 	}
 	r.Statuses = slices.Clone(r.Statuses)
 	for i, s := range r.Statuses {

@@ -90,7 +90,7 @@ func decodeRecord(path string, fields map[string]*pb.Value) (state.Record, error
 		}),
 		WishSeq: r.integer("wish_seq"),
 		Echoes: each(r, "echoes", func(r reader) state.Echo {
-			return state.Echo{Version: r.time("version"), Status: r.text("status"), Tags: r.texts("tags")}
+			return state.Echo{Version: r.time("version"), At: r.time("at"), Seq: r.integer("seq"), Status: r.text("status"), Tags: r.texts("tags")}
 		}),
 		Statuses: each(r, "statuses", func(r reader) state.StatusChange {
 			return state.StatusChange{Status: r.text("status"), At: r.time("at"), Origin: r.text("origin")}

@@ -100,6 +100,8 @@ func encodeRecord(r state.Record) ([]byte, error) {
 	w.integer("wish_seq", r.WishSeq)
 	list(w, "echoes", r.Echoes, func(w *writer, e state.Echo) {
 		w.time("version", e.Version)
+		w.time("at", e.At)
+		w.integer("seq", e.Seq)
 		w.text("status", e.Status)
 		w.texts("tags", e.Tags)
 	})
