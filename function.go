@@ -1,5 +1,6 @@
 // Package dtmrelay is the source of the Cloud Functions: it relays Digital
-// Threat Monitoring alerts of Google Threat Intelligence into Pub/Sub.
+// Threat Monitoring alerts of Google Threat Intelligence into Pub/Sub, and writes
+// changes of their status back.
 package dtmrelay
 
 import (
@@ -12,5 +13,7 @@ import (
 // built here: the first request does that, and a request after one that failed
 // tries again.
 func init() {
-	functions.HTTP("Ingest", app.OnFirstUse(app.Cloud).ServeHTTP)
+	relay := app.OnFirstUse(app.Cloud)
+	functions.HTTP("Ingest", relay.ServeHTTP)
+	functions.HTTP("SyncStatus", relay.SyncStatus)
 }

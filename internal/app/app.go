@@ -42,7 +42,8 @@ type App struct {
 	client *dtm.Client
 	meter  *dtm.Meter
 	log    *slog.Logger
-	routes http.Handler
+	routes http.Handler // of the function Ingest
+	sync   http.Handler // of the function SyncStatus
 }
 
 // New puts an app together.
@@ -56,11 +57,11 @@ func New(cfg config.Config, parts Parts, log *slog.Logger) (*App, error) {
 		return nil, err
 	}
 	a := &App{cfg: cfg, parts: parts, client: client, meter: meter, log: log}
-	a.routes = a.handler()
+	a.routes, a.sync = a.handler(), a.SyncStatus()
 	return a, nil
 }
 
-// ServeHTTP answers a request.
+// ServeHTTP answers a request to the function Ingest.
 func (a *App) ServeHTTP(w http.ResponseWriter, r *http.Request) { a.routes.ServeHTTP(w, r) }
 
 // Page sizes that the API allows (DTM API: 25 with the document, 100 without).
@@ -75,21 +76,27 @@ func (a *App) runner() *drain.Runner {
 	if a.cfg.Refs {
 		size = pageWithRefs
 	}
-	id := runID(time.Now())
+	id, draft := runID(time.Now()), &lifecycle.Draft{}
 	return &drain.Runner{
 		Feed: a.cfg.Feed, RunID: id, KeyID: a.keyID, Store: a.parts.Store, Meter: a.meter, Log: a.log,
-		Session: a.client.Session(dtm.LiveShare), Side: a.client.Session(dtm.BackfillShare),
+		Session: a.client.Session(dtm.LiveShare), Sweeps: a.client.Session(dtm.SweepShare), Side: a.client.Session(dtm.BackfillShare),
 		Options: drain.Options{
 			Workers: a.cfg.Concurrency, PageSize: size, Refs: a.cfg.Refs, Filter: a.cfg.Filter,
 			Overlap: a.cfg.Overlap, Settle: a.cfg.Settle,
 			InitialLookback: a.cfg.InitialLookback, MaxLookback: a.cfg.MaxLookback,
+			UpdatesWindow: a.cfg.UpdatesWindow, AuditWindow: a.cfg.AuditWindow,
 			MaxAlerts: a.cfg.MaxAlerts, Budget: a.cfg.Budget,
 		},
 		Desk: func(o drain.DeskOptions) drain.Desk {
-			return &lifecycle.Desk{
+			desk := &lifecycle.Desk{
 				Ledger: a.parts.Store, Publisher: a.parts.Publisher, Feed: a.cfg.Feed, RunID: id,
-				TTL: a.cfg.LedgerTTL, Alive: o.Alive, DryRun: o.DryRun, Backfill: o.Backfill, Republish: o.Republish,
+				TTL: a.cfg.LedgerTTL, Alive: o.Alive, Backfill: o.Backfill, Missing: o.Missing, Republish: o.Republish,
+				Admit: o.Admit, Whole: o.Whole,
 			}
+			if o.DryRun {
+				desk.Draft = draft
+			}
+			return desk
 		},
 	}
 }

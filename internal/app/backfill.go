@@ -33,6 +33,7 @@ const (
 // backfill is a backfill's record as callers see it.
 type backfill struct {
 	ID          string          `json:"id"`
+	Kind        string          `json:"kind,omitempty"` // audit, changes or matches: of the relay's own
 	State       string          `json:"state"`
 	Since       time.Time       `json:"since"`
 	Until       time.Time       `json:"until"`
@@ -63,14 +64,11 @@ type backfill struct {
 
 func show(b state.Backfill, now time.Time) backfill {
 	out := backfill{
-		ID: b.ID, State: b.State, Since: b.Since, Until: b.Until, Filter: orNull(json.RawMessage(b.Filter)),
+		ID: b.ID, Kind: b.Kind, State: b.State, Since: b.Since, Until: b.Until, Filter: orNull(json.RawMessage(b.Filter)),
 		Republish: b.Republish, DryRun: b.DryRun, RequestedAt: b.RequestedAt, RequestedBy: b.RequestedBy,
-		Done: doneShare(b), Slices: append([]state.Slice{}, b.Slices...), Refused: []drain.Span{},
+		Done: doneShare(b), Slices: append([]state.Slice{}, b.Slices...), Refused: spans(b.Refused),
 		Fetched: b.Fetched, Published: b.Published, Suppressed: b.Suppressed, Dropped: b.Dropped, Rejected: b.Rejected,
 		Requests: b.Requests, FinishedAt: orAbsent(b.FinishedAt), Error: b.Error,
-	}
-	for _, g := range b.Refused {
-		out.Refused = append(out.Refused, drain.Span{Since: g.Since, Until: g.Until})
 	}
 	if b.WorkedFor > 0 {
 		out.Rate = float64(b.Fetched) / b.WorkedFor.Seconds()
@@ -182,6 +180,11 @@ func (a *App) readBackfill(f *fields, feed state.Feed, now time.Time) (b state.B
 	}
 	if b.ID != "" && (len(b.ID) > maxID || !backfillID.MatchString(b.ID)) {
 		f.fault("the field \"id\" is %q; allowed: 1 to 128 letters, digits, dots, dashes and underscores, a letter or digit first", shorten(b.ID))
+	}
+	for _, own := range []string{"audit-", "sweep-"} {
+		if strings.HasPrefix(b.ID, own) {
+			f.fault("the field \"id\" is %q; what begins with %q is the relay's own", b.ID, own)
+		}
 	}
 	// Before this the live feed is done; behind it the live feed is responsible.
 	position := now.Add(-a.cfg.Settle)

@@ -44,10 +44,20 @@ func OnFirstUse(build func(context.Context) (*App, error)) *Lazy {
 	return l
 }
 
-// ServeHTTP answers a request. When the process is told to end, what is under
-// way stops between pages and answers before it does: the functions framework
-// itself would cut it.
+// ServeHTTP is the function Ingest.
 func (l *Lazy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	l.serve(w, r, func(a *App) http.Handler { return a })
+}
+
+// SyncStatus is the function SyncStatus.
+func (l *Lazy) SyncStatus(w http.ResponseWriter, r *http.Request) {
+	l.serve(w, r, func(a *App) http.Handler { return a.sync })
+}
+
+// serve answers a request. When the process is told to end, what is under way
+// stops between pages and answers before it does: the functions framework itself
+// would cut it.
+func (l *Lazy) serve(w http.ResponseWriter, r *http.Request, function func(*App) http.Handler) {
 	l.signals.Do(l.endOnSignal)
 	l.mu.Lock()
 	if l.stopping.Err() != nil {
@@ -67,7 +77,7 @@ func (l *Lazy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	defer context.AfterFunc(l.stopping, cancel)()
-	app.ServeHTTP(w, r.WithContext(ctx))
+	function(app).ServeHTTP(w, r.WithContext(ctx))
 }
 
 func (l *Lazy) get(r *http.Request) (*App, error) {

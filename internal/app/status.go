@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"time"
 
+	"dtmrelay.internal/dtmrelay/internal/drain"
 	"dtmrelay.internal/dtmrelay/internal/dtm"
 	"dtmrelay.internal/dtmrelay/internal/state"
 )
@@ -27,14 +28,18 @@ type status struct {
 	LastSweep          *time.Time      `json:"last_sweep"`
 	SweepReachesBackTo *time.Time      `json:"sweep_reaches_back_to"`
 	LastAudit          *time.Time      `json:"last_audit"`
+	LateMaxSeconds     float64         `json:"late_max_seconds"` // by the last finished audit
 
 	Requests used `json:"requests"`
 	Errors   used `json:"errors"`
 
 	Filter      json.RawMessage `json:"filter"`
 	FilterSince *time.Time      `json:"filter_since"`
-	Gaps        []state.Gap     `json:"gaps"`
-	Backfills   []unfinished    `json:"backfills"`
+	// FilterPast are the spans that were read with another filter, in the form that
+	// POST /backfill takes.
+	FilterPast []drain.Span `json:"filter_past"`
+	Gaps       []state.Gap  `json:"gaps"`
+	Backfills  []unfinished `json:"backfills"`
 }
 
 // unfinished is what /status says of a backfill.
@@ -74,7 +79,9 @@ func (a *App) getStatus(w http.ResponseWriter, r *http.Request) {
 		Feed: a.cfg.Feed, LastRun: orNull(feed.LastRun), Filter: orNull(json.RawMessage(feed.Filter)),
 		Requests: used{requests, int64(a.cfg.RequestsPerDay), "24h"},
 		Errors:   used{failures, int64(dtm.LiveShare.Errors), "1h"},
-		Gaps:     append([]state.Gap{}, feed.Gaps...), Backfills: []unfinished{},
+		Gaps:     append([]state.Gap{}, feed.Gaps...), Backfills: []unfinished{}, FilterPast: spans(feed.FilterPast),
+		LastSweep: orAbsent(feed.LastSweep), SweepReachesBackTo: orAbsent(feed.SweepSince),
+		LastAudit: orAbsent(feed.LastAudit), LateMaxSeconds: feed.LateMax.Seconds(),
 	}
 	if !feed.BeginsAt.IsZero() {
 		now := time.Now()
@@ -96,6 +103,14 @@ func (a *App) getStatus(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	answer(w, http.StatusOK, "application/json", s)
+}
+
+func spans(gaps []state.Gap) []drain.Span {
+	out := []drain.Span{}
+	for _, g := range gaps {
+		out = append(out, drain.Span{Since: g.Since, Until: g.Until})
+	}
+	return out
 }
 
 func orNull(j json.RawMessage) json.RawMessage {
@@ -123,9 +138,10 @@ type timeline struct {
 	Outcome   string               `json:"outcome,omitempty"` // of the latest version
 	CreatedAt *time.Time           `json:"created_at,omitempty"`
 	UpdatedAt *time.Time           `json:"updated_at,omitempty"`
-	FirstSeen time.Time            `json:"first_seen"`
+	FirstSeen *time.Time           `json:"first_seen"` // null: only a write-back was asked for
 	Statuses  []state.StatusChange `json:"statuses"`
 	Versions  []state.AlertVersion `json:"versions"`
+	Wishes    []state.Wish         `json:"writebacks,omitempty"` // the latest request for each field
 	ExpireAt  time.Time            `json:"expire_at"`
 }
 
@@ -147,13 +163,13 @@ func (a *App) getAlert(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	rec := entries[0].Record
-	if rec.FirstSeen.IsZero() {
+	if rec.FirstSeen.IsZero() && len(rec.Wishes) == 0 {
 		problem{Status: http.StatusNotFound, Detail: "feed " + a.cfg.Feed + " has no alert " + id}.write(w)
 		return
 	}
 	t := timeline{
 		AlertID: rec.ID, Feed: a.cfg.Feed, AlertType: rec.Type, Severity: rec.Severity, MonitorID: rec.MonitorID,
-		Priority: rec.Priority, Status: rec.Status, FirstSeen: rec.FirstSeen, ExpireAt: rec.ExpireAt,
+		Priority: rec.Priority, Status: rec.Status, FirstSeen: orAbsent(rec.FirstSeen), Wishes: rec.Wishes, ExpireAt: rec.ExpireAt,
 		Statuses: append([]state.StatusChange{}, rec.Statuses...), Versions: append([]state.AlertVersion{}, rec.Versions...),
 		CreatedAt: orAbsent(rec.CreatedAt), UpdatedAt: orAbsent(rec.HandledVersion),
 	}

@@ -40,14 +40,14 @@ var (
 // backfills works the feed's unfinished backfills, the oldest first, and returns
 // to the live feed every minute. It ends when none is left, or with what stopped it.
 func (w *work) backfills() error {
-	unfinished, until := w.holder.Feed().Unfinished, time.Now().Add(liveEvery)
 	done := map[string]bool{}
 	for {
-		i := slices.IndexFunc(unfinished, func(id string) bool { return !done[id] })
+		i := slices.IndexFunc(w.unfinished, func(id string) bool { return !done[id] })
 		if i < 0 {
 			return nil
 		}
-		err := w.backfill(unfinished[i], until)
+		id := w.unfinished[i]
+		err := w.backfill(id, w.turn)
 		var (
 			budget  *dtm.BudgetError
 			wait    *dtm.WaitError
@@ -55,12 +55,12 @@ func (w *work) backfills() error {
 		)
 		switch {
 		case err == nil:
-			done[unfinished[i]] = true
+			done[id] = true
 		case w.working.Err() != nil:
 			return err
 		case errors.As(err, &listing):
 			// It is in the record. The feed itself is well, and others may be too.
-			done[unfinished[i]] = true
+			done[id] = true
 			err = nil
 		case errors.As(err, &budget):
 			// Its share of the key's budget is used up, and the live feed's isn't: a
@@ -71,18 +71,17 @@ func (w *work) backfills() error {
 		default:
 			return err
 		}
-		if err != nil || !time.Now().Before(until) {
+		if err != nil || !time.Now().Before(w.turn) {
 			if err := w.again(); err != nil {
 				return err
 			}
-			until = time.Now().Add(liveEvery)
 		}
 		// Others may have been asked for, or cancelled, in the meantime.
 		feed, _, _, err := w.Store.Open(w.working, w.Feed, "")
 		if err != nil {
 			return err
 		}
-		unfinished = feed.Unfinished
+		w.unfinished = feed.Unfinished
 	}
 }
 
@@ -92,13 +91,16 @@ func (w *work) hasTime(d time.Duration) bool {
 	return w.fetching.Err() == nil && (!ok || time.Until(deadline) > d)
 }
 
-// again relays what has come since the live feed's last turn.
+// again relays what has come or changed since the live feed's last turn.
 func (w *work) again() error {
 	if err := context.Cause(w.fetching); err != nil {
 		return err
 	}
 	w.holder.Update(func(f *state.Feed) { w.plan(f, time.Now().UTC().Truncate(ms)) })
-	return w.live(w.holder.Feed())
+	if err := w.live(w.holder.Feed()); err != nil {
+		return err
+	}
+	return w.changes()
 }
 
 // backfill works one backfill until it is finished or the time is up. It returns
@@ -143,7 +145,7 @@ func (w *work) backfill(id string, until time.Time) error {
 		return written
 	}
 	if done {
-		w.closeGaps(t.record)
+		w.conclude(t.record)
 		return nil
 	}
 	return err
@@ -158,10 +160,20 @@ func (w *work) backfillEngine(b state.Backfill, t *ticket) (*engine, Progress, e
 	}
 	opts := w.Options
 	opts.Filter = filter
+	desk := DeskOptions{Alive: w.alive, Backfill: b.ID, Missing: b.Kind == "", Republish: b.Republish}
+	if b.Kind != "" {
+		opts.Refs, opts.PageSize = false, barePage
+	}
+	switch b.Kind {
+	case state.Audit, state.Matches:
+		desk.Whole = w.whole(w.Side)
+	case state.Changes:
+		desk.Admit = func(dtm.Alert) bool { return false }
+	}
 	known := w.holder.Feed().Refusal
 	e := &engine{
 		opts: opts, source: w.Side, report: w.report, onGap: func(state.Gap) {},
-		desk: w.Desk(DeskOptions{Alive: w.alive, Backfill: b.ID, Republish: b.Republish}),
+		desk: w.Desk(desk),
 		save: func(p Progress) {
 			t.update(func(b *state.Backfill) { b.Slices, b.Refused = p.Slices, refused(p.Gaps) })
 			if p.Refusal != known {
@@ -171,6 +183,11 @@ func (w *work) backfillEngine(b state.Backfill, t *ticket) (*engine, Progress, e
 		},
 		onTally: func(fetched int, tally lifecycle.Tally) {
 			t.update(func(b *state.Backfill) { countBackfill(b, fetched, tally) })
+			if b.Kind == state.Audit && !tally.Oldest.IsZero() {
+				late := time.Since(tally.Oldest).Truncate(ms)
+				t.update(func(b *state.Backfill) { b.LateMax = max(b.LateMax, late) })
+				w.report.LateMaxSeconds = max(w.report.LateMaxSeconds, late.Seconds())
+			}
 		},
 	}
 	return e, Progress{Slices: b.Slices, Gaps: b.Refused, Refusal: known}, nil
@@ -189,20 +206,28 @@ func refused(gaps []state.Gap) []state.Gap {
 	return slices.DeleteFunc(slices.Clone(gaps), func(g state.Gap) bool { return g.Suspected })
 }
 
-// closeGaps takes what a finished backfill has covered out of the feed's gaps,
-// and adds what the API refused it.
-func (w *work) closeGaps(b state.Backfill) {
+// conclude takes what a finished backfill has covered out of the feed's gaps, and
+// adds what the API refused it.
+func (w *work) conclude(b state.Backfill) {
 	var found []state.Gap
+	gaps := b.Refused
+	if b.Kind != "" {
+		gaps = nil // the live feed has read it before
+	}
 	w.holder.Update(func(f *state.Feed) {
-		for _, g := range b.Refused {
+		for _, g := range gaps {
 			if !covered(f.Gaps, g) {
 				found = append(found, g)
 			}
 		}
-		if b.State == state.Done && b.Filter == f.Filter {
+		if b.State == state.Done && b.Filter == f.Filter && (b.Kind == "" || b.Kind == state.Audit && len(b.Refused) == 0) {
 			f.Gaps = without(f.Gaps, b.Since, b.Until)
+			f.FilterPast = without(f.FilterPast, b.Since, b.Until)
 		}
-		for _, g := range b.Refused {
+		if b.State == state.Done && b.Kind == state.Audit {
+			f.LateMax = b.LateMax
+		}
+		for _, g := range gaps {
 			f.Gaps = addGap(f.Gaps, g)
 		}
 	})
@@ -394,7 +419,7 @@ func (r *Runner) DryBackfill(ctx context.Context, b state.Backfill) (state.Backf
 	defer end()
 	e := &engine{
 		opts: r.Options, source: r.Side, report: &report, save: func(Progress) {}, onGap: func(state.Gap) {},
-		desk: r.Desk(DeskOptions{Alive: w.alive, DryRun: true, Backfill: b.ID, Republish: b.Republish}),
+		desk: r.Desk(DeskOptions{Alive: w.alive, DryRun: true, Backfill: b.ID, Missing: true, Republish: b.Republish}),
 		onTally: func(fetched int, t lifecycle.Tally) {
 			b.Fetched += int64(fetched)
 			b.Suppressed += int64(t.Suppressed + t.Superseded)

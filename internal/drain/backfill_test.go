@@ -98,6 +98,10 @@ func (s *shelf) Backfill(_ context.Context, _, id string) (state.Backfill, state
 	return s.records[id], s.version(id), nil
 }
 
+func (s *shelf) CreateBackfill(context.Context, string, state.Backfill) error {
+	return errors.New("not asked for")
+}
+
 func (s *shelf) WriteBackfill(_ context.Context, _ string, b state.Backfill, v state.Version) (state.Version, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -249,6 +253,10 @@ func (e empty) List(_ context.Context, q dtm.Query) iter.Seq2[dtm.Page, error] {
 	}
 }
 
+func (e empty) Get(context.Context, string, bool) (dtm.Page, error) {
+	return dtm.Page{}, errors.New("not asked for")
+}
+
 func (e empty) Stats() dtm.Stats { return dtm.Stats{} }
 
 type idle struct{}
@@ -309,6 +317,7 @@ func TestBackfills(t *testing.T) {
 					KeyID:   func(context.Context) (string, error) { return "k", nil },
 					Desk:    func(DeskOptions) Desk { return idle{} },
 					Session: empty{name: "live", asked: &asked},
+					Sweeps:  empty{name: "sweep", asked: &asked},
 					Side:    empty{name: "backfill", asked: &asked, fail: c.fail, from: at(10)},
 				}
 				report, err := r.Live(t.Context(), "schedule", false)

@@ -24,6 +24,13 @@ type backfill struct {
 	// Everything that the API showed before this was published by another
 	// backfill; zero: nothing is known.
 	repeats time.Time
+
+	// The following are of those that the relay asked itself for.
+	known map[string]bool // alerts of which something was published by then
+	// late is how late that was in the index which an audit found, and oldest the
+	// created_at of the oldest of these.
+	late   time.Duration
+	oldest time.Time
 }
 
 // ask asks for a backfill, as POST /backfill does.
@@ -149,13 +156,18 @@ func (w *world) checkBackfill(p *proc, r state.Backfill) {
 	// Law: its slices pass nothing that the API showed when it was asked for and
 	// that is not in the ledger; with republish, that is not there for this
 	// backfill. So the range of one that is done is complete.
+	w.checkAudit(p, b, r)
 	passed := state.Feed{Slices: r.Slices, Gaps: r.Refused}
 	for _, a := range w.truth {
 		switch {
 		case a.created.Before(r.Since) || !a.created.Before(r.Until) || a.visible.After(r.RequestedAt):
 		case pending(passed, a.created) || given(passed, a.created):
-		case b.filter.Changeable() && !a.leaves.IsZero() && !a.leaves.After(now):
 		case w.clamped(a, now):
+		case r.Kind == state.Changes:
+			if v := w.versionAt(a, r.RequestedAt); b.known[a.id] && w.alone() && v.After(w.ledger[a.id].HandledVersion) {
+				w.fail("%s passes %s of %s in %s (%s), and its version of %s is not in the ledger: %v", p.name, a.id, a.created, r.ID, r.State, v, r.Slices)
+			}
+		case !w.matches(a, b.filter, r.RequestedAt):
 		case w.ledger[a.id].HandledVersion.IsZero(),
 			r.Republish && w.alone() && b.recorded[a.id].IsZero():
 			w.fail("%s passes %s of %s in %s (%s), which is not in the ledger: %v", p.name, a.id, a.created, r.ID, r.State, r.Slices)
@@ -205,9 +217,7 @@ func (w *world) repeat() {
 	}
 	newest := time.Now()
 	for _, a := range w.truth {
-		for _, v := range a.version {
-			newest = later(newest, v)
-		}
+		newest = later(newest, a.newest)
 	}
 	w.mu.Unlock()
 	if last == nil {

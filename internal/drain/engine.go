@@ -36,7 +36,9 @@ type Options struct {
 	Settle          time.Duration
 	InitialLookback time.Duration
 	MaxLookback     time.Duration
-	MaxAlerts       int // 0: no limit
+	UpdatesWindow   time.Duration // 0: no sweep
+	AuditWindow     time.Duration // 0: no audit
+	MaxAlerts       int           // 0: no limit
 	Budget          time.Duration
 }
 

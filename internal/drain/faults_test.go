@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
+	"strings"
 	"time"
 
 	"dtmrelay.internal/dtmrelay/internal/dtmsim"
@@ -17,7 +19,9 @@ import (
 // apiFault is a trouble that the simulator makes.
 func apiFault(t trouble) (dtmsim.Fault, bool) {
 	f := dtmsim.Fault{Kind: dtmsim.Kind(t.Where), Nth: t.Nth}
-	if f.Kind != dtmsim.List && f.Kind != dtmsim.Page {
+	switch f.Kind {
+	case dtmsim.List, dtmsim.Page, dtmsim.Get, dtmsim.Patch:
+	default:
 		return f, false
 	}
 	switch t.What {
@@ -61,12 +65,28 @@ func apiFault(t trouble) (dtmsim.Fault, bool) {
 
 // RoundTrip is the network between a process and the API.
 func (p *proc) RoundTrip(r *http.Request) (*http.Response, error) {
-	where := "list"
-	if r.URL.Query().Has("page") {
+	where, query := "list", r.URL.Query()
+	switch {
+	case r.Method == http.MethodPatch:
+		where = "patch"
+	case !strings.HasSuffix(r.URL.Path, "/alerts"):
+		where = "get"
+	case query.Has("page"):
 		where = "page"
+	case query.Get("refs") == "false" && query.Get("size") == "100":
+		// The API may put less on a page than it is asked for.
+		query.Set("size", strconv.Itoa(p.Bare))
+		r.URL.RawQuery = query.Encode()
 	}
 	var answer *http.Response
-	err := p.external(r.Context(), where, 0, func(trouble string) (err error) {
+	takes := time.Duration(0)
+	if p.writes {
+		takes = p.WriteTakes
+	}
+	err := p.external(r.Context(), where, takes, func(trouble string) (err error) {
+		if where == "patch" {
+			defer p.patched(r.URL.Path, time.Now())
+		}
 		answer, err = p.api.RoundTripper().RoundTrip(r) //nolint:bodyclose // the client closes it
 		if err != nil || trouble != "unlink" || answer.StatusCode != 200 {
 			return err
@@ -182,6 +202,19 @@ func (d database) Backfill(ctx context.Context, feed, id string) (b state.Backfi
 	return b, v, err
 }
 
+func (d database) CreateBackfill(ctx context.Context, feed string, b state.Backfill) error {
+	d.checkLease(d.proc, "asks for a backfill")
+	return d.external(ctx, "create backfill", d.StoreTakes, func(string) error {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		err := d.store.CreateBackfill(context.Background(), feed, b)
+		if err == nil {
+			d.checkAsked(d.proc, b)
+		}
+		return err
+	})
+}
+
 func (d database) WriteBackfill(ctx context.Context, feed string, b state.Backfill, v state.Version) (next state.Version, err error) {
 	d.checkLease(d.proc, "writes a backfill")
 	ctx, cancel := context.WithTimeout(ctx, storeFor)
@@ -215,6 +248,10 @@ func (t topics) Publish(ctx context.Context, messages []message.Message) []error
 
 func (t topics) Reject(ctx context.Context, messages []message.Message) []error {
 	return t.send(ctx, "reject", messages, func(m message.Message) error {
+		if t.writes {
+			t.fail("%s rejects a write-back: %v", t.name, m.Attributes)
+			return nil
+		}
 		t.checkReject(t.proc, m)
 		return nil
 	})

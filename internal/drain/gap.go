@@ -16,8 +16,8 @@ const (
 )
 
 // bound is the oldest since that the API is known to answer.
-func (e *engine) bound() time.Time {
-	return time.Now().UTC().Truncate(ms).Add(-e.opts.MaxLookback).Add(boundMargin)
+func (o Options) bound() time.Time {
+	return time.Now().UTC().Truncate(ms).Add(-o.MaxLookback).Add(boundMargin)
 }
 
 // skipRefused leaves out what the API refused for its age within a day, without
@@ -27,7 +27,7 @@ func (r *reader) skipRefused() (done bool) {
 	defer r.mu.Unlock()
 	last := r.progress.Refusal
 	if last != nil && time.Since(last.At) < refusalHolds && time.Since(r.span.DoneUntil) >= last.Age {
-		r.leaveBehind(r.bound())
+		r.leaveBehind(r.opts.bound())
 	}
 	return !r.span.DoneUntil.Before(r.span.To)
 }
@@ -63,7 +63,7 @@ func (r *reader) leaveBehind(bound time.Time) {
 // look-back: when it begins later, the API may have left out what is older
 // without a word.
 func (r *reader) suspect(from time.Time, page dtm.Page) {
-	bound := r.bound()
+	bound := r.opts.bound()
 	if !from.Before(bound.Add(-boundMargin)) {
 		return
 	}

@@ -24,21 +24,36 @@ type history struct {
 	PageMemory   int64
 	StoreTakes   time.Duration // a call of the database
 	PublishTakes time.Duration // a call of the topics
+	Bare         int           // the most alerts that the API puts on a page without documents
+	Refilter     bool          // the filter is changed when all is over
 	Alerts       []alert
 	Steps        []step
+
+	Asks []request // write-backs
+	// WriteTakes is how long a request for a single alert takes.
+	WriteTakes time.Duration
+	Syncs      []step // what happens to the processes that do them, one after the other
+	Mirror     string // what the other side answers each event with, unless it is its own: a status, or +tag
 }
 
 // alert is an alert of the world, with its whole life.
 type alert struct {
 	Created time.Duration
-	Late    time.Duration // until it is in the index; less than OVERLAP
+	Late    time.Duration // until it is in the index; OVERLAP or more only where there are audits
 	// Rewritten is when it gets a new version soon after its creation, within SETTLE; 0: never.
 	Rewritten time.Duration
 	// Closed and Edited are when it gets a new version later; 0: never.
 	Closed, Edited time.Duration
+	Walk           []walk
 	Element        string // it is this unusable element instead
 	Huge           bool   // a page can't hold it with its document
 	Refused        bool   // the topic refuses its messages
+}
+
+// walk is a later version of an alert: a status, or something else that is new.
+type walk struct {
+	After  time.Duration // its creation
+	Status string        // empty: it keeps its status
 }
 
 // step is a run of the feed, a while after the one before ended, and what
@@ -85,7 +100,7 @@ type trouble struct {
 
 // calm reports whether nothing went wrong and nobody else ran.
 func (h history) calm() bool {
-	for _, s := range h.Steps {
+	for _, s := range slices.Concat(h.Steps, h.Syncs) {
 		if len(s.Troubles) > 0 || s.Crash+s.Freeze > 0 || s.Second+s.Shutdown > 0 || s.WrongKey {
 			return false
 		}
@@ -105,7 +120,7 @@ func (h history) asks() (n int) {
 
 // changeable reports whether anything is listed by what may change of an alert.
 func (h history) changeable() bool {
-	return h.Feed.Filter.Changeable() || slices.ContainsFunc(h.Steps, func(s step) bool { return s.Ask.Filter.Changeable() })
+	return h.Feed.Filter.Changeable() || h.Refilter || slices.ContainsFunc(h.Steps, func(s step) bool { return s.Ask.Filter.Changeable() })
 }
 
 // alone reports whether no two holders of the lease can have overlapped.
@@ -158,7 +173,10 @@ var histories = rapid.Custom(func(t *rapid.T) history {
 		PageLimit: 32 << 20, PageMemory: 96 << 20,
 		StoreTakes:   pick(t, "store takes", 0, 10*time.Millisecond, 300*time.Millisecond),
 		PublishTakes: pick(t, "publish takes", 0, 20*time.Millisecond, 2*time.Second),
+		Bare:         pick(t, "bare page", 1, 2, 3, 5, 100),
+		Refilter:     oneIn(t, 4, "refilter"),
 	}
+	h.Feed.UpdatesWindow = pick(t, "updates window", 0, time.Hour, 3*time.Hour, 30*24*time.Hour, 30*24*time.Hour)
 	switch rapid.IntRange(1, 6).Draw(t, "filter") {
 	case 5:
 		h.Feed.Filter = dtm.Filter{AlertType: []string{"Message"}}
@@ -170,9 +188,17 @@ var histories = rapid.Custom(func(t *rapid.T) history {
 		h.Server.SinceTooOld = pick(t, "since too old", dtmsim.Reject, dtmsim.Clamp)
 		h.Feed.MaxLookback = h.Server.SinceMaxAge + pick(t, "hopeful", 0, 5*time.Minute)
 	}
-	theme := pick(t, "theme", anything, anything, late, leaving)
-	if theme == leaving {
+	theme := pick(t, "theme", anything, anything, late, leaving, changing, changing, coming, audited)
+	if (theme == changing || theme == coming) && oneIn(t, 3, "slow topics") {
+		h.PublishTakes = 9 * time.Second // a sweep does not end in its minute
+	}
+	switch theme { //nolint:exhaustive // the others are about the alerts alone
+	case leaving:
 		h.Feed.Filter, h.Server.Paging = dtm.Filter{Status: []string{"new"}}, dtmsim.Offset
+	case coming:
+		h.Feed.Filter = dtm.Filter{Status: pick(t, "wanted", []string{"in_progress"}, []string{"closed", "new"}, []string{"escalated", "in_progress", "read"})}
+	case audited:
+		h.Feed.AuditWindow = pick(t, "audit window", 3*time.Hour, 20*time.Hour, 72*time.Hour)
 	}
 	huge := h.Feed.Refs && oneIn(t, 6, "huge alerts")
 	if huge || oneIn(t, 8, "little memory") {
@@ -189,6 +215,9 @@ var histories = rapid.Custom(func(t *rapid.T) history {
 		if backfilled {
 			drawBackfill(t, h.Feed, &s)
 		}
+		if theme == audited {
+			s.After = pick(t, "hours", time.Minute, time.Hour, 5*time.Hour, 11*time.Hour, 26*time.Hour)
+		}
 		h.Steps = append(h.Steps, s)
 	}
 	if backfilled && !huge && oneIn(t, 3, "slow") {
@@ -199,10 +228,13 @@ var histories = rapid.Custom(func(t *rapid.T) history {
 		h.Steps[0].After = time.Second
 	}
 	h.Alerts = drawAlerts(t, h, theme, huge)
-	if ties := most(h.Alerts); h.changeable() && h.Server.Paging == dtmsim.Offset && h.Feed.PageSize < ties+2 {
+	if ties := most(h.Alerts) + unusable(h.Alerts); h.changeable() && h.Server.Paging == dtmsim.Offset && h.Feed.PageSize < ties+2 {
 		// Where a page holds a single moment tokens are all there is to go on with,
 		// and by offset these skip alerts.
 		h.Feed.PageSize = ties + 2
+	}
+	if h.changeable() {
+		h.Bare = max(h.Bare, most(h.Alerts)+unusable(h.Alerts)+2)
 	}
 	if huge || h.Feed.PageSize > 25 {
 		h.Feed.PageSize, h.Server.Paging = min(h.Feed.PageSize, 25), dtmsim.Snapshot
@@ -217,8 +249,16 @@ var histories = rapid.Custom(func(t *rapid.T) history {
 	if !h.Server.LinkOnLastPage {
 		pages -= 4
 	}
-	if h.asks() > 0 && time.Duration(pages)*latency*3/2 > time.Minute {
+	if (h.asks() > 0 || h.Refilter) && time.Duration(pages)*latency*3/2 > time.Minute {
 		h.Server.Latency, h.Server.Jitter = 0, 0 // so does a backfill in its minute
+	}
+	if bare := pages - most(h.Alerts)/h.Feed.PageSize + most(h.Alerts)/h.Bare; h.Feed.UpdatesWindow+h.Feed.AuditWindow > 0 {
+		if h.asks() > 0 || h.Refilter {
+			bare = max(bare, pages)
+		}
+		if time.Duration(bare)*latency*3 > time.Minute {
+			h.Server.Latency, h.Server.Jitter = 0, 0 // and one that the relay asks itself for, in what a sweep leaves of it
+		}
 	}
 	return h
 })
@@ -242,9 +282,12 @@ type theme string
 
 const (
 	anything theme = "anything"
-	late     theme = "late"    // they come into the index late
-	leaving  theme = "leaving" // they leave the filter while they are listed
-	past     theme = "past"    // they are all there when the first backfill begins, and take it minutes
+	late     theme = "late"     // they come into the index late
+	leaving  theme = "leaving"  // they leave the filter while they are listed
+	past     theme = "past"     // they are all there when the first backfill begins, and take it minutes
+	changing theme = "changing" // they change again and again
+	coming   theme = "coming"   // they come to match the filter
+	audited  theme = "audited"  // they come into the index later than the overlap
 )
 
 func drawAlerts(t *rapid.T, h history, theme theme, huge bool) []alert {
@@ -268,7 +311,7 @@ func drawAlerts(t *rapid.T, h history, theme theme, huge bool) []alert {
 	var bases []time.Duration
 	for range rapid.IntRange(1, 4).Draw(t, "bases") {
 		if rapid.Bool().Draw(t, "before a run") {
-			bases = append(bases, aRun()-millis(0, h.Feed.Overlap+h.Feed.Settle, "before"))
+			bases = append(bases, aRun()-millis(0, h.Feed.Overlap+h.Feed.Settle+min(h.Feed.AuditWindow, 30*time.Hour), "before"))
 			continue
 		}
 		bases = append(bases, millis(from, to, "base"))
@@ -308,6 +351,17 @@ func drawAlerts(t *rapid.T, h history, theme theme, huge bool) []alert {
 			a.Late = millis(time.Millisecond, h.Feed.Overlap-time.Millisecond, "late")
 		case theme == leaving && oneIn(t, 2, "leaves"):
 			a.Closed = max(a.Closed, aRun()+millis(0, 2*time.Minute, "leaves during a run")-a.Created, 10*time.Second)
+		case theme == audited && oneIn(t, 2, "very late"):
+			a.Late = millis(h.Feed.Overlap, 30*time.Hour, "hours late")
+		}
+		if (theme == changing || theme == coming) && oneIn(t, 2, "walks") || oneIn(t, 10, "walks all the same") {
+			for range rapid.IntRange(1, 4).Draw(t, "changes") {
+				after := seconds(10, 4*3600, "changes")
+				if rapid.Bool().Draw(t, "during a run") {
+					after = max(aRun()+millis(0, 2*time.Minute, "changes during a run")-a.Created, 10*time.Second)
+				}
+				a.Walk = append(a.Walk, walk{after, pick(t, "status", "", "new", "read", "in_progress", "escalated", "closed")})
+			}
 		}
 		alerts[i] = a
 	}
@@ -328,6 +382,19 @@ func most(alerts []alert) int {
 	return n
 }
 
+// unusable is how many elements at most stand in a row: a listing can't begin
+// anew between them.
+func unusable(alerts []alert) int {
+	longest, n := 0, 0
+	for _, a := range alerts {
+		if n++; a.Element == "" {
+			n = 0
+		}
+		longest = max(longest, n)
+	}
+	return longest
+}
+
 // lying troubles make the API say something that is not so. One of them is what
 // the engine promises to see through; of two in a row it can't know.
 var lying = []string{"withheld", "extra", "null", "repeat", "disorder", "unlink"}
@@ -337,13 +404,16 @@ func drawTrouble(t *rapid.T, s *step) {
 	nth := func() int { return pick(t, "nth", 1, 1, 1, 2, 2, 3, 4, 6) }
 	page := func() string { return pick(t, "kind of page", "list", "page", "page") }
 	for range rapid.IntRange(0, 3).Draw(t, "troubles") {
-		switch rapid.IntRange(1, 4).Draw(t, "side") {
+		switch rapid.IntRange(1, 5).Draw(t, "side") {
+		case 5:
+			s.Troubles = append(s.Troubles, trouble{"get", nth(), pick(t, "what",
+				"reset before", "reset after", "truncate", "500", "503 wait", "408", "429", "429 wait", "html", "hang", "quota")})
 		case 1, 2:
 			s.Troubles = append(s.Troubles, trouble{page(), nth(), pick(t, "what",
 				"reset before", "reset after", "truncate", "500", "503 wait", "408", "429", "429 wait", "html", "hang", "quota")})
 		case 3:
 			where := pick(t, "store call", "open", "write feed", "write feed", "records", "write records", "write records", "usage",
-				"backfill", "write backfill")
+				"backfill", "write backfill", "create backfill")
 			what := pick(t, "what", "before", "after", "hang before", "hang after")
 			if where == "write records" && oneIn(t, 3, "meddle") {
 				what = "meddle"
@@ -391,19 +461,24 @@ func (a alert) served(i int, start time.Time) dtmsim.Alert {
 	}
 	at := created.Format("2006-01-02T15:04:05.999Z07:00")
 	out.Body = fmt.Appendf(nil, `{"id":%q,"created_at":%q,"updated_at":%q,"status":"new","alert_type":"Message","doc":{"text":%q}}`, out.ID, at, at, doc)
-	for _, c := range []struct {
-		after time.Duration
-		apply func(*dtmsim.Alert)
-	}{
-		{a.Rewritten, func(a *dtmsim.Alert) { a.Set("ai_doc_summary", "a summary") }},
-		{a.Edited, func(a *dtmsim.Alert) { a.Set("ai_doc_summary", "another summary") }},
-		{a.Closed, func(a *dtmsim.Alert) { a.Status = "closed" }},
-	} {
-		if c.after > 0 {
-			out.Changes = append(out.Changes, dtmsim.Change{At: created.Add(c.after), Apply: c.apply})
-		}
+	for i, c := range a.changes() {
+		out.Changes = append(out.Changes, dtmsim.Change{At: created.Add(c.After), Apply: func(a *dtmsim.Alert) {
+			if c.Status == "" {
+				a.Set("ai_doc_summary", fmt.Sprintf("summary %d", i))
+			} else {
+				a.Status = c.Status
+			}
+		}})
 	}
 	return out
+}
+
+// changes are an alert's later versions in their order.
+func (a alert) changes() []walk {
+	all := slices.Concat([]walk{{After: a.Rewritten}, {After: a.Edited}, {a.Closed, "closed"}}, a.Walk)
+	all = slices.DeleteFunc(all, func(c walk) bool { return c.After == 0 })
+	slices.SortStableFunc(all, func(a, b walk) int { return cmp.Compare(a.After, b.After) })
+	return all
 }
 
 // GoString is what rapid prints of a history.
@@ -415,6 +490,15 @@ func (h history) GoString() string {
 	}
 	for i, s := range h.Steps {
 		fmt.Fprintf(&b, "step %d %+v\n", i+1, s)
+	}
+	for i, s := range h.Syncs {
+		fmt.Fprintf(&b, "writing process %d %+v\n", i+1, s)
+	}
+	for i, r := range h.Asks {
+		fmt.Fprintf(&b, "write-back %d %+v\n", i+1, r)
+	}
+	if h.Mirror != "" {
+		fmt.Fprintf(&b, "mirror %s\n", h.Mirror)
 	}
 	return b.String()
 }

@@ -16,12 +16,14 @@ import (
 type Store interface {
 	state.FeedStore
 	BackfillStore
+	CreateBackfill(ctx context.Context, feed string, b state.Backfill) error
 	AddUsage(ctx context.Context, keyID string, add, old state.Usage) error
 }
 
 // Session is one run's view of the API (dtm.Session).
 type Session interface {
 	Source
+	Get(ctx context.Context, id string, refs bool) (dtm.Page, error)
 	Stats() dtm.Stats
 }
 
@@ -40,8 +42,10 @@ type Runner struct {
 	Store   Store
 	Meter   Meter
 	Session Session // of live work
-	// Side is the session of backfills, which may use less of the key's budgets.
-	Side Session
+	// Sweeps and Side are the sessions of sweeps and of backfills, which may use
+	// less of the key's budgets.
+	Sweeps Session
+	Side   Session
 	// Desk makes a desk for this run.
 	Desk  func(DeskOptions) Desk
 	RunID string
@@ -53,7 +57,12 @@ type DeskOptions struct {
 	Alive     func() error // what it asks before it publishes
 	DryRun    bool
 	Backfill  string // id of the backfill; empty for live work
+	Missing   bool   // publish what was once dropped or rejected
 	Republish bool   // publish what the ledger knows once more
+	// Admit, unless nil, says of an alert that was never published whether to.
+	Admit func(dtm.Alert) bool
+	// Whole, unless nil, fetches an alert that is published for the first time.
+	Whole func(ctx context.Context, id string) (dtm.Page, error)
 }
 
 // ErrKeyMissing means that there is no API key yet: the secret has no version.
@@ -104,7 +113,7 @@ func (r *Runner) live(ctx context.Context, report *Report, began time.Time) (out
 		return Skipped, StopLeaseHeld, nil
 	}
 	r.Meter.Load(usage.Requests, usage.Errors)
-	r.plan(&feed, began)
+	refiltered := r.plan(&feed, began)
 	feed.KeyID = keyID
 
 	var holder *state.Holder
@@ -118,13 +127,15 @@ func (r *Runner) live(ctx context.Context, report *Report, began time.Time) (out
 			return Failed, StopError, err
 		}
 		leased, alive = holder.Context(), holder.Alive
+		if refiltered {
+			r.Log.InfoContext(ctx, "the filter was changed: a backfill can cover the past for it",
+				"event", "filter", "feed", r.Feed, "past", feed.FilterPast)
+		}
 	}
 	stopCounting := r.count(base, keyID, usage)
 	w := &work{Runner: r, ctx: ctx, leased: leased, report: report, holder: holder, alive: alive}
 	end := w.begin(began)
-	if err = w.live(feed); err == nil && holder != nil {
-		err = w.backfills()
-	}
+	err = w.all(feed)
 	end()
 	outcome, reason, err = judge(err)
 	r.stats(report)
@@ -152,17 +163,28 @@ func (r *Runner) live(ctx context.Context, report *Report, began time.Time) (out
 	return Failed, reason, err
 }
 
-// plan adds what this run is for to the feed.
-func (r *Runner) plan(f *state.Feed, now time.Time) {
-	end := now.Add(-r.Options.Settle).Truncate(ms)
+// plan adds what this run is for to the feed, and reports whether the filter is
+// another one than before.
+func (r *Runner) plan(f *state.Feed, now time.Time) (refiltered bool) {
 	if f.BeginsAt.IsZero() {
-		f.BeginsAt = now.Add(-r.Options.InitialLookback).Truncate(ms)
+		f.BeginsAt, f.FirstRun = now.Add(-r.Options.InitialLookback).Truncate(ms), now
 		f.End = f.BeginsAt
 	}
-	extend(f, end, r.Options.Overlap)
 	if text := r.Options.Filter.String(); text != f.Filter || f.FilterSince.IsZero() {
+		refiltered = !f.FilterSince.IsZero()
+		if past := (state.Gap{Since: f.BeginsAt, Until: f.Position()}); refiltered && past.Since.Before(past.Until) {
+			f.FilterPast = []state.Gap{past}
+		}
 		f.Filter, f.FilterSince = text, now
 	}
+	extend(f, now.Add(-r.Options.Settle).Truncate(ms), r.Options.Overlap)
+	return refiltered
+}
+
+// Reason is the stop reason of a run that ends with err.
+func Reason(err error) string {
+	_, reason, _ := judge(err)
+	return reason
 }
 
 // judge tells a run that was stopped from one that failed.
@@ -257,7 +279,7 @@ func older(buckets map[int64]int64, than time.Time) map[int64]int64 {
 }
 
 func (r *Runner) stats(report *Report) {
-	for _, s := range []dtm.Stats{r.Session.Stats(), r.Side.Stats()} {
+	for _, s := range []dtm.Stats{r.Session.Stats(), r.Sweeps.Stats(), r.Side.Stats()} {
 		report.Requests += s.Requests
 		report.Retries += s.Retries
 		report.Pages += s.Pages

@@ -17,7 +17,7 @@ import (
 // to keep (laws_test.go). The order in which goroutines run is not drawn, so that
 // a failure may be called flaky; the history that is printed is the one that failed.
 func TestModel(t *testing.T) {
-	atLeast(t, "rapid.checks", "2000")
+	atLeast(t, "rapid.checks", "1000")
 	store, err := bolt.OpenNoSync(filepath.Join(t.TempDir(), "state.db"))
 	if err != nil {
 		t.Fatal(err)

@@ -100,7 +100,7 @@ func (r *reader) read() (done bool, err error) {
 		case again && end == broken && fruitless > 0:
 			return false, &listingError{fmt.Errorf("no page could be read, twice in a row: %w", cause)}
 		case end == refusedSince:
-			r.since, r.refused = r.bound(), time.Since(r.position())
+			r.since, r.refused = r.opts.bound(), time.Since(r.position())
 		case end == tooLarge:
 			if err := r.shrink(cause); err != nil {
 				return false, err
@@ -394,7 +394,7 @@ func (r *reader) failed(ctx context.Context, pages chan<- fetched, q dtm.Query, 
 		f.end = noMemory
 	case errors.As(err, &large):
 		f.end, r.ahead = tooLarge, pageNo
-	case pageNo == 0 && r.since.IsZero() && errors.As(err, &api) && api.Status == http.StatusBadRequest && q.Since.Before(r.bound()):
+	case pageNo == 0 && r.since.IsZero() && errors.As(err, &api) && api.Status == http.StatusBadRequest && q.Since.Before(r.opts.bound()):
 		f.end = refusedSince
 	}
 	send(ctx, pages, f)

@@ -57,6 +57,7 @@ type Report struct {
 	Superseded     int64      `json:"superseded"`
 	Dropped        int64      `json:"dropped"`
 	Rejected       int64      `json:"rejected"`
+	LeftAlone      int64      `json:"left_alone,omitempty"` // changed, but never published and not this feed's to begin with
 	Requests       int64      `json:"requests"`
 	Retries        int64      `json:"retries"`
 	ThrottledMS    int64      `json:"throttled_ms"`
@@ -88,6 +89,7 @@ func (r *Report) count(fetched int, t lifecycle.Tally) {
 	r.Fetched += int64(fetched)
 	r.Suppressed += int64(t.Suppressed)
 	r.Superseded += int64(t.Superseded)
+	r.LeftAlone += int64(t.LeftAlone)
 	if r.WouldPublish != nil {
 		*r.WouldPublish += int64(t.Published())
 		for k, n := range t.ByType {

@@ -21,6 +21,42 @@ type work struct {
 
 	fetching context.Context // ends when nothing more is to be fetched
 	working  context.Context // ends when nothing more may be published
+
+	turn       time.Time // when it is the live feed's turn again
+	unfinished []string  // backfills, as far as is known
+	sweepSince time.Time // created_at back to which the sweep looks
+	unswept    error     // why the last sweep failed
+}
+
+// all is the live slices, then the sweep, then backfills.
+func (w *work) all(feed state.Feed) error {
+	if err := w.live(feed); err != nil {
+		return err
+	}
+	if w.holder == nil {
+		return w.sweep(feed)
+	}
+	w.unfinished = feed.Unfinished
+	if err := w.changes(); err != nil {
+		return err
+	}
+	err := w.audit()
+	if err == nil {
+		err = w.backfills()
+	}
+	if _, _, failure := judge(err); failure == nil && w.unswept != nil {
+		return w.unswept
+	}
+	return err
+}
+
+// changes sweeps. A listing that fails for the sweep holds up no backfill.
+func (w *work) changes() error {
+	err := w.sweep(w.holder.Feed())
+	if listing := (*listingError)(nil); errors.As(err, &listing) {
+		w.unswept, err = err, nil
+	}
+	return err
 }
 
 // begin starts the run's time. The function that it returns ends it.
@@ -60,11 +96,16 @@ func (w *work) live(feed state.Feed) error {
 	}
 	if w.holder != nil {
 		e.save = func(p Progress) {
-			w.holder.Update(func(f *state.Feed) {
+			change := w.holder.Update
+			if w.report.Published+w.report.Rejected == 0 {
+				change = w.holder.Note // there is nothing yet that would be published again
+			}
+			change(func(f *state.Feed) {
 				f.Slices, f.RereadFrom, f.Gaps, f.Refusal = p.Slices, p.RereadFrom, p.Gaps, p.Refusal
 			})
 		}
 	}
+	defer func() { w.turn = time.Now().Add(liveEvery) }()
 	return w.run(w.fetching, e, Progress{
 		Slices: feed.Slices, RereadFrom: feed.RereadFrom, Gaps: feed.Gaps, Refusal: feed.Refusal,
 	})
@@ -78,9 +119,14 @@ func (w *work) run(fetching context.Context, e *engine, pending Progress) error 
 			return errCap
 		}
 	}
-	err := e.run(fetching, w.working, pending)
+	return w.lost(e.run(fetching, w.working, pending))
+}
+
+// lost adds to a failure that the lease is lost, if it is: what was under way
+// failed because of it.
+func (w *work) lost(err error) error {
 	if lost := context.Cause(w.leased); lost != nil && err != nil && !errors.Is(err, lost) {
-		return errors.Join(lost, err) // what was under way failed because of it
+		return errors.Join(lost, err)
 	}
 	return err
 }

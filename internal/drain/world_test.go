@@ -31,7 +31,11 @@ type world struct {
 	mu     sync.Mutex
 	broken string // the first law that was broken
 
-	doc    state.Feed // as the database holds it
+	doc state.Feed // as the database holds it
+	// reach is the created_at back to which every sweep looked, and audited is when
+	// the last audit was asked for.
+	reach, audited time.Time
+
 	ledger map[string]state.Record
 	// acked counts the messages of the alerts topic by their dedupe_key, rejected
 	// those of the rejects topic by their text.
@@ -43,6 +47,7 @@ type world struct {
 	asked     []string
 
 	procs []*proc
+	backs writebacks
 }
 
 // sent is a message of the alerts topic.
@@ -71,6 +76,9 @@ func newWorld(h history, store state.Store, feed string) *world {
 
 // live lets the history happen, and then what is left of it without any trouble.
 func (w *world) live() string {
+	for i, r := range w.Asks {
+		w.backs.under.Go(func() { w.request(i, r) })
+	}
 	for _, s := range w.Steps {
 		time.Sleep(s.After)
 		w.ask(s.Ask)
@@ -126,6 +134,9 @@ func (w *world) run(s step) *proc {
 			o.together, p.together = true, true
 		}
 	}
+	w.mu.Lock()
+	p.swept = w.doc.LastSweep
+	w.mu.Unlock()
 	w.procs = append(w.procs, p)
 	w.api.ClearFaults()
 	for _, t := range s.Troubles {
@@ -133,24 +144,23 @@ func (w *world) run(s step) *proc {
 			w.api.AddFault(f)
 		}
 	}
-	meter := dtm.NewMeter(40_000)
-	client, err := dtm.New(dtm.Options{
-		BaseURL: "https://dtm.example/api/v3", ToolName: "test", UserAgent: "test", Keys: p, Meter: meter,
-		Concurrency: w.Feed.Workers, QPS: 1000, Transport: p, Rand: func() float64 { return 0.5 },
-		PageLimit: w.PageLimit, PageMemory: w.PageMemory,
-	})
-	if err != nil {
-		panic(err)
-	}
+	meter, client := p.client()
+	p.live, p.sweeps = client.Session(dtm.LiveShare), client.Session(dtm.SweepShare)
+	draft := &lifecycle.Draft{}
 	runner := &drain.Runner{
 		Feed: w.feed, Options: w.Feed, RunID: p.name, Store: database{p}, Meter: meter,
-		Session: turns{client.Session(dtm.LiveShare), p, true}, Side: turns{client.Session(dtm.BackfillShare), p, false}, Log: slog.New(slog.DiscardHandler),
+		Session: turns{p.live, p, true}, Sweeps: turns{p.sweeps, p, true}, Side: turns{client.Session(dtm.BackfillShare), p, false}, Log: slog.New(slog.DiscardHandler),
 		KeyID: func(context.Context) (string, error) { return w.feed + "-key", nil },
 		Desk: func(o drain.DeskOptions) drain.Desk {
-			return &lifecycle.Desk{
+			desk := &lifecycle.Desk{
 				Ledger: database{p}, Publisher: topics{p}, Feed: w.feed, RunID: p.name,
-				TTL: 1000 * time.Hour, Alive: o.Alive, DryRun: o.DryRun, Backfill: o.Backfill, Republish: o.Republish,
+				TTL: 1000 * time.Hour, Alive: o.Alive, Backfill: o.Backfill, Missing: o.Missing, Republish: o.Republish,
+				Admit: o.Admit, Whole: o.Whole,
 			}
+			if o.DryRun {
+				desk.Draft = draft
+			}
+			return desk
 		},
 	}
 	ctx, stop := context.WithCancel(context.Background())
@@ -166,6 +176,20 @@ func (w *world) run(s step) *proc {
 	return p
 }
 
+// client is the process's client of the API.
+func (p *proc) client() (*dtm.Meter, *dtm.Client) {
+	meter := dtm.NewMeter(40_000)
+	client, err := dtm.New(dtm.Options{
+		BaseURL: "https://dtm.example/api/v3", ToolName: "test", UserAgent: "test", Keys: p, Meter: meter,
+		Concurrency: p.Feed.Workers, QPS: 1000, Transport: p, Rand: func() float64 { return 0.5 },
+		PageLimit: p.PageLimit, PageMemory: p.PageMemory,
+	})
+	if err != nil {
+		panic(err)
+	}
+	return meter, client
+}
+
 // proc is a process: all its calls to the world go through external.
 type proc struct {
 	*world
@@ -177,6 +201,9 @@ type proc struct {
 	report drain.Report
 	err    error
 	took   time.Duration
+	writes bool // it does write-backs, and runs no feed
+	live   *dtm.Session
+	sweeps *dtm.Session
 	stored state.Feed // what it wrote last
 	// The API's counts when it began and when it ended.
 	before, after dtmsim.Stats
@@ -196,6 +223,7 @@ type proc struct {
 	rejects  int
 	together bool          // another process ran at the same time
 	slices   []state.Slice // what it began with
+	swept    time.Time     // the last sweep before it began
 }
 
 var (
@@ -336,7 +364,12 @@ func (w *world) quietly() *proc {
 func (w *world) end() {
 	last := time.Now()
 	for _, a := range w.truth {
-		last = later(last, a.visible)
+		if a.Late < w.Feed.Overlap {
+			last = later(last, a.visible)
+		}
+		if w.Feed.UpdatesWindow > 0 {
+			last = later(last, a.newest)
+		}
 	}
 	time.Sleep(time.Until(last) + w.Feed.Settle + time.Second)
 	for _, p := range w.procs {
@@ -346,12 +379,16 @@ func (w *world) end() {
 		}
 	}
 	time.Sleep(state.LeaseFor)
+	w.settle()
 	for range 2 {
 		if !w.drained() {
 			return
 		}
 	}
 	w.checkEnd()
+	w.checkWritten()
+	w.checkCurrent()
+	w.audit()
 
 	time.Sleep(2*w.Feed.Overlap + w.Feed.Settle)
 	if !w.drained() {
@@ -360,11 +397,12 @@ func (w *world) end() {
 	time.Sleep(time.Minute)
 	w.checkQuiet(w.quietly())
 	w.repeat()
+	w.refilter()
 }
 
 // drained runs the feed without any trouble until nothing is pending.
 func (w *world) drained() bool {
-	for range 20 + (4+2*len(w.asked))*len(w.truth) {
+	for range 20 + (6+2*len(w.asked))*len(w.truth) {
 		if w.quietly().report.Outcome == drain.OK {
 			return true
 		}

@@ -175,7 +175,13 @@ type report struct {
 	Outcome    string `json:"outcome"`
 	StopReason string `json:"stop_reason"`
 	Published  int    `json:"published"`
+	Created    int    `json:"created"`
+	Updated    int    `json:"updated"`
+	LeftAlone  int    `json:"left_alone"`
 	Rejected   int    `json:"rejected"`
+
+	StatusChanged int `json:"status_changed"`
+
 	Suppressed int    `json:"suppressed"`
 	Requests   int    `json:"requests"`
 	Splits     int    `json:"splits"`

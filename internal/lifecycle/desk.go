@@ -38,15 +38,21 @@ type Desk struct {
 	TTL time.Duration
 	// Alive returns an error once nothing more may be published or written.
 	Alive func() error
-	// DryRun counts and does nothing else.
-	DryRun bool
-	// Backfill is the id of the backfill that the desk works for; empty for live
-	// work. What was once dropped or rejected counts as missing for it.
+	// Draft, unless nil, makes a dry run of it: the desk counts, and writes down
+	// there what it would have recorded.
+	Draft *Draft
+	// Backfill is the id of the backfill that the desk works for; empty for live work.
 	Backfill string
+	// Missing: what was once dropped or rejected is published for the backfill.
+	Missing bool
 	// Republish publishes what the ledger knows once more.
 	Republish bool
-
-	draft draft
+	// Admit, unless nil, says whether an alert of which nothing was published is
+	// any business of this desk. What isn't is left alone, unusable elements too.
+	Admit func(dtm.Alert) bool
+	// Whole, unless nil, fetches an alert that is to be published for the first
+	// time: the listing left its document out.
+	Whole func(ctx context.Context, id string) (dtm.Page, error)
 }
 
 // Tally says what became of the alerts of a page.
@@ -61,6 +67,11 @@ type Tally struct {
 	Suppressed    int // this version is in the ledger already
 	Superseded    int // a newer version is
 	Rejected      int
+	LeftAlone     int // not admitted, or gone by the time that they were fetched
+
+	// Oldest is the lowest created_at of the published alerts of which the ledger
+	// had no trace; zero when there was none.
+	Oldest time.Time
 
 	ByType     map[string]int // published alerts, only counted in a dry run
 	BySeverity map[string]int
@@ -84,6 +95,7 @@ type job struct {
 	alert   dtm.Alert
 	entry   state.Entry
 	event   string
+	origin  string
 	msg     message.Message
 	outcome string // what became of it, empty until it was acknowledged
 	reason  string // why it was rejected
@@ -102,10 +114,12 @@ func (d *Desk) Handle(ctx context.Context, alerts []dtm.Alert, take func(n int) 
 	if err != nil {
 		return Tally{}, fmt.Errorf("looking up %d alerts in the ledger: %w", len(alerts), err)
 	}
-	d.draft.overlay(entries)
+	if d.Draft != nil {
+		d.Draft.overlay(entries)
+	}
 	jobs, tally := d.sort(alerts, entries, take)
-	if d.DryRun {
-		d.draft.note(d, jobs)
+	if d.Draft != nil {
+		d.Draft.note(d, jobs)
 		tally.ByType, tally.BySeverity = map[string]int{}, map[string]int{}
 		for _, j := range jobs {
 			if j.alert.Fault == "" {
@@ -116,11 +130,21 @@ func (d *Desk) Handle(ctx context.Context, alerts []dtm.Alert, take func(n int) 
 		}
 		return tally, nil
 	}
+	deliver := d.deliver
+	if d.Whole != nil {
+		deliver = d.whole
+	}
+	err = deliver(ctx, jobs, &tally)
+	return tally, err
+}
+
+// deliver publishes the jobs and records those that were acknowledged.
+func (d *Desk) deliver(ctx context.Context, jobs []*job, tally *Tally) error {
 	if len(jobs) == 0 {
-		return tally, nil
+		return nil
 	}
 	if err := d.Alive(); err != nil {
-		return tally, err
+		return err
 	}
 	failed := d.send(ctx, jobs)
 	var acked []*job
@@ -130,16 +154,21 @@ func (d *Desk) Handle(ctx context.Context, alerts []dtm.Alert, take func(n int) 
 			tally.count(j)
 		}
 	}
-	return tally, errors.Join(failed, d.record(ctx, acked))
+	return errors.Join(failed, d.record(ctx, acked))
 }
 
 func (t *Tally) count(j *job) {
-	switch {
-	case j.alert.Fault != "" || j.outcome == state.Rejected:
+	if j.alert.Fault != "" || j.outcome == state.Rejected {
 		t.Rejected++
-	case j.event == Created:
+		return
+	}
+	if created := j.alert.CreatedAt; j.entry.Record.HandledVersion.IsZero() && (t.Oldest.IsZero() || created.Before(t.Oldest)) {
+		t.Oldest = created
+	}
+	switch j.event {
+	case Created:
 		t.Created++
-	case j.event == StatusChanged:
+	case StatusChanged:
 		t.StatusChanged++
 	default:
 		t.Updated++
@@ -187,6 +216,8 @@ func (d *Desk) sort(alerts []dtm.Alert, entries []state.Entry, take func(int) in
 			tally.Superseded++
 		case suppressed:
 			tally.Suppressed++
+		case leftAlone:
+			tally.LeftAlone++
 		case toSend:
 			if a.Fault == "" {
 				if allowed == 0 {
@@ -194,7 +225,9 @@ func (d *Desk) sort(alerts []dtm.Alert, entries []state.Entry, take func(int) in
 				}
 				allowed--
 			}
-			jobs = append(jobs, &job{alert: a, entry: entries[i], event: d.classify(entries[i].Record, a)})
+			j := &job{alert: a, entry: entries[i]}
+			d.classify(j)
+			jobs = append(jobs, j)
 		}
 		tally.Handled++
 	}
@@ -207,6 +240,7 @@ const (
 	toSend fate = iota
 	suppressed
 	superseded
+	leftAlone
 )
 
 // fateOf is what is to be done with alert a, the i-th of its page, of which the
@@ -219,6 +253,8 @@ func (d *Desk) fateOf(a dtm.Alert, i int, rec state.Record, newest dtm.Alert, be
 		return suppressed
 	case d.missing(a, rec):
 		return toSend
+	case d.Admit != nil && a.Fault != "":
+		return leftAlone
 	case a.Fault != "" && !rec.HandledVersion.IsZero():
 		return suppressed
 	case a.Fault != "":
@@ -227,6 +263,8 @@ func (d *Desk) fateOf(a dtm.Alert, i int, rec state.Record, newest dtm.Alert, be
 		return superseded
 	case a.UpdatedAt.Equal(rec.HandledVersion):
 		return suppressed
+	case !rec.Known() && d.Admit != nil && !d.Admit(a):
+		return leftAlone
 	default:
 		return toSend
 	}
@@ -237,7 +275,7 @@ func (d *Desk) fateOf(a dtm.Alert, i int, rec state.Record, newest dtm.Alert, be
 // republishes, and each once.
 func (d *Desk) missing(a dtm.Alert, rec state.Record) bool {
 	switch {
-	case d.Backfill == "" || rec.Backfill == d.Backfill:
+	case !d.Missing || rec.Backfill == d.Backfill:
 		return false
 	case a.Fault != "":
 		return true
@@ -262,14 +300,20 @@ func newestOf(alerts []dtm.Alert, entries []state.Entry) map[string]int {
 	return best
 }
 
-// classify names what a version means to someone who has the earlier ones.
-func (d *Desk) classify(rec state.Record, a dtm.Alert) string {
+// classify names what a version means to someone who has the earlier ones, and
+// where it comes from.
+func (d *Desk) classify(j *job) {
+	a, rec := j.alert, j.entry.Record
 	switch {
 	case !rec.Known(), d.Republish && !a.UpdatedAt.After(rec.PublishedVersion):
-		return Created
+		j.event = Created
 	case rec.Status != message.Cut(a.Status):
-		return StatusChanged
+		j.event = StatusChanged
 	default:
-		return Updated
+		j.event = Updated
+	}
+	j.origin = state.FromGTI
+	if a.Fault == "" {
+		j.origin, _ = comesRound(rec, a)
 	}
 }

@@ -7,15 +7,15 @@ import (
 	"dtmrelay.internal/dtmrelay/internal/state"
 )
 
-// draft is what a dry run would have recorded, so that an alert which is listed
+// Draft is what a dry run would have recorded, so that an alert which is listed
 // twice is counted once.
-type draft struct {
+type Draft struct {
 	mu      sync.Mutex
 	records map[string]state.Record
 }
 
 // note writes down that the jobs would have been done.
-func (f *draft) note(d *Desk, jobs []*job) {
+func (f *Draft) note(d *Desk, jobs []*job) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.records == nil {
@@ -37,7 +37,7 @@ func (f *draft) note(d *Desk, jobs []*job) {
 }
 
 // overlay replaces what the ledger knows by what the draft knows better.
-func (f *draft) overlay(entries []state.Entry) {
+func (f *Draft) overlay(entries []state.Entry) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for i, e := range entries {

@@ -15,6 +15,8 @@ const (
 	// tries is how often a record is read, merged and written again when another
 	// writer was faster.
 	tries = 5
+	// conflictPause grows with each of these tries.
+	conflictPause = 70 * time.Millisecond
 	// kept is how many of the first and how many of the latest statuses and
 	// versions a record holds.
 	kept = 50
@@ -25,7 +27,7 @@ const (
 // that follows is a duplicate with the same key.
 func (d *Desk) record(ctx context.Context, jobs []*job) error {
 	now := time.Now().UTC().Truncate(time.Millisecond)
-	for range tries {
+	for try := range tries {
 		if len(jobs) == 0 {
 			return nil
 		}
@@ -52,6 +54,12 @@ func (d *Desk) record(ctx context.Context, jobs []*job) error {
 		}
 		if jobs = again; len(jobs) == 0 {
 			return nil
+		}
+		// Not in step with another writer that tries as often.
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("recording %d alerts in the ledger: %w", len(jobs), context.Cause(ctx))
+		case <-time.After(time.Duration(try) * conflictPause):
 		}
 		if err := d.reread(ctx, jobs); err != nil {
 			return err
@@ -83,7 +91,7 @@ func (d *Desk) note(rec *state.Record, j *job, now time.Time) {
 	if a.Fault != "" {
 		version = now // its bytes are its version
 	}
-	if d.Backfill != "" {
+	if d.Missing {
 		rec.Backfill = d.Backfill
 	}
 	if rec.FirstSeen.IsZero() {
@@ -103,10 +111,11 @@ func (d *Desk) note(rec *state.Record, j *job, now time.Time) {
 	if j.outcome == state.Published {
 		v.Event = j.event
 		if version.After(rec.PublishedVersion) {
+			_, rec.Echoes = comesRound(*rec, a)
 			status := message.Cut(a.Status)
 			if !rec.Known() || rec.Status != status {
 				rec.Statuses = trim(append(slices.Clone(rec.Statuses),
-					state.StatusChange{Status: status, At: version, Origin: state.FromGTI}))
+					state.StatusChange{Status: status, At: version, Origin: j.origin}))
 			}
 			rec.Status = status
 			rec.PublishedVersion = version

@@ -70,7 +70,7 @@ func (d *Desk) refuse(j *job, reason string) *job {
 
 func (d *Desk) envelope(j *job) message.Envelope {
 	e := message.Envelope{
-		Event: j.event, Priority: message.Priority(j.alert.Severity), Origin: state.FromGTI,
+		Event: j.event, Priority: message.Priority(j.alert.Severity), Origin: j.origin,
 		Feed: d.Feed, RunID: d.RunID, Backfill: d.Backfill,
 	}
 	if j.event == StatusChanged {

@@ -200,6 +200,40 @@ func TestRejectElement(t *testing.T) {
 	})
 }
 
+func TestRejectWriteback(t *testing.T) {
+	for name, data := range map[string][]byte{
+		"as it came": []byte("{\"alert_id\": \"\xff\" ]"),
+		"just 9 MB":  bytes.Repeat([]byte("x"), 9_000_000),
+		"empty":      {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := RejectWriteback(data, "not JSON", "default", "m1", "")
+			want := map[string]string{"reason": "writeback: not JSON", "feed": "default", "message_id": "m1", "schema": "dtmrelay/v1"}
+			if diff := cmp.Diff(want, m.Attributes); diff != "" {
+				t.Error(diff)
+			}
+			if !bytes.Equal(m.Data, data) {
+				t.Error("the data changed")
+			}
+		})
+	}
+	t.Run("over 9 MB", func(t *testing.T) {
+		data := bytes.Repeat([]byte("0123456789"), 900_001)
+		m := RejectWriteback(data, strings.Repeat("r", 2000), "default", "m1", "a")
+		if !bytes.Equal(m.Data, data[:65536]) {
+			t.Errorf("%d bytes of data", len(m.Data))
+		}
+		sum := sha256.Sum256(data)
+		want := map[string]string{
+			"reason": "writeback: " + strings.Repeat("r", 1013), "feed": "default", "message_id": "m1", "alert_id": "a", "schema": "dtmrelay/v1",
+			"size": "9000010", "sha256": hex.EncodeToString(sum[:]), "truncated": "true",
+		}
+		if diff := cmp.Diff(want, m.Attributes); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
 func TestRejectAlert(t *testing.T) {
 	a := dtm.Alert{Raw: []byte("12345"), ID: "d5c0ffee"}
 	m := RejectAlert(a, ReasonRefused+": \xff<&>", "default", "r1")

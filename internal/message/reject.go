@@ -16,10 +16,10 @@ const (
 )
 
 const (
-	// maxElementBytes keeps a rejected element well below MaxSize.
-	maxElementBytes = 9_000_000
-	// elementHeadBytes is what is left of a larger one.
-	elementHeadBytes = 64 << 10
+	// maxOriginalBytes keeps what is rejected byte for byte well below MaxSize.
+	maxOriginalBytes = 9_000_000
+	// originalHeadBytes is what is left of something larger.
+	originalHeadBytes = 64 << 10
 )
 
 // RejectElement is the message for the rejects topic of an array element that
@@ -27,16 +27,25 @@ const (
 // "unusable: " and fault. Of one over 9 MB it has the first 64 KiB, with size
 // and sha256 of the whole as attributes.
 func RejectElement(raw []byte, fault, feed, runID string) Message {
-	reason := "unusable: " + fault
-	if len(raw) <= maxElementBytes {
-		return Message{Data: raw, Attributes: attributes(
-			"reason", reason, "feed", feed, "run_id", runID, "schema", schema,
-		)}
+	return original(raw, "reason", "unusable: "+fault, "feed", feed, "run_id", runID)
+}
+
+// RejectWriteback is the message for the rejects topic of a write-back that can't
+// be done: the request byte for byte, not copied, with the reason "writeback: "
+// and reason, and the id of the message that brought it. Of one over 9 MB it has
+// what RejectElement has. alertID is empty when the request has none that is valid.
+func RejectWriteback(data []byte, reason, feed, messageID, alertID string) Message {
+	return original(data, "reason", "writeback: "+reason, "feed", feed, "message_id", messageID, "alert_id", alertID)
+}
+
+// original is a message with data as it came, or its head.
+func original(data []byte, pairs ...string) Message {
+	pairs = append(pairs, "schema", schema)
+	if len(data) <= maxOriginalBytes {
+		return Message{Data: data, Attributes: attributes(pairs...)}
 	}
-	return Message{Data: raw[:elementHeadBytes:elementHeadBytes], Attributes: attributes(
-		"reason", reason, "feed", feed, "run_id", runID, "schema", schema,
-		"size", strconv.Itoa(len(raw)), "sha256", sha256Hex(raw), "truncated", "true",
-	)}
+	pairs = append(pairs, "size", strconv.Itoa(len(data)), "sha256", sha256Hex(data), "truncated", "true")
+	return Message{Data: data[:originalHeadBytes:originalHeadBytes], Attributes: attributes(pairs...)}
 }
 
 // RejectAlert is the message for the rejects topic of an alert that can't be

@@ -24,7 +24,7 @@ type demoCmd struct {
 }
 
 func (demoCmd) Help() string {
-	return `Starts a simulator of the API and the real function as processes of this machine, and lets the function relay every alert into a file. On the way the API answers "too many requests", a connection is lost, and the function is killed in the middle and started again. At the end every alert of the simulator is looked up in the file.
+	return `Starts a simulator of the API and the real function as processes of this machine, and lets the function relay every alert into a file. On the way the API answers "too many requests", a connection is lost, and the function is killed in the middle and started again. Then every alert of the simulator is looked up in the file. At the end an analyst changes the status of one in GTI, which is published, and a SOAR closes it by a message, which is written back to GTI.
 
 Nothing leaves this machine, and no account is needed. A second run on the same files has nothing left to relay.
 
@@ -183,23 +183,32 @@ func (d *demo) run(ctx context.Context) (*demoResult, error) {
 	stats := d.api.server.Stats()
 	result.requests, result.rateLimited, result.cut = stats.Requests, stats.ByStatus[429], stats.ByStatus[0]
 	result.after, err = readAlerts(d.files.alerts, d.api.alerts)
+	if err != nil || d.before.lost == 0 || result.after.lost > 0 {
+		return result, err
+	}
+	result.changes, err = d.followAlert(ctx, base+apiPath)
 	return result, err
+}
+
+// start starts the relay.
+func (d *demo) start(ctx context.Context, baseURL string) (*relay, error) {
+	// To the first alert, however long ago the files were begun.
+	age := time.Since(d.world.from()).Round(time.Second) + time.Minute
+	return startRelay(ctx, d.files, []string{
+		"GTI_BASE_URL=" + baseURL,
+		"GTI_API_KEY=" + demoKey,
+		"DTM_REFS=false",
+		"MAX_CONCURRENCY=4",
+		"MAX_QPS=1000",
+		"INITIAL_LOOKBACK=" + age.String(),
+		"UPDATES_WINDOW=" + age.String(),
+		"LEDGER_TTL=" + (2 * age).String(),
+	})
 }
 
 // relay lets the function run until all is relayed, and kills it in the middle.
 func (d *demo) relay(ctx context.Context, baseURL string, result *demoResult) error {
-	start := func() (*relay, error) {
-		return startRelay(ctx, d.files, []string{
-			"GTI_BASE_URL=" + baseURL,
-			"GTI_API_KEY=" + demoKey,
-			"DTM_REFS=false",
-			"MAX_CONCURRENCY=4",
-			"MAX_QPS=1000",
-			// From the first alert on, however long ago the files were begun.
-			"INITIAL_LOOKBACK=" + (time.Since(d.world.from()) + time.Minute).Round(time.Second).String(),
-		})
-	}
-	first, err := start()
+	first, err := d.start(ctx, baseURL)
 	if err != nil {
 		return err
 	}
@@ -223,7 +232,7 @@ func (d *demo) relay(ctx context.Context, baseURL string, result *demoResult) er
 	result.killed, result.killedAt = true, lines.count-d.before.lines
 	d.api.release()
 
-	second, err := start()
+	second, err := d.start(ctx, baseURL)
 	if err != nil {
 		return err
 	}
@@ -234,8 +243,8 @@ func (d *demo) relay(ctx context.Context, baseURL string, result *demoResult) er
 // relayAll calls POST / until there's nothing left.
 func (r *relay) relayAll(ctx context.Context) error {
 	for {
-		report, err := r.post(ctx)
-		if err != nil {
+		var report drain.Report
+		if err := r.post(ctx, "/", nil, &report); err != nil {
 			return err
 		}
 		switch report.Outcome {

@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+
+	"dtmrelay.internal/dtmrelay/internal/lifecycle"
 )
 
 // fingerprint tells alerts apart by their bytes, less the white space between
@@ -30,14 +32,15 @@ type counts struct{ published, repeated int }
 
 // content is what a file of relayed alerts holds.
 type content struct {
-	lines    int
+	lines    int // all of them
+	changes  int // of these, those of status changes; what follows is about the others
 	versions int // different ones, by dedupe_key
 	lost     int // alerts of the simulator that are not in it
 	classes  map[class]counts
 	first    []json.RawMessage // the first three
 }
 
-func (c content) repeated() int { return c.lines - c.versions }
+func (c content) repeated() int { return c.lines - c.changes - c.versions }
 
 const showFirst = 3
 
@@ -46,11 +49,12 @@ func readAlerts(path string, alerts []fingerprint) (content, error) {
 	c := content{classes: map[class]counts{}}
 	found := make(map[fingerprint]bool, len(alerts))
 	versions := make(map[string]bool, len(alerts))
-	err := eachLine(path, func(text []byte) error {
+	err := eachLine(path, 0, func(text []byte) error {
 		var line struct {
 			Attributes struct {
 				AlertType string `json:"alert_type"`
 				Severity  string `json:"severity"`
+				Event     string `json:"event"`
 				DedupeKey string `json:"dedupe_key"`
 			} `json:"attributes"`
 			Data       json.RawMessage `json:"data"`
@@ -60,6 +64,10 @@ func readAlerts(path string, alerts []fingerprint) (content, error) {
 			return fmt.Errorf("%s, line %d: %w", path, c.lines+1, err)
 		}
 		c.lines++
+		if line.Attributes.Event == lifecycle.StatusChanged {
+			c.changes++
+			return nil
+		}
 		data := line.DataBase64
 		if line.Data != nil {
 			data = line.Data
@@ -91,9 +99,9 @@ func readAlerts(path string, alerts []fingerprint) (content, error) {
 	return c, nil
 }
 
-// eachLine calls f with every whole line. A kill can leave a last one without an
-// end, which was not acknowledged.
-func eachLine(path string, f func(line []byte) error) error {
+// eachLine calls f with every whole line behind an offset. A kill can leave a last
+// one without an end, which was not acknowledged.
+func eachLine(path string, offset int64, f func(line []byte) error) error {
 	file, err := os.Open(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
@@ -102,6 +110,9 @@ func eachLine(path string, f func(line []byte) error) error {
 		return err
 	}
 	defer file.Close()
+	if _, err := file.Seek(offset, io.SeekStart); err != nil {
+		return err
+	}
 	for r := bufio.NewReaderSize(file, 1<<20); ; {
 		line, err := r.ReadBytes('\n')
 		switch {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -22,13 +23,14 @@ func writeFile(t *testing.T, text string) string {
 }
 
 func TestReadAlerts(t *testing.T) {
-	const attributes = `{"attributes":{"alert_type":"Paste","severity":"low","dedupe_key":%q}`
+	const attributes = `{"attributes":{"event":"created","alert_type":"Paste","severity":"low","dedupe_key":%q}`
 	line := func(key, data string) string { return fmt.Sprintf(attributes+`,"data":%s}`+"\n", key, data) }
 	broken := []byte("{\"id\":\"\xff\"}")
 	file := line("a@1", `{"id":"a","n":1.0}`) +
 		line("a@1", `{"id":"a","n":1.0}`) +
 		line("b@1", `{"id":"b"}`) +
 		fmt.Sprintf(attributes+`,"data_base64":%q}`+"\n", "c@1", base64.StdEncoding.EncodeToString(broken)) +
+		strings.ReplaceAll(line("a@2", `{"id":"a","status":"closed"}`), "created", "status_changed") +
 		line("torn@1", `{"id":"torn"}`)[:60]
 
 	alerts := []fingerprint{
@@ -42,8 +44,8 @@ func TestReadAlerts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got.lines != 4 || got.versions != 3 || got.repeated() != 1 || got.lost != 3 {
-		t.Errorf("%d lines, %d versions, %d repeated, %d lost; want 4, 3, 1, 3", got.lines, got.versions, got.repeated(), got.lost)
+	if got.lines != 5 || got.versions != 3 || got.repeated() != 1 || got.lost != 3 {
+		t.Errorf("%d lines, %d versions, %d repeated, %d lost; want 5, 3, 1, 3", got.lines, got.versions, got.repeated(), got.lost)
 	}
 	want := map[class]counts{{"Paste", "low"}: {published: 3, repeated: 1}}
 	if diff := cmp.Diff(want, got.classes, cmp.AllowUnexported(counts{})); diff != "" {

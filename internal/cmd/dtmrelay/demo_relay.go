@@ -13,8 +13,6 @@ import (
 	"sync"
 	"syscall"
 	"time"
-
-	"dtmrelay.internal/dtmrelay/internal/drain"
 )
 
 // relay is the function in a process of its own: this program as `serve --local`.
@@ -85,31 +83,30 @@ func (r *relay) kill() {
 	r.end()
 }
 
-// post calls POST /.
-func (r *relay) post(ctx context.Context) (drain.Report, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, r.url+"/", http.NoBody)
+// post posts a body, which may be nil, and decodes the answer of 200.
+func (r *relay) post(ctx context.Context, path string, body []byte, into any) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, r.url+path, bytes.NewReader(body))
 	if err != nil {
-		return drain.Report{}, err
+		return err
 	}
 	// Not the default transport: it would look for a proxy.
 	transport := &http.Transport{DisableKeepAlives: true}
 	resp, err := transport.RoundTrip(req)
 	if err != nil {
-		return drain.Report{}, fmt.Errorf("calling the relay: %w", err)
+		return fmt.Errorf("calling the relay: %w", err)
 	}
 	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	text, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
 	if err != nil {
-		return drain.Report{}, fmt.Errorf("calling the relay: %w", err)
+		return fmt.Errorf("calling the relay: %w", err)
 	}
 	if resp.StatusCode != http.StatusOK {
-		return drain.Report{}, fmt.Errorf("the relay answered %s: %s", resp.Status, bytes.TrimSpace(body))
+		return fmt.Errorf("the relay answered %s: %s", resp.Status, bytes.TrimSpace(text))
 	}
-	var report drain.Report
-	if err := json.Unmarshal(body, &report); err != nil {
-		return drain.Report{}, fmt.Errorf("the relay's answer: %w", err)
+	if err := json.Unmarshal(text, into); err != nil {
+		return fmt.Errorf("the relay's answer: %w", err)
 	}
-	return report, nil
+	return nil
 }
 
 // announcement passes what a relay says on to its log, and finds out where it listens.

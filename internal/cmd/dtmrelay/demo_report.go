@@ -26,6 +26,7 @@ type demoResult struct {
 	killed        bool
 	killedAt      int // lines written until then
 	took          time.Duration
+	changes       []statusChange // of an alert after it was relayed
 }
 
 func (r *demoResult) nothingNew() bool { return r.after.lines == r.before.lines && r.after.lost == 0 }
@@ -46,13 +47,14 @@ func (r *demoResult) printJSON(w io.Writer) error {
 		LostConnections  int                       `json:"lost_connections"`
 		Killed           *killed                   `json:"killed"`
 		ByTypeBySeverity map[string]map[string]int `json:"by_type_by_severity"`
+		StatusChanges    []statusChange            `json:"status_changes"`
 		AlertsFile       string                    `json:"alerts_file"`
 	}{
 		Alerts: r.world.Alerts, Published: r.after.versions, New: r.after.versions - r.before.versions,
 		Repeated: r.after.repeated(), Lost: r.after.lost, Requests: r.requests,
 		Seconds:     float64(r.took.Milliseconds()) / 1000,
 		RateLimited: r.rateLimited, LostConnections: r.cut,
-		ByTypeBySeverity: map[string]map[string]int{}, AlertsFile: r.files.alerts,
+		ByTypeBySeverity: map[string]map[string]int{}, StatusChanges: r.changes, AlertsFile: r.files.alerts,
 	}
 	if r.killed {
 		summary.Killed = &killed{After: r.killedAt}
@@ -106,6 +108,12 @@ func (r *demoResult) story(w io.Writer) {
 	}
 	if n := r.after.repeated() - r.before.repeated(); n > 0 {
 		fmt.Fprintf(w, "repeated:         %d alerts, by the same dedupe_key: the old process had not recorded them yet\n", n)
+	}
+	if len(r.changes) == 2 {
+		analysts, soars := r.changes[0], r.changes[1]
+		fmt.Fprintf(w, "analyst:          set an alert from %s to %s in GTI; published as %s, origin=%s\n",
+			analysts.Previous, analysts.Status, analysts.Event, analysts.Origin)
+		fmt.Fprintf(w, "SOAR:             asked for %s and a tag; GTI has both, and the echo is marked origin=%s\n", soars.Status, soars.Origin)
 	}
 }
 

@@ -34,7 +34,7 @@ func TestMain(m *testing.M) {
 //	                                     has the expression, whose group becomes $NAME
 //	end NAME SIGNAL CODE                 sends INT, TERM or KILL, and checks the exit code; the
 //	                                     output is in NAME.out and NAME.err
-//	http STATUS METHOD URL               the answer's body is the standard output
+//	http STATUS METHOD URL [FILE]        sends the file; the answer's body is the standard output
 //	find NAME REGEXP FILE                sets $NAME to the expression's group
 //	gone LOG                             nothing listens where LOG says that it did
 func TestScripts(t *testing.T) {
@@ -162,7 +162,11 @@ func cmdEnd(ts *testscript.TestScript, neg bool, args []string) {
 
 func cmdHTTP(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, neg, args, 3)
-	req, err := http.NewRequestWithContext(context.Background(), args[1], args[2], http.NoBody)
+	var sent []byte
+	if len(args) > 3 {
+		sent = []byte(ts.ReadFile(args[3]))
+	}
+	req, err := http.NewRequestWithContext(context.Background(), args[1], args[2], bytes.NewReader(sent))
 	ts.Check(err)
 	resp, err := http.DefaultTransport.RoundTrip(req)
 	ts.Check(err)

@@ -16,7 +16,6 @@ import (
 	"github.com/GoogleCloudPlatform/functions-framework-go/funcframework"
 	"github.com/GoogleCloudPlatform/functions-framework-go/functions"
 
-	_ "dtmrelay.internal/dtmrelay" // registers the function as it is deployed
 	"dtmrelay.internal/dtmrelay/internal/app"
 	"dtmrelay.internal/dtmrelay/internal/config"
 	"dtmrelay.internal/dtmrelay/internal/publish"
@@ -24,17 +23,18 @@ import (
 )
 
 type serveCmd struct {
-	Host  string `default:"127.0.0.1" help:"Address to listen on (${default})."`
-	Port  uint16 `default:"8080" env:"PORT" help:"Port to listen on (${default}); 0 picks a free one."`
-	Local bool   `help:"Keep the state and the messages in files instead of Firestore and Pub/Sub."`
-	Dir   string `placeholder:"DIR" help:"With --local: where the files are and stay (./dtmrelay-data)."`
+	Target string `env:"FUNCTION_TARGET" default:"both" help:"Which function to serve at /: Ingest or SyncStatus; both puts SyncStatus at /SyncStatus (${default})."`
+	Host   string `default:"127.0.0.1" help:"Address to listen on (${default})."`
+	Port   uint16 `default:"8080" env:"PORT" help:"Port to listen on (${default}); 0 picks a free one."`
+	Local  bool   `help:"Keep the state and the messages in files instead of Firestore and Pub/Sub."`
+	Dir    string `placeholder:"DIR" help:"With --local: where the files are and stay (./dtmrelay-data)."`
 
 	// For a program that starts this one and must not leave it behind.
 	UntilEOF bool `hidden:"" help:"End when standard input does."`
 }
 
 func (serveCmd) Help() string {
-	return `The environment configures it, as it does the deployed function; README.md has the variables. With --local those that name a Google Cloud project, topics and a database are not needed. Requests: POST / relays what is new, GET /status shows the position, GET /alerts/{id} what became of an alert.
+	return `The environment configures it, as it does the deployed function; README.md has the variables. With --local those that name a Google Cloud project, topics and a database are not needed. Requests: POST / relays what is new, GET /status shows the position, GET /alerts/{id} what became of an alert, POST /SyncStatus takes a Pub/Sub push message with a change to write back to GTI.
 
 Examples:
 
@@ -49,29 +49,31 @@ Examples:
 }
 
 func (c *serveCmd) Validate() error {
+	switch c.Target {
+	case "Ingest", "SyncStatus", "both":
+	default:
+		return fmt.Errorf("--target (or FUNCTION_TARGET) is %q: it must be Ingest, SyncStatus or both", c.Target)
+	}
 	if c.Dir != "" && !c.Local {
 		return errors.New("--dir is where --local keeps its files: add --local, or leave --dir out")
 	}
 	return nil
 }
 
-// Names of the functions: of the source's own, and of the one with files.
-const (
-	cloudTarget = "Ingest"
-	localTarget = "IngestLocal"
-)
+// served is the name of what this command serves for the framework.
+const served = "Served"
 
 func (c *serveCmd) Run() error {
-	target := cmp.Or(os.Getenv("FUNCTION_TARGET"), cloudTarget)
+	relay := app.OnFirstUse(app.Cloud)
 	if c.Local {
 		local, err := c.local(context.Background())
 		if err != nil {
 			return err
 		}
-		target = localTarget
-		functions.HTTP(target, local.ServeHTTP)
+		relay = local
 	}
-	if err := os.Setenv("FUNCTION_TARGET", target); err != nil {
+	functions.HTTP(served, c.handler(relay).ServeHTTP)
+	if err := os.Setenv("FUNCTION_TARGET", served); err != nil {
 		return err
 	}
 	if c.UntilEOF {
@@ -80,9 +82,23 @@ func (c *serveCmd) Run() error {
 	return c.listen()
 }
 
+// handler is the function that is to be served, or both.
+func (c *serveCmd) handler(relay *app.Lazy) http.Handler {
+	switch c.Target {
+	case "Ingest":
+		return relay
+	case "SyncStatus":
+		return http.HandlerFunc(relay.SyncStatus)
+	}
+	both := http.NewServeMux()
+	both.Handle("/", relay)
+	both.HandleFunc("/SyncStatus", relay.SyncStatus)
+	return both
+}
+
 // local builds the function with files. Its configuration is looked at now, so
 // that whoever types the command learns what is wrong with it.
-func (c *serveCmd) local(ctx context.Context) (http.Handler, error) {
+func (c *serveCmd) local(ctx context.Context) (*app.Lazy, error) {
 	cfg, warnings, err := config.LoadLocal(ctx, nil)
 	if err != nil {
 		return nil, fmt.Errorf("the configuration has problems:\n%w", err)

@@ -1,0 +1,253 @@
+package drain
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"dtmrelay.internal/dtmrelay/internal/dtm"
+	"dtmrelay.internal/dtmrelay/internal/lifecycle"
+	"dtmrelay.internal/dtmrelay/internal/observe"
+	"dtmrelay.internal/dtmrelay/internal/state"
+)
+
+// barePage is the size of a page without documents (DTM API: at most 100).
+const barePage = 100
+
+// sweep looks for changes of alerts that were created within UPDATES_WINDOW, and
+// for alerts that came to match the filter. What it can't read to its end within
+// its time is left to backfills.
+func (w *work) sweep(feed state.Feed) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = observe.Recovered(v)
+		}
+	}()
+	if w.Options.UpdatesWindow == 0 {
+		return nil
+	}
+	began := time.Now().UTC().Truncate(ms)
+	w.sweepSince = began.Add(-w.Options.UpdatesWindow)
+	if r := feed.Refusal; r != nil && began.Sub(r.At) < refusalHolds && w.Options.UpdatesWindow >= r.Age {
+		w.sweepSince = w.Options.bound()
+	}
+	fetching := w.fetching
+	if w.holder != nil { // a dry run leaves nothing to backfills
+		// The rest of the minute is the backfills'.
+		turn, cancel := context.WithDeadlineCause(w.fetching, w.turn.Add(-liveEvery/2), errTurn)
+		defer cancel()
+		fetching = turn
+	}
+
+	kinds := []string{state.Changes}
+	if w.Options.Filter.Changeable() {
+		kinds = append(kinds, state.Matches)
+	}
+	for i, kind := range kinds {
+		end, err := w.sweepListing(fetching, kind, feed)
+		var budget *dtm.BudgetError
+		switch {
+		case errors.As(err, &budget):
+			// Its share of the key's budget is used up, and the live feed's isn't.
+			w.Log.WarnContext(w.ctx, "changes are not looked for", "event", "sweep", "feed", w.Feed, "reason", err.Error())
+			return nil
+		case err != nil:
+			return fmt.Errorf("looking for changed alerts: %w", w.lost(listingFailed(err)))
+		case end == lifecycle.Capped:
+			return errCap
+		case end == lifecycle.Unclear:
+			w.Log.WarnContext(w.ctx, "the API repeats a page token, and changes behind it are not seen", "event", "sweep", "feed", w.Feed)
+			return nil
+		case end == lifecycle.Stopped:
+			cause := context.Cause(fetching)
+			if w.holder == nil || !errors.Is(cause, errTurn) && !errors.Is(cause, errBudget) {
+				return cause
+			}
+			// One that was handed over before is finished first: it covers part of this.
+			if !w.isUnfinished("sweep-") {
+				if err := w.handOver(kinds[i:], began); err != nil {
+					return err
+				}
+				w.swept(began)
+			}
+			if errors.Is(cause, errTurn) {
+				return nil
+			}
+			return cause
+		}
+	}
+	if w.holder != nil {
+		w.swept(began)
+	}
+	return nil
+}
+
+// swept notes that everything is seen that has changed before the sweep began.
+func (w *work) swept(began time.Time) {
+	since := w.sweepSince
+	w.holder.Note(func(f *state.Feed) { f.LastSweep, f.SweepSince = began, since })
+}
+
+// sweepListing reads one listing of a sweep. When the API refuses since for its
+// age, it goes on from the oldest that the API is known to answer.
+func (w *work) sweepListing(fetching context.Context, kind string, feed state.Feed) (lifecycle.Ending, error) {
+	s := w.sweepOf(kind, feed)
+	for refused := time.Duration(0); ; {
+		s.Query.Since = w.sweepSince
+		asked := time.Now()
+		before := w.Sweeps.Stats().Pages
+		end, err := s.Run(fetching, w.working)
+		answered := w.Sweeps.Stats().Pages > before
+		if refused > 0 && answered {
+			refusal := &state.Refusal{At: asked.UTC().Truncate(ms), Age: refused}
+			w.update(func(f *state.Feed) { f.Refusal = refusal })
+			refused = 0
+		}
+		var api *dtm.APIError
+		// It may also be refused to a later listing, which begins again.
+		if refused > 0 || !errors.As(err, &api) || api.Status != http.StatusBadRequest || !w.sweepSince.Before(w.Options.bound()) {
+			return end, err
+		}
+		refused, w.sweepSince = asked.Sub(w.sweepSince), w.Options.bound()
+	}
+}
+
+// update changes the feed's document, if the run holds it.
+func (w *work) update(change func(*state.Feed)) {
+	if w.holder != nil {
+		w.holder.Update(change)
+	}
+}
+
+func (w *work) sweepOf(kind string, feed state.Feed) *lifecycle.Sweep {
+	back := feed.LastSweep
+	if back.IsZero() {
+		back = feed.FirstRun
+	}
+	if back.IsZero() { // the feed is older than the sweep
+		back = feed.BeginsAt
+	}
+	options := DeskOptions{Alive: w.alive, DryRun: w.report.DryRun, Admit: func(dtm.Alert) bool { return false }}
+	filter := w.Options.Filter.Lasting()
+	if kind == state.Matches {
+		filter = w.Options.Filter
+		options.Admit = func(a dtm.Alert) bool {
+			return !a.CreatedAt.Before(feed.BeginsAt) && a.CreatedAt.Before(feed.End) && !unread(feed.Slices, a.CreatedAt)
+		}
+		options.Whole = w.whole(w.Sweeps)
+	}
+	return &lifecycle.Sweep{
+		Source: w.Sweeps, Desk: w.Desk(options), Back: back.Add(-w.Options.Overlap), Shifting: kind == state.Matches,
+		Query:  dtm.Query{Newest: true, Size: barePage, Filter: filter},
+		Take:   w.allow,
+		OnPage: func(fetched int, t lifecycle.Tally) { w.report.count(fetched, t) },
+	}
+}
+
+// unread reports whether the live feed has still to read a moment.
+func unread(pending []state.Slice, at time.Time) bool {
+	return slices.ContainsFunc(pending, func(s state.Slice) bool { return !at.Before(s.DoneUntil) && at.Before(s.To) })
+}
+
+// whole fetches an alert with its document, where messages have one.
+func (w *work) whole(s Session) func(context.Context, string) (dtm.Page, error) {
+	if !w.Options.Refs {
+		return nil
+	}
+	return func(ctx context.Context, id string) (dtm.Page, error) { return s.Get(ctx, id, true) }
+}
+
+// allow gives leave to publish up to n alerts.
+func (w *work) allow(n int) int {
+	if w.Options.MaxAlerts == 0 {
+		return n
+	}
+	return min(n, max(0, w.Options.MaxAlerts-int(w.report.Published)))
+}
+
+// handOver makes backfills of the listings that a sweep could not read to their end.
+func (w *work) handOver(kinds []string, began time.Time) error {
+	f := w.holder.Feed()
+	for _, kind := range kinds {
+		b := state.Backfill{
+			ID: "sweep-" + began.Format("20060102T150405.000Z"), Kind: kind, Filter: w.Options.Filter.Lasting().String(),
+			Since: w.sweepSince, Until: f.End,
+		}
+		if kind == state.Matches {
+			b.ID += "-" + kind
+			b.Filter, b.Until = w.Options.Filter.String(), f.Position()
+			if b.Since.Before(f.BeginsAt) {
+				b.Since = f.BeginsAt
+			}
+		}
+		if err := w.ask(b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// audit asks once a day for what may have come into the index late. The first
+// day has just been read.
+func (w *work) audit() error {
+	f, now := w.holder.Feed(), time.Now().UTC()
+	last := f.LastAudit
+	if last.IsZero() {
+		last = f.FirstRun
+	}
+	today := now.Truncate(24 * time.Hour)
+	if w.Options.AuditWindow == 0 || !last.Before(today) || w.isUnfinished("audit-") {
+		return nil
+	}
+	position := f.Position()
+	from, to := position.Add(-w.Options.AuditWindow), position.Add(-w.Options.Overlap)
+	if f.BeginsAt.After(from) {
+		from = f.BeginsAt
+	}
+	// What lies before a change of the filter was not read with it.
+	if f.FilterSince.After(from) && f.FilterSince.After(f.FirstRun) {
+		from = f.FilterSince
+	}
+	if !from.Before(to) {
+		return nil
+	}
+	err := w.ask(state.Backfill{
+		ID: "audit-" + today.Format(time.DateOnly), Kind: state.Audit, Since: from, Until: to, Filter: w.Options.Filter.String(),
+	})
+	if err == nil {
+		w.holder.Update(func(f *state.Feed) { f.LastAudit = now.Truncate(ms) })
+	}
+	return err
+}
+
+// isUnfinished reports whether there is an unfinished backfill of the relay's own
+// whose id begins so.
+func (w *work) isUnfinished(prefix string) bool {
+	return slices.ContainsFunc(w.unfinished, func(id string) bool { return strings.HasPrefix(id, prefix) })
+}
+
+// ask records a backfill of the relay's own.
+func (w *work) ask(b state.Backfill) error {
+	if !b.Since.Before(b.Until) {
+		return nil
+	}
+	if err := w.alive(); err != nil {
+		return err
+	}
+	b.State, b.RequestedAt = state.Pending, time.Now().UTC().Truncate(ms)
+	b.RequestedBy = w.RunID
+	b.Slices = []state.Slice{{From: b.Since, To: b.Until, DoneUntil: b.Since}}
+	err := w.Store.CreateBackfill(w.working, w.Feed, b)
+	if errors.Is(err, state.ErrConflict) { // an earlier run came so far
+		err = nil
+	}
+	if err != nil {
+		return fmt.Errorf("recording backfill %s: %w", b.ID, err)
+	}
+	w.unfinished = append(w.unfinished, b.ID)
+	return nil
+}

@@ -1,0 +1,96 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"dtmrelay.internal/dtmrelay/internal/dtm"
+)
+
+// Pauses behind a refused API key, each twice as long as the one before.
+const (
+	shortestPause = 30 * time.Second
+	longestPause  = 10 * time.Minute
+)
+
+// PausedError says that nothing is sent to GTI for a while, since it would only
+// be refused.
+type PausedError struct {
+	RetryAfter time.Duration
+	Cause      error
+}
+
+func (e *PausedError) Error() string {
+	return fmt.Sprintf("GTI is asked again in %v: %v", e.RetryAfter.Round(time.Second), e.Cause)
+}
+
+func (e *PausedError) Unwrap() error { return e.Cause }
+
+// breaker hands out the session that all messages share. A key or a quota that
+// is refused ends it for all of them at the cost of one request (dtm.Session).
+type breaker struct {
+	open func() API // a new session
+
+	mu     sync.Mutex
+	api    API
+	cause  error     // why there is a pause; nil: there is none
+	keyID  string    // of the refused key; empty when it was not the key
+	until  time.Time // the pause ends, at the latest
+	length time.Duration
+}
+
+// session returns the session to ask with, or a *PausedError. keyID names the key
+// that there is now: with another one than the refused there is no pause.
+func (b *breaker) session(keyID string) (API, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.cause != nil {
+		replaced := b.keyID != "" && keyID != b.keyID
+		if left := time.Until(b.until); left > 0 && !replaced {
+			return nil, &PausedError{RetryAfter: left, Cause: b.cause}
+		}
+		b.cause = nil
+	}
+	if b.api == nil {
+		b.api = b.open()
+	}
+	return b.api, nil
+}
+
+// heard takes note of how a request by a session and a key ended.
+func (b *breaker) heard(api API, keyID string, err error) {
+	var (
+		key    *dtm.KeyError
+		quota  *dtm.QuotaError
+		answer *dtm.APIError
+		lost   *dtm.NoAnswerError
+		budget *dtm.BudgetError
+	)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if api != b.api {
+		return // others have heard it before
+	}
+	switch {
+	case errors.As(err, &key):
+		b.length = min(max(2*b.length, shortestPause), longestPause)
+		b.pause(err, keyID, b.length)
+	case errors.As(err, &quota):
+		b.pause(err, "", quota.RetryAfter)
+	case err == nil, errors.As(err, &answer):
+		b.length = 0
+	case errors.As(err, &lost), errors.As(err, &budget),
+		errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+	default:
+		// A secret that could not be read again has ended the session as well.
+		b.api = nil
+	}
+}
+
+func (b *breaker) pause(cause error, keyID string, length time.Duration) {
+	b.api = nil
+	b.cause, b.keyID, b.until = cause, keyID, time.Now().Add(length)
+}

@@ -1,0 +1,195 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"time"
+
+	"dtmrelay.internal/dtmrelay/internal/dtm"
+)
+
+// Source lists alerts (dtm.Session).
+type Source interface {
+	List(ctx context.Context, q dtm.Query) iter.Seq2[dtm.Page, error]
+}
+
+// Handler deals with the alerts of a page (Desk).
+type Handler interface {
+	Handle(ctx context.Context, alerts []dtm.Alert, take func(n int) int) (Tally, error)
+}
+
+// Sweep reads what was updated last, back to what an earlier sweep has seen:
+// since only filters on created_at (DTM API), so changes of older alerts are found
+// by the order of the listing.
+type Sweep struct {
+	Source Source
+	Desk   Handler
+	Query  dtm.Query // with Newest
+	// Back is the updated_at at which the sweep ends.
+	Back time.Time
+	// Shifting: alerts leave the listing while it is read, so that others may skip
+	// from one page to the one before. A listing of several pages that brought
+	// something is then read once more.
+	Shifting bool
+	Take     func(n int) int
+	OnPage   func(looked int, t Tally) // looked: how many were not seen by an earlier sweep
+}
+
+// Ending says how far a sweep came.
+type Ending int
+
+// Endings of a sweep.
+const (
+	Complete Ending = iota
+	Stopped         // its context ended
+	Capped          // take allowed no more
+	// Unclear: the API ends its listing in a way that doesn't say whether this was
+	// all, twice in a row.
+	Unclear
+
+	// The following end one listing, and not the sweep.
+	brokenOff
+	emptyLinked // an empty page with a next link
+	fullUnlinked
+	tokenRepeated
+	crowded
+)
+
+// maxFruitless bounds the listings of a sweep that bring nothing new.
+const maxFruitless = 6
+
+// Run sweeps. It ends between pages when fetching ends, and publishes nothing
+// more when working does.
+func (s *Sweep) Run(fetching, working context.Context) (Ending, error) {
+	before, fruitless := Complete, 0
+	for {
+		p := pass{Sweep: s, tokens: map[string]bool{}}
+		end, err := p.run(fetching, working)
+		switch {
+		case err != nil:
+			return end, err
+		case end == Complete && s.Shifting && p.pages > 1 && p.fresh > 0:
+			continue
+		case end <= Unclear:
+			return end, nil
+		}
+		if p.fresh > 0 {
+			before, fruitless = end, 0
+			continue
+		}
+		if fruitless++; fruitless >= maxFruitless {
+			return Unclear, fmt.Errorf("%d listings in a row brought nothing: %w", fruitless, errors.Join(p.cause, errors.New("the API does not bring a listing to its end")))
+		}
+		switch again := end == before; {
+		case again && (end == emptyLinked || end == fullUnlinked):
+			return Complete, nil // DTM API: a next link on the last page has been seen
+		case again && end == tokenRepeated:
+			return Unclear, nil
+		case again && end == brokenOff:
+			return Unclear, fmt.Errorf("no page could be read, twice in a row: %w", p.cause)
+		}
+		before = end
+	}
+}
+
+// pass is one listing from the top.
+type pass struct {
+	*Sweep
+	tokens map[string]bool
+	pages  int
+	fresh  int
+	cause  error
+}
+
+func (p *pass) run(fetching, working context.Context) (Ending, error) {
+	ctx, cancel := context.WithCancel(fetching)
+	defer cancel()
+	for page, err := range p.Source.List(ctx, p.Query) {
+		switch {
+		case err != nil && fetching.Err() != nil:
+			return Stopped, nil
+		case err != nil:
+			return p.failed(err)
+		}
+		p.pages++
+		whole, err := p.handle(working, page)
+		page.Release()
+		switch {
+		case err != nil:
+			return Stopped, err
+		case !whole:
+			return Capped, nil
+		}
+		if end, done := p.judge(page); done {
+			return end, nil
+		}
+		if fetching.Err() != nil {
+			return Stopped, nil
+		}
+		p.tokens[page.Next] = true
+	}
+	return Stopped, nil
+}
+
+// handle publishes what has changed of a page. What the listing holds from
+// before is known.
+func (p *pass) handle(working context.Context, page dtm.Page) (whole bool, err error) {
+	var mine []dtm.Alert
+	for _, a := range page.Alerts {
+		if a.Fault == "" && !a.UpdatedAt.Before(p.Back) {
+			mine = append(mine, a)
+		}
+	}
+	tally, err := p.Desk.Handle(working, mine, p.Take)
+	p.OnPage(len(mine), tally)
+	p.fresh += tally.Fresh()
+	return tally.Handled == len(mine), err
+}
+
+// judge says whether the listing goes on behind a page.
+func (p *pass) judge(page dtm.Page) (Ending, bool) {
+	var last time.Time
+	ordered := true
+	for _, a := range page.Alerts {
+		if a.Fault != "" {
+			continue
+		}
+		ordered = ordered && (last.IsZero() || !a.UpdatedAt.After(last))
+		last = a.UpdatedAt
+	}
+	switch {
+	case ordered && !last.IsZero() && last.Before(p.Back):
+		return Complete, true
+	case page.Next == "" && len(page.Alerts) >= p.Query.Size:
+		return fullUnlinked, true
+	case page.Next == "":
+		return Complete, true
+	case len(page.Alerts) == 0:
+		return emptyLinked, true
+	case p.tokens[page.Next]:
+		return tokenRepeated, true
+	}
+	return Complete, false
+}
+
+// failed tells what ends a sweep from what only ends the listing.
+func (p *pass) failed(err error) (Ending, error) {
+	var (
+		restart *dtm.RestartError
+		large   *dtm.PageTooLargeError
+	)
+	p.cause = err
+	switch {
+	case errors.As(err, &restart):
+		return brokenOff, nil
+	case errors.Is(err, dtm.ErrMemory) && !p.Query.Alone:
+		p.Query.Alone = true
+		return crowded, nil
+	case errors.As(err, &large) && p.Query.Size > 1:
+		p.Query.Size = max(1, p.Query.Size/4)
+		return crowded, nil
+	}
+	return Stopped, err
+}

@@ -1,0 +1,132 @@
+package lifecycle_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"dtmrelay.internal/dtmrelay/internal/dtm"
+	"dtmrelay.internal/dtmrelay/internal/lifecycle"
+)
+
+// bare is an alert as a listing without documents shows it.
+func bare(id string, seconds int) dtm.Alert {
+	a := version(id, "new", seconds)
+	a.HasDoc, a.MonitorName = false, "Brand"
+	return a
+}
+
+// TestWhole: a listing without documents is enough to see an alert, but its
+// first message has the document where there is a way to get it.
+func TestWhole(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		fetch func(times int) (dtm.Page, error)
+		tally lifecycle.Tally
+		took  []string
+		err   error
+	}{
+		{
+			name:  "fetched",
+			fetch: func(int) (dtm.Page, error) { return dtm.Page{Alerts: []dtm.Alert{version("a", "new", 0)}}, nil },
+			tally: lifecycle.Tally{Handled: 1, Created: 1}, took: []string{"a created"},
+		},
+		{
+			name:  "changed in the meantime",
+			fetch: func(int) (dtm.Page, error) { return dtm.Page{Alerts: []dtm.Alert{version("a", "read", 9)}}, nil },
+			tally: lifecycle.Tally{Handled: 1, Created: 1}, took: []string{"a created"},
+		},
+		{
+			name:  "older than what was listed",
+			fetch: func(int) (dtm.Page, error) { return dtm.Page{Alerts: []dtm.Alert{version("a", "new", -9)}}, nil },
+			tally: lifecycle.Tally{Handled: 1, Created: 1}, took: []string{"a created bare"},
+		},
+		{
+			name:  "gone",
+			fetch: func(int) (dtm.Page, error) { return dtm.Page{}, &dtm.APIError{Status: 404} },
+			tally: lifecycle.Tally{Handled: 1, LeftAlone: 1},
+		},
+		{
+			name:  "too large for memory",
+			fetch: func(int) (dtm.Page, error) { return dtm.Page{}, &dtm.PageTooLargeError{} },
+			tally: lifecycle.Tally{Handled: 1, Created: 1}, took: []string{"a created bare"},
+		},
+		{
+			name:  "one that GTI can't show stops nothing",
+			fetch: func(int) (dtm.Page, error) { return dtm.Page{}, fmt.Errorf("gave up: %w", &dtm.APIError{Status: 500}) },
+			tally: lifecycle.Tally{Handled: 1, Created: 1}, took: []string{"a created bare"},
+		},
+		{
+			name:  "the key is refused",
+			fetch: func(int) (dtm.Page, error) { return dtm.Page{}, &dtm.KeyError{API: &dtm.APIError{Status: 401}} },
+			tally: lifecycle.Tally{Handled: 1}, err: &dtm.KeyError{},
+		},
+		{
+			name:  "the network is down",
+			fetch: func(int) (dtm.Page, error) { return dtm.Page{}, errDown },
+			tally: lifecycle.Tally{Handled: 1}, err: errDown,
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			desk, _, topic := newDesk()
+			times := 0
+			desk.Whole = func(context.Context, string) (dtm.Page, error) {
+				times++
+				return c.fetch(times)
+			}
+			tally, err := desk.Handle(t.Context(), []dtm.Alert{bare("a", 0)}, all)
+			key := (*dtm.KeyError)(nil)
+			if (err == nil) != (c.err == nil) || c.err != nil && !errors.Is(err, c.err) && !errors.As(err, &key) {
+				t.Errorf("error %v, want %v", err, c.err)
+			}
+			if diff := cmp.Diff(c.tally, tally, anyOldest); diff != "" {
+				t.Errorf("tally (-want +got):\n%s", diff)
+			}
+			if diff := cmp.Diff(c.took, topic.took); diff != "" {
+				t.Errorf("published (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestWholeWithinMemory: those for which there was no memory beside the others
+// are fetched by themselves, and what is known is not fetched at all.
+func TestWholeWithinMemory(t *testing.T) {
+	desk, _, topic := newDesk()
+	if _, err := desk.Handle(t.Context(), []dtm.Alert{version("known", "new", 0)}, all); err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	asked := map[string]int{}
+	desk.Whole = func(_ context.Context, id string) (dtm.Page, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		asked[id]++
+		if id != "a-0" && asked[id] == 1 {
+			return dtm.Page{}, dtm.ErrMemory
+		}
+		return dtm.Page{Alerts: []dtm.Alert{version(id, "new", 0)}}, nil
+	}
+	changed := bare("known", 5)
+	changed.Status = "read"
+	page := []dtm.Alert{changed}
+	for i := range 20 {
+		page = append(page, bare(fmt.Sprintf("a-%d", i), 0))
+	}
+	tally, err := desk.Handle(t.Context(), page, all)
+	if err != nil || tally.Created != 20 || tally.StatusChanged != 1 {
+		t.Fatalf("%+v %v", tally, err)
+	}
+	if asked["known"] != 0 || asked["a-0"] != 1 || asked["a-19"] != 2 {
+		t.Errorf("asked for %v", asked)
+	}
+	for _, text := range topic.took {
+		if text != "known created" && text != "known status_changed from new bare" && text[len(text)-len("created"):] != "created" {
+			t.Errorf("published %s", text)
+		}
+	}
+}

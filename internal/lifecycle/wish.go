@@ -1,0 +1,268 @@
+package lifecycle
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"dtmrelay.internal/dtmrelay/internal/dtm"
+	"dtmrelay.internal/dtmrelay/internal/state"
+)
+
+// A record holds a wish for each change that was asked for. One is open from just
+// before it is written to GTI until its own message is settled: while it is,
+// nobody knows whether the write has been done, is under way, or was lost in a
+// crash. Only its own message closes it. One that is not open was written, and
+// stays to tell a later request from an earlier one.
+
+const (
+	// maxWishes is how many wishes a record keeps, but for those of the message at hand.
+	maxWishes = 200
+	// maxOpen is how long after its request a wish is written along with those of
+	// others. Pub/Sub has given up a message whose wish is still open then.
+	maxOpen = 24 * time.Hour
+)
+
+// wishes are the wishes that a request stands for.
+func (r Request) wishes() []state.Wish {
+	var list []state.Wish
+	add := func(field string, values ...string) {
+		list = append(list, state.Wish{Field: field, Values: values, At: r.At, By: r.By, Expect: r.Expect})
+	}
+	if r.Status != "" {
+		add(state.WishStatus, r.Status)
+	}
+	if r.Tags != nil {
+		add(state.WishTags, r.Tags...)
+	}
+	for _, tag := range r.AddTags {
+		add(state.WishAddTag, tag)
+	}
+	for _, tag := range r.RemoveTags {
+		add(state.WishRemoveTag, tag)
+	}
+	return list
+}
+
+// same reports whether two wishes are one, delivered twice.
+func same(a, b state.Wish) bool {
+	return a.Field == b.Field && a.At.Equal(b.At) && a.Expect == b.Expect && slices.Equal(a.Values, b.Values)
+}
+
+func find(list []state.Wish, w state.Wish) (state.Wish, bool) {
+	i := slices.IndexFunc(list, func(o state.Wish) bool { return same(o, w) })
+	if i < 0 {
+		return state.Wish{}, false
+	}
+	return list[i], true
+}
+
+// beats reports whether x leaves nothing of y: it is later and for the same
+// field. A list of tags is for every tag, a tag is not for the list. Of two
+// requests of one moment the one that came later counts, as some clocks only
+// know seconds.
+func beats(x, y state.Wish) bool {
+	if !x.At.After(y.At) && (!x.At.Equal(y.At) || x.Seq <= y.Seq) {
+		return false
+	}
+	switch x.Field {
+	case state.WishStatus:
+		return y.Field == state.WishStatus
+	case state.WishTags:
+		return y.Field != state.WishStatus
+	default:
+		return isTag(y) && strings.EqualFold(valueOf(x), valueOf(y))
+	}
+}
+
+func isTag(w state.Wish) bool {
+	return w.Field == state.WishAddTag || w.Field == state.WishRemoveTag
+}
+
+func valueOf(w state.Wish) string {
+	if len(w.Values) == 0 {
+		return ""
+	}
+	return w.Values[0]
+}
+
+func isBeaten(list []state.Wish, w state.Wish) bool {
+	return slices.ContainsFunc(list, func(o state.Wish) bool { return beats(o, w) })
+}
+
+// current is what GTI has of an alert.
+type current struct {
+	status  string
+	tags    []string
+	version time.Time // updated_at
+}
+
+// apply is the change that makes of an alert what the wishes ask for; it is
+// empty when the alert is so already. Of the record's other wishes, those for
+// single tags that are later than a new list of tags are part of that list.
+func apply(alert current, wishes, recorded []state.Wish) dtm.Patch {
+	var (
+		change dtm.Patch
+		status *state.Wish
+		list   *state.Wish
+	)
+	for i, w := range wishes {
+		switch {
+		case isBeaten(recorded, w) || isBeaten(wishes, w):
+		case w.Field == state.WishStatus:
+			status = &wishes[i]
+		case w.Field == state.WishTags:
+			list = &wishes[i]
+		}
+	}
+	if status != nil && valueOf(*status) != alert.status {
+		change.Status = new(valueOf(*status))
+	}
+	want := slices.Clone(alert.tags)
+	singles := wishes
+	if list != nil {
+		want = slices.Clone(list.Values)
+		singles = slices.Concat(wishes, recorded)
+	}
+	for _, w := range singles {
+		switch {
+		case isBeaten(recorded, w) || isBeaten(wishes, w):
+		case w.Field == state.WishAddTag && !holdsTag(want, valueOf(w)):
+			want = append(want, valueOf(w))
+		case w.Field == state.WishRemoveTag:
+			want = slices.DeleteFunc(want, func(tag string) bool { return strings.EqualFold(tag, valueOf(w)) })
+		}
+	}
+	if !sameSet(alert.tags, want) {
+		if want == nil {
+			want = []string{}
+		}
+		change.Tags = &want
+	}
+	return change
+}
+
+// sameSet reports whether two lists hold the same tags, without regard to case
+// and order.
+func sameSet(a, b []string) bool {
+	return !slices.ContainsFunc(a, func(tag string) bool { return !holdsTag(b, tag) }) &&
+		!slices.ContainsFunc(b, func(tag string) bool { return !holdsTag(a, tag) })
+}
+
+func isEmpty(p dtm.Patch) bool { return p.Status == nil && p.Tags == nil }
+
+// plan is what a message still has to do about an alert, by the alert's record.
+type plan struct {
+	// mine are the wishes of the message that are not settled, as the record has
+	// them or as it will.
+	mine []state.Wish
+	// beaten are those that were begun, and are superseded by now.
+	beaten []state.Wish
+	// others are those of other messages whose end is unknown.
+	others []state.Wish
+	// lost are wishes that came after the message's write was begun: it may have
+	// undone them.
+	lost []state.Wish
+	done bool // a wish of the message was settled before
+}
+
+// planFor says what is to be done for the wishes that were asked. known is the
+// record's WishSeq when the message's write was begun, negative when it wasn't
+// by this delivery.
+func planFor(rec state.Record, asked []state.Wish, known int64, now time.Time) plan {
+	var p plan
+	seen := known
+	if known < 0 {
+		seen = rec.WishSeq
+	}
+	for _, w := range asked {
+		old, found := find(rec.Wishes, w)
+		switch {
+		case found && !old.Open:
+			p.done = true
+			continue
+		case found:
+			w = old
+			if known < 0 { // an earlier delivery has begun
+				seen = min(seen, w.Seq)
+			}
+		case known >= 0:
+			continue // dropped from the record since
+		default:
+			w.Seq, w.Open = rec.WishSeq+1, true
+		}
+		switch {
+		case !isBeaten(rec.Wishes, w):
+			p.mine = append(p.mine, w)
+		case found:
+			p.beaten = append(p.beaten, w)
+		}
+	}
+	for _, w := range rec.Wishes {
+		if _, own := find(asked, w); own {
+			continue
+		}
+		switch {
+		case w.Seq > seen:
+			p.lost = append(p.lost, w)
+		case w.Open && now.Sub(w.At) < maxOpen:
+			p.others = append(p.others, w)
+		}
+	}
+	return p
+}
+
+// seq names the message among those of the record.
+func (p plan) seq() int64 {
+	for _, w := range slices.Concat(p.mine, p.beaten) {
+		return w.Seq
+	}
+	return 0
+}
+
+// write puts the message's wishes into the record.
+func (p plan) write(rec *state.Record, open bool) {
+	kept := slices.DeleteFunc(slices.Clone(rec.Wishes), func(w state.Wish) bool {
+		if _, mine := find(p.mine, w); mine {
+			return true
+		}
+		if _, beaten := find(p.beaten, w); beaten {
+			return !open
+		}
+		// Those of the same moment stay, or a duplicate of one would pass for the latest.
+		return !w.Open && isBeaten(p.mine, w) && w.At.Before(p.mine[0].At)
+	})
+	kept = dropOldest(kept, maxWishes-len(p.mine))
+	for _, w := range p.mine {
+		w.Open = open
+		kept = append(kept, w)
+		rec.WishSeq = max(rec.WishSeq, w.Seq)
+	}
+	rec.Wishes = kept
+}
+
+// remove takes the message's wishes out of the record, and reports whether there
+// were any.
+func remove(rec *state.Record, asked []state.Wish) bool {
+	before := len(rec.Wishes)
+	rec.Wishes = slices.DeleteFunc(slices.Clone(rec.Wishes), func(w state.Wish) bool {
+		_, own := find(asked, w)
+		return own
+	})
+	return len(rec.Wishes) < before
+}
+
+// dropOldest keeps n wishes. Those that are open go last: their messages come
+// again, and bring them back.
+func dropOldest(list []state.Wish, n int) []state.Wish {
+	for len(list) > max(0, n) {
+		oldest := 0
+		for i, w := range list {
+			if o := list[oldest]; w.Open != o.Open && o.Open || w.Open == o.Open && w.Seq < o.Seq {
+				oldest = i
+			}
+		}
+		list = slices.Delete(list, oldest, oldest+1)
+	}
+	return list
+}

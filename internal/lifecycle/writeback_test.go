@@ -1,0 +1,813 @@
+package lifecycle_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"pgregory.net/rapid"
+
+	"dtmrelay.internal/dtmrelay/internal/dtm"
+	"dtmrelay.internal/dtmrelay/internal/dtmsim"
+	"dtmrelay.internal/dtmrelay/internal/lifecycle"
+	"dtmrelay.internal/dtmrelay/internal/state"
+)
+
+// analyst in the place of a message is somebody who changes the alert by hand.
+const analyst = "analyst sets new, no tags"
+
+var anySeq = cmpopts.IgnoreFields(state.Echo{}, "Seq", "At")
+
+// answered are the marks whose version is known. One of an attempt that failed
+// may be left beside them until the alert is published next.
+func answered(marks []state.Echo) []state.Echo {
+	return slices.DeleteFunc(slices.Clone(marks), func(e state.Echo) bool { return e.Version.IsZero() })
+}
+
+// TestWriteback delivers messages one after the other to the alert "a", which is
+// new and has the tags One and two.
+func TestWriteback(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		messages []string
+		results  string
+		want     string
+		patches  int
+		reasons  []string
+	}{
+		{"a status", []string{ask("a", 1, `"status":"closed"`)}, "written", "closed One,two", 1, nil},
+		{"a status that it has", []string{ask("a", 1, `"status":"new"`)}, "already", "new One,two", 0, nil},
+		{"more tags", []string{ask("a", 1, `"add_tags":["three","TWO","four"]`)}, "written", "new One,two,three,four", 1, nil},
+		{"tags that it has", []string{ask("a", 1, `"add_tags":["ONE"]`)}, "already", "new One,two", 0, nil},
+		{"fewer tags", []string{ask("a", 1, `"remove_tags":["one","five"]`)}, "written", "new two", 1, nil},
+		{"other tags", []string{ask("a", 1, `"tags":["b","a"]`)}, "written", "new b,a", 1, nil},
+		{"the same tags", []string{ask("a", 1, `"tags":["TWO","one"]`)}, "already", "new One,two", 0, nil},
+		{"no tags", []string{ask("a", 1, `"tags":[]`)}, "written", "new ", 1, nil},
+		{"all at once", []string{ask("a", 1, `"status":"read","tags":["b"],"add_tags":["c"],"remove_tags":["one"]`)}, "written", "read b,c", 1, nil},
+		{"half of it so", []string{ask("a", 1, `"status":"new","add_tags":["c"]`)}, "written", "new One,two,c", 1, nil},
+
+		{
+			"a duplicate undoes nothing",
+			[]string{ask("a", 1, `"status":"closed","add_tags":["c"]`), analyst, ask("a", 1, `"status":"closed","add_tags":["c"]`)},
+			"written already", "new ", 1, nil,
+		},
+		{
+			"a duplicate of what needed no write",
+			[]string{ask("a", 1, `"add_tags":["two"]`), analyst, ask("a", 1, `"add_tags":["two"]`)},
+			"already already", "new ", 0, nil,
+		},
+		{
+			"the later status counts",
+			[]string{ask("a", 2, `"status":"closed"`), ask("a", 1, `"status":"read"`), ask("a", 3, `"status":"escalated"`)},
+			"written superseded written", "escalated One,two", 2, nil,
+		},
+		{
+			"of two at one moment the one that comes later counts",
+			[]string{ask("a", 1, `"status":"closed"`), ask("a", 1, `"status":"read"`), ask("a", 1, `"status":"closed"`)},
+			"written written already", "read One,two", 2, nil,
+		},
+		{
+			"the later word on a tag counts",
+			[]string{ask("a", 2, `"remove_tags":["TWO"]`), ask("a", 1, `"add_tags":["two"]`), ask("a", 3, `"add_tags":["two"]`)},
+			"written superseded written", "new One,two", 2, nil,
+		},
+		{
+			"a list counts for every tag",
+			[]string{ask("a", 2, `"tags":["b"]`), ask("a", 1, `"add_tags":["c"]`), ask("a", 1, `"tags":["d"]`), ask("a", 3, `"add_tags":["e"]`)},
+			"written superseded superseded written", "new b,e", 2, nil,
+		},
+		{
+			"a list that comes late keeps what was said since",
+			[]string{ask("a", 3, `"add_tags":["c"]`), ask("a", 4, `"remove_tags":["d"]`), ask("a", 2, `"tags":["d","e"]`)},
+			"written already written", "new e,c", 2, nil,
+		},
+		{
+			"a part is superseded",
+			[]string{ask("a", 2, `"status":"closed"`), ask("a", 1, `"status":"read","add_tags":["c"]`)},
+			"written written", "closed One,two,c", 2, nil,
+		},
+
+		{"as expected", []string{ask("a", 1, `"status":"closed","expect_status":"new"`)}, "written", "closed One,two", 1, nil},
+		{
+			"not as expected",
+			[]string{ask("a", 1, `"status":"closed","expect_status":"read"`)},
+			"rejected", "new One,two", 0,
+			[]string{`writeback: the alert's status is "new", and expect_status is "read"`},
+		},
+		{"not as expected, but so", []string{ask("a", 1, `"status":"new","expect_status":"read"`)}, "already", "new One,two", 0, nil},
+		{"what was expected is gone by its own doing", []string{
+			ask("a", 1, `"status":"closed","expect_status":"new"`), ask("a", 1, `"status":"closed","expect_status":"new"`),
+		}, "written already", "closed One,two", 1, nil},
+		{
+			"a rejected request supersedes nothing",
+			[]string{ask("a", 2, `"status":"closed","expect_status":"read"`), ask("a", 1, `"status":"escalated"`)},
+			"rejected written", "escalated One,two", 1,
+			[]string{`writeback: the alert's status is "new", and expect_status is "read"`},
+		},
+		{
+			"an alert that is not there",
+			[]string{ask("b", 1, `"status":"closed"`)},
+			"rejected", "new One,two", 0,
+			[]string{"writeback: unknown alert"},
+		},
+		{
+			"nonsense",
+			[]string{"", "[]", ask("a", 1, `"status":"done"`)},
+			"rejected rejected rejected", "new One,two", 0,
+			[]string{"writeback: the data is not valid JSON", "writeback: the data is not a JSON object", `writeback: status is "done"; allowed: ` + strings.Join(dtm.Statuses, ", ")},
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				o := newOffice(dtmsim.Options{}, alert("a", "One", "two"))
+				p := o.newProcess()
+				var results []string
+				for _, m := range c.messages {
+					time.Sleep(time.Second)
+					if m == analyst {
+						o.api.Update("a", func(a *dtmsim.Alert) { a.Status, a.Tags = "new", nil })
+						continue
+					}
+					out, err := p.deliver(t.Context(), m)
+					if err != nil {
+						t.Fatal(err)
+					}
+					results = append(results, out.Result)
+				}
+				if got := strings.Join(results, " "); got != c.results {
+					t.Errorf("outcomes %q, want %q", got, c.results)
+				}
+				if got := o.now("a"); got != c.want {
+					t.Errorf("the alert is %q, want %q", got, c.want)
+				}
+				if got := o.asked(dtmsim.Patch); got != c.patches {
+					t.Errorf("%d changes sent, want %d", got, c.patches)
+				}
+				if diff := cmp.Diff(c.reasons, o.reasons()); diff != "" {
+					t.Error(diff)
+				}
+				for _, w := range o.record("a").Wishes {
+					if w.Open {
+						t.Errorf("%+v is open", w)
+					}
+				}
+			})
+		})
+	}
+}
+
+func TestWritebackLeavesMarks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOffice(dtmsim.Options{}, alert("a", "one"))
+		p := o.newProcess()
+		deliver := func(m string) {
+			t.Helper()
+			if _, err := p.deliver(t.Context(), m); err != nil {
+				t.Fatal(err)
+			}
+		}
+		version := func() time.Time {
+			all := o.api.Versions("a")
+			return all[len(all)-1].UpdatedAt
+		}
+		check := func(want ...state.Echo) {
+			t.Helper()
+			if diff := cmp.Diff(want, o.record("a").Echoes, anySeq); diff != "" {
+				t.Error(diff)
+			}
+		}
+		deliver(ask("a", 1, `"status":"closed","tags":[]`))
+		first := state.Echo{Version: version(), Status: "closed", Tags: []string{}}
+		check(first)
+		time.Sleep(time.Minute)
+		deliver(ask("a", 2, `"add_tags":["x"]`))
+		second := state.Echo{Version: version(), Tags: []string{"x"}}
+		check(first, second)
+
+		// After an answer that can't be read the alert says which version it is.
+		o.api.AddFault(dtmsim.Fault{Kind: dtmsim.Patch, AfterWork: true, Status: 200, Body: "{}", Times: 1})
+		deliver(ask("a", 3, `"status":"read"`))
+		lost := state.Echo{Version: version(), Status: "read"}
+		check(first, second, lost)
+
+		// It comes round between the write and its record.
+		p.pause = func(kind string) time.Duration {
+			if kind == "patch" && o.now("a") == "escalated x" {
+				o.edit("a", func(r *state.Record) { r.PublishedVersion, r.Echoes = version(), []state.Echo{first} })
+			}
+			return 0
+		}
+		deliver(ask("a", 4, `"status":"escalated"`))
+		check(first)
+
+		// No more than eight are kept.
+		p.pause = func(string) time.Duration { return time.Second }
+		for i := range 9 {
+			deliver(ask("a", 5+i, fmt.Sprintf(`"add_tags":["t%d"]`, i)))
+		}
+		echoes := o.record("a").Echoes
+		if n := len(echoes); n != 8 || !echoes[7].Version.Equal(version()) || slices.ContainsFunc(echoes, func(e state.Echo) bool { return e.Version.Equal(first.Version) }) {
+			t.Errorf("%+v", echoes)
+		}
+		if r := o.record("a"); !r.ExpireAt.Equal(time.Now().UTC().Add(time.Hour - 2*time.Second)) {
+			t.Errorf("expires at %v, now is %v", r.ExpireAt, time.Now())
+		}
+	})
+}
+
+// TestWritebackAnswers is what follows from the API's answers to a read and to a
+// change.
+func TestWritebackAnswers(t *testing.T) {
+	const m = `"status":"closed"`
+	for _, c := range []struct {
+		name   string
+		fault  dtmsim.Fault
+		reason string // of a rejected message, else it comes again
+		done   bool   // the change is made all the same
+	}{
+		{name: "400", fault: dtmsim.Fault{Status: 400}, reason: "writeback: refused by GTI: GTI answered 400 BadRequestError: The API request is invalid or malformed."},
+		{name: "404", fault: dtmsim.Fault{Status: 404}, reason: "writeback: unknown alert"},
+		{name: "409", fault: dtmsim.Fault{Status: 409, Body: "key-1 conflicts"}, reason: "writeback: refused by GTI: GTI answered 409: [API key] conflicts"},
+		{name: "401", fault: dtmsim.Fault{Status: 401}},
+		{name: "403", fault: dtmsim.Fault{Status: 403}},
+		{name: "408", fault: dtmsim.Fault{Status: 408}},
+		{name: "429", fault: dtmsim.Fault{Status: 429}},
+		{name: "quota", fault: dtmsim.Fault{Status: 429, Body: dtmsim.QuotaExceeded}},
+		{name: "500", fault: dtmsim.Fault{Status: 500}},
+		{name: "503", fault: dtmsim.Fault{Status: 503, RetryAfter: "7"}},
+		{name: "elsewhere", fault: dtmsim.Fault{Redirect: "https://evil.example/"}},
+		{name: "reset", fault: dtmsim.Fault{ResetBefore: true}},
+		{name: "reset afterwards", fault: dtmsim.Fault{ResetAfter: true}, done: true},
+		{name: "500 afterwards", fault: dtmsim.Fault{Status: 500, AfterWork: true}, done: true},
+		{name: "silence", fault: dtmsim.Fault{Hang: true, AfterWork: true}, done: true},
+	} {
+		for _, kind := range []dtmsim.Kind{dtmsim.Get, dtmsim.Patch} {
+			t.Run(c.name+" "+string(kind), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					o := newOffice(dtmsim.Options{}, alert("a"))
+					c.fault.Kind, c.fault.Times = kind, 1
+					o.api.AddFault(c.fault)
+					p := o.newProcess()
+					data := ask("a", 1, m)
+					out, err := p.deliver(t.Context(), data)
+					if c.reason != "" {
+						if err != nil || out.Result != "rejected" || "writeback: "+out.Reason != c.reason {
+							t.Fatalf("%+v, %v", out, err)
+						}
+						if diff := cmp.Diff([]string{c.reason}, o.reasons()); diff != "" {
+							t.Error(diff)
+						}
+						if got := string(o.rejected[0].Data); got != data {
+							t.Errorf("rejected %q", got)
+						}
+						if r := o.record("a"); len(r.Wishes)+len(r.Echoes) != 0 {
+							t.Errorf("%+v", r)
+						}
+						return
+					}
+					if err == nil || len(o.rejected) > 0 {
+						t.Fatalf("%+v, %v", out, o.reasons())
+					}
+					if n := o.asked(kind); n > c.fault.Times || kind == dtmsim.Get && o.asked(dtmsim.Patch) > 0 {
+						t.Errorf("%d requests", n)
+					}
+					if kind == dtmsim.Get && len(o.ledger) > 0 {
+						t.Errorf("recorded before the alert was read: %+v", o.record("a"))
+					}
+					time.Sleep(24 * time.Hour) // Pub/Sub would come back sooner
+					out, err = p.deliver(t.Context(), data)
+					want := "written"
+					if c.done && kind == dtmsim.Patch {
+						want = "already"
+					}
+					if err != nil || out.Result != want || o.now("a") != "closed " {
+						t.Errorf("%+v, %v, alert %q", out, err, o.now("a"))
+					}
+					versions := o.api.Versions("a")
+					echo := state.Echo{Version: versions[len(versions)-1].UpdatedAt, Status: "closed"}
+					if diff := cmp.Diff([]state.Echo{echo}, answered(o.record("a").Echoes), anySeq); diff != "" {
+						t.Error(diff)
+					}
+				})
+			})
+		}
+	}
+}
+
+// TestWritebackStopsAtARefusedKey: while the key is refused, it costs one request
+// for each pause, whatever comes, and none once there is another key.
+func TestWritebackStopsAtARefusedKey(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOffice(dtmsim.Options{Key: "key-2"}, alert("a"), alert("b"), alert("c"), alert("d"), alert("e"), alert("f"))
+		p := o.newProcess()
+		flood := func() (transient int) {
+			var wg sync.WaitGroup
+			var mu sync.Mutex
+			for _, id := range []string{"a", "b", "c", "d", "e", "f"} {
+				wg.Go(func() {
+					_, err := p.deliver(t.Context(), ask(id, 1, `"status":"closed"`))
+					mu.Lock()
+					defer mu.Unlock()
+					if err != nil {
+						transient++
+					}
+				})
+			}
+			wg.Wait()
+			return transient
+		}
+		began := time.Now()
+		var times []time.Duration
+		for sent := 0; time.Since(began) < time.Hour; time.Sleep(time.Second) {
+			if n := flood(); n != 6 {
+				t.Fatalf("%d of 6 come again", n)
+			}
+			if n := o.asked(dtmsim.Get); n > sent {
+				if n > sent+1 {
+					t.Fatalf("%d requests with a refused key at once", n-sent)
+				}
+				sent = n
+				times = append(times, time.Since(began).Round(time.Second))
+			}
+		}
+		want := []time.Duration{0, 30 * time.Second, 90 * time.Second, 210 * time.Second, 450 * time.Second, 930 * time.Second, 1530 * time.Second, 2130 * time.Second, 2730 * time.Second, 3330 * time.Second}
+		if diff := cmp.Diff(want, times); diff != "" {
+			t.Error(diff)
+		}
+		var paused *lifecycle.PausedError
+		var key *dtm.KeyError
+		if _, err := p.deliver(t.Context(), ask("a", 1, `"status":"closed"`)); !errors.As(err, &paused) || !errors.As(err, &key) || paused.RetryAfter <= 0 || paused.RetryAfter > 10*time.Minute {
+			t.Errorf("%v", err)
+		}
+		o.keys.set("key-2", nil)
+		if n := flood(); n != 0 {
+			t.Errorf("%d come again with a new key", n)
+		}
+	})
+}
+
+// TestWritebackAfterTheSecretFailed: a session that a failed read of the secret
+// has ended is not used again.
+func TestWritebackAfterTheSecretFailed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOffice(dtmsim.Options{Key: "key-2"}, alert("a"))
+		p := o.newProcess()
+		p.pause = func(kind string) time.Duration {
+			if kind == "get" {
+				o.keys.set("key-1", errors.New("the secret is out of reach"))
+			}
+			return 0
+		}
+		if _, err := p.deliver(t.Context(), ask("a", 1, `"status":"closed"`)); err == nil {
+			t.Fatal("no error")
+		}
+		p.pause = func(string) time.Duration { return 0 }
+		o.keys.set("key-2", nil)
+		if out, err := p.deliver(t.Context(), ask("a", 1, `"status":"closed"`)); err != nil || out.Result != "written" {
+			t.Errorf("%+v, %v", out, err)
+		}
+	})
+}
+
+// TestWritebackCrash lets a process die at each of its steps, before or after it
+// was done. Then the message is delivered again.
+func TestWritebackCrash(t *testing.T) {
+	for _, c := range []struct {
+		name, message, want string
+		reject              bool
+	}{
+		{"a change", ask("a", 1, `"status":"closed","add_tags":["x"],"expect_status":"new"`), "closed one,x", false},
+		{"nothing to change", ask("a", 1, `"status":"new"`), "new one", false},
+		{"a rejected one", ask("a", 1, `"status":"closed","expect_status":"read"`), "new one", true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			for step := 1; ; step++ {
+				reached := true
+				for _, late := range []bool{false, true} {
+					synctest.Test(t, func(t *testing.T) {
+						o := newOffice(dtmsim.Options{}, alert("a", "one"))
+						p := o.newProcess()
+						p.dies, p.late = step, late
+						if _, err := p.deliver(t.Context(), c.message); err == nil {
+							reached = p.dead
+							if reached {
+								t.Errorf("step %d: acknowledged by a dead process", step)
+							}
+						}
+						time.Sleep(10 * time.Second)
+						out, err := o.newProcess().deliver(t.Context(), c.message)
+						if err != nil || (out.Result == "rejected") != c.reject || o.now("a") != c.want {
+							t.Errorf("step %d: %+v, %v, the alert is %q", step, out, err, o.now("a"))
+						}
+						if n := o.asked(dtmsim.Patch); n > 1 {
+							t.Errorf("step %d: %d changes sent", step, n)
+						}
+						r := o.record("a")
+						versions := o.api.Versions("a")
+						for _, w := range r.Wishes {
+							if w.Open {
+								t.Errorf("step %d: %+v is open", step, w)
+							}
+						}
+						if len(versions) == 2 {
+							want := []state.Echo{{Version: versions[1].UpdatedAt, Status: "closed", Tags: []string{"one", "x"}}}
+							if diff := cmp.Diff(want, answered(r.Echoes), anySeq); diff != "" {
+								t.Errorf("step %d: %s", step, diff)
+							}
+						}
+					})
+				}
+				if !reached {
+					if step < 3 {
+						t.Errorf("only %d steps", step)
+					}
+					return
+				}
+			}
+		})
+	}
+}
+
+// TestWritebackLandsLate: a process freezes between recording and sending its
+// change, and undoes with it what another wrote meanwhile. Whether it lives on or
+// dies, or the next one dies too, the later word and every tag are there in the end.
+func TestWritebackLandsLate(t *testing.T) {
+	const patch = 4 // the step, after read, get and write
+	for _, c := range []struct {
+		name   string
+		deaths []int // steps with which the processes die that have the first message
+		second int   // when the second message was asked for
+	}{
+		{"it lives on", nil, 2},
+		{"it lives on, at one moment", nil, 1},
+		{"it dies", []int{patch}, 2},
+		{"two die", []int{patch, patch}, 2},
+	} {
+		first, undone, tag := ask("a", 1, `"status":"closed","add_tags":["x"]`), "closed one,x", ",x"
+		if c.name == "two die" { // with nothing of the first message left but what is superseded
+			first, undone, tag = ask("a", 1, `"status":"closed"`), "closed one,y", ""
+		}
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				o := newOffice(dtmsim.Options{}, alert("a", "one"))
+				slow, fast := o.newProcess(), o.newProcess()
+				slow.pause = func(kind string) time.Duration {
+					if kind == "patch" && o.asked(dtmsim.Patch) < 2 {
+						return 20 * time.Second
+					}
+					return 0
+				}
+				if len(c.deaths) > 0 {
+					slow.dies, slow.late = c.deaths[0], true
+				}
+				done := make(chan error)
+				go func() {
+					_, err := slow.deliver(t.Context(), first)
+					done <- err
+				}()
+				time.Sleep(10 * time.Second)
+				if out, err := fast.deliver(t.Context(), ask("a", c.second, `"status":"read","add_tags":["y"]`)); err != nil || out.Result != "written" {
+					t.Fatalf("%+v, %v", out, err)
+				}
+				if got := o.now("a"); got != "read one,y"+tag {
+					t.Errorf("before the late change: %q", got)
+				}
+				if err := <-done; (err != nil) != (len(c.deaths) > 0) {
+					t.Fatal(err)
+				}
+				for i := range c.deaths {
+					if got := o.now("a"); got != undone {
+						t.Fatalf("the late change did not undo the other one: %q", got)
+					}
+					time.Sleep(10 * time.Second)
+					next := o.newProcess()
+					if i+1 < len(c.deaths) {
+						next.dies = c.deaths[i+1]
+					}
+					if _, err := next.deliver(t.Context(), first); (err != nil) != (i+1 < len(c.deaths)) {
+						t.Fatal(err)
+					}
+				}
+				if got := o.now("a"); got != "read one"+tag+",y" && got != "read one,y"+tag {
+					t.Errorf("in the end: %q", got)
+				}
+			})
+		})
+	}
+}
+
+// TestWritebackIsNotBlockedByOthers: GTI refuses what another message wants, which
+// is still open; ours is written without it.
+func TestWritebackIsNotBlockedByOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOffice(dtmsim.Options{}, alert("a"))
+		o.edit("a", func(r *state.Record) {
+			r.WishSeq = 1
+			r.Wishes = []state.Wish{{Field: state.WishAddTag, Values: []string{"poison"}, At: time.Now().Add(-time.Minute), Seq: 1, Open: true}}
+		})
+		o.api.AddFault(dtmsim.Fault{Kind: dtmsim.Patch, Status: 400, Times: 1})
+		out, err := o.newProcess().deliver(t.Context(), ask("a", 3599, `"add_tags":["good"]`))
+		if err != nil || out.Result != "written" || o.now("a") != "new good" || len(o.rejected) > 0 {
+			t.Errorf("%+v, %v, %q, %v", out, err, o.now("a"), o.reasons())
+		}
+		r := o.record("a")
+		if len(r.Wishes) != 2 || !r.Wishes[0].Open || r.Wishes[1].Open || len(r.Echoes) != 1 || r.Echoes[0].Version.IsZero() {
+			t.Errorf("%+v", r)
+		}
+	})
+}
+
+func TestWritebackKeepsAtMost200Wishes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOffice(dtmsim.Options{}, alert("a"))
+		p := o.newProcess()
+		for i := range 21 {
+			tags := make([]string, 10)
+			for j := range tags {
+				tags[j] = fmt.Sprintf(`"t%d"`, 10*i+j)
+			}
+			if _, err := p.deliver(t.Context(), ask("a", i, `"add_tags":[`+strings.Join(tags, ",")+`]`)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		r := o.record("a")
+		if len(r.Wishes) != 200 || r.Wishes[0].Values[0] != "t10" || r.WishSeq != 21 {
+			t.Errorf("%d wishes from %v on, of %d messages", len(r.Wishes), r.Wishes[0], r.WishSeq)
+		}
+		if got := strings.Count(o.now("a"), "t"); got != 210 {
+			t.Errorf("%d tags", got)
+		}
+	})
+}
+
+// TestWritebackRejects is what the rejects topic gets, and what follows when it
+// gets nothing.
+func TestWritebackRejects(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOffice(dtmsim.Options{})
+		p := o.newProcess()
+		data := ask("a", 1, `"x":1`)
+		p.dies = 1
+		if out, err := p.deliver(t.Context(), data); err == nil {
+			t.Errorf("acknowledged: %+v", out)
+		}
+		p = o.newProcess()
+		if _, err := p.deliver(t.Context(), data); err != nil {
+			t.Fatal(err)
+		}
+		want := map[string]string{
+			"reason": `writeback: unknown fields: "x"; allowed: alert_id, status, tags, add_tags, remove_tags, expect_status, requested_at, requested_by, reason, feed`,
+			"feed":   "default", "schema": "dtmrelay/v1", "message_id": "m1", "alert_id": "a",
+		}
+		if diff := cmp.Diff(want, o.rejected[0].Attributes); diff != "" {
+			t.Error(diff)
+		}
+		if got := string(o.rejected[0].Data); got != data {
+			t.Errorf("rejected %q", got)
+		}
+		if o.asked(dtmsim.Get)+len(o.ledger)+len(o.loads) > 0 {
+			t.Error("something was sent or written for it")
+		}
+	})
+}
+
+// TestWritebackLimits: few messages at a time talk to GTI, one at a time of an
+// alert, and all of them get their turn.
+func TestWritebackLimits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const alerts, each = 10, 5
+		var list []dtmsim.Alert
+		for i := range alerts {
+			list = append(list, alert(fmt.Sprint("a", i)))
+		}
+		o := newOffice(dtmsim.Options{}, list...)
+		p := o.newProcess()
+		p.pause = func(kind string) time.Duration {
+			if kind == "get" || kind == "patch" {
+				return time.Second
+			}
+			return 0
+		}
+		var mu sync.Mutex
+		var wg sync.WaitGroup
+		var failed error
+		for i := range alerts * each {
+			wg.Go(func() {
+				_, err := p.deliver(t.Context(), ask(fmt.Sprint("a", i%alerts), i, fmt.Sprintf(`"add_tags":["t%d"]`, i)))
+				if err != nil {
+					mu.Lock()
+					defer mu.Unlock()
+					failed = err
+				}
+			})
+		}
+		began := time.Now()
+		wg.Wait()
+		if failed != nil {
+			t.Fatal(failed)
+		}
+		// Each takes four seconds, and four go at a time.
+		if took, want := time.Since(began), (alerts*each+3)/4*4*time.Second; took != want {
+			t.Errorf("took %v, want %v", took, want)
+		}
+		for i := range alerts {
+			if got := strings.Count(o.now(fmt.Sprint("a", i)), "t"); got != each {
+				t.Errorf("alert %d has %d tags", i, got)
+			}
+		}
+		if o.asked(dtmsim.Get) != alerts*each || o.asked(dtmsim.Patch) != alerts*each {
+			t.Errorf("%d reads, %d changes", o.asked(dtmsim.Get), o.asked(dtmsim.Patch))
+		}
+	})
+}
+
+// TestWritebackIsFinishedWhenTheInstanceEnds: what has begun is finished, what
+// waits comes again.
+func TestWritebackIsFinishedWhenTheInstanceEnds(t *testing.T) {
+	for _, pause := range []time.Duration{time.Second, 5 * time.Second} {
+		t.Run(pause.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				o := newOffice(dtmsim.Options{}, alert("a"))
+				p := o.newProcess()
+				p.pause = func(kind string) time.Duration {
+					if kind == "patch" {
+						return pause
+					}
+					return 0
+				}
+				ctx, cancel := context.WithCancel(t.Context())
+				var results [2]error
+				var wg sync.WaitGroup
+				for i := range results {
+					wg.Go(func() {
+						time.Sleep(time.Duration(i) * time.Millisecond)
+						_, results[i] = p.deliver(ctx, ask("a", i, fmt.Sprintf(`"add_tags":["t%d"]`, i)))
+					})
+				}
+				time.Sleep(10 * time.Millisecond)
+				cancel()
+				wg.Wait()
+				if !errors.Is(results[1], context.Canceled) {
+					t.Errorf("the one that waits: %v", results[1])
+				}
+				if results[0] != nil || o.now("a") != "new t0" {
+					t.Errorf("the one under way: %v, %q", results[0], o.now("a"))
+				}
+			})
+		})
+	}
+}
+
+// TestWritebackModel lets messages be delivered twice, late, in the wrong order
+// and to two processes that are slow in every step and die. In the end the alert
+// is as if each message had been done once, in the order in which they were asked.
+func TestWritebackModel(t *testing.T) {
+	tags := []string{"a", "A", "b", "c"}
+	rapid.Check(t, func(r *rapid.T) {
+		type request struct {
+			fields  string
+			apply   func(status string, tags map[string]bool) string
+			At      int
+			Process int
+			After   int // milliseconds
+			Twice   bool
+			Dies    int
+			Late    bool
+		}
+		n := rapid.IntRange(1, 5).Draw(r, "requests")
+		order := rapid.Permutation(slices.Collect(func(yield func(int) bool) {
+			for i := range n {
+				if !yield(i) {
+					return
+				}
+			}
+		})).Draw(r, "asked in the order")
+		var requests []request
+		for i := range n {
+			q := request{
+				At: order[i], Process: rapid.IntRange(0, 1).Draw(r, "process"), After: rapid.IntRange(0, 30).Draw(r, "after"),
+				Twice: rapid.Bool().Draw(r, "twice"), Dies: rapid.IntRange(0, 8).Draw(r, "dies at step"), Late: rapid.Bool().Draw(r, "late"),
+			}
+			tag := rapid.SampledFrom(tags).Draw(r, "tag")
+			status := rapid.SampledFrom(dtm.Statuses[:4]).Draw(r, "status")
+			folded := strings.ToLower(tag)
+			switch kind := rapid.IntRange(0, 4).Draw(r, "kind"); kind {
+			case 0:
+				q.fields = fmt.Sprintf(`"status":%q`, status)
+				q.apply = func(string, map[string]bool) string { return status }
+			case 1:
+				q.fields = fmt.Sprintf(`"add_tags":[%q]`, tag)
+				q.apply = func(s string, m map[string]bool) string { m[folded] = true; return s }
+			case 2:
+				q.fields = fmt.Sprintf(`"remove_tags":[%q]`, tag)
+				q.apply = func(s string, m map[string]bool) string { delete(m, folded); return s }
+			case 3:
+				q.fields = fmt.Sprintf(`"tags":[%q]`, tag)
+				q.apply = func(s string, m map[string]bool) string { clear(m); m[folded] = true; return s }
+			default:
+				q.fields = fmt.Sprintf(`"status":%q,"add_tags":[%q]`, status, tag)
+				q.apply = func(_ string, m map[string]bool) string { m[folded] = true; return status }
+			}
+			requests = append(requests, q)
+		}
+		pauses := rapid.SliceOfN(rapid.IntRange(0, 9), 1, 40).Draw(r, "pauses")
+
+		var broken string
+		synctest.Test(t, func(t *testing.T) {
+			o := newOffice(dtmsim.Options{}, alert("x", "c"))
+			var mu sync.Mutex
+			next := 0
+			pause := func(string) time.Duration {
+				mu.Lock()
+				defer mu.Unlock()
+				next++
+				return time.Duration(pauses[next%len(pauses)]) * time.Millisecond
+			}
+			processes := []*process{o.newProcess(), o.newProcess()}
+			for _, p := range processes {
+				p.pause = pause
+			}
+			deliver := func(q request) {
+				data := ask("x", q.At, q.fields)
+				mu.Lock()
+				p := processes[q.Process]
+				mu.Unlock()
+				if q.Dies > 0 {
+					o.mu.Lock()
+					if p.dies == 0 {
+						p.dies, p.late = p.steps+q.Dies, q.Late
+					}
+					o.mu.Unlock()
+				}
+				for range 20 {
+					_, err := p.deliver(t.Context(), data)
+					if err == nil {
+						return
+					}
+					time.Sleep(10 * time.Second)
+					mu.Lock()
+					o.mu.Lock()
+					dead := p.dead
+					o.mu.Unlock()
+					if dead && processes[q.Process] == p {
+						processes[q.Process] = o.newProcess()
+						processes[q.Process].pause = pause
+					}
+					p = processes[q.Process]
+					mu.Unlock()
+				}
+				mu.Lock()
+				broken = "a message is never done: " + data
+				mu.Unlock()
+			}
+			var wg sync.WaitGroup
+			for _, q := range requests {
+				wg.Go(func() {
+					time.Sleep(time.Duration(q.After) * time.Millisecond)
+					deliver(q)
+				})
+				if q.Twice {
+					again := q
+					again.Process, again.Dies = 1-q.Process, 0
+					wg.Go(func() {
+						time.Sleep(time.Duration(again.After+5) * time.Millisecond)
+						deliver(again)
+					})
+				}
+			}
+			wg.Wait()
+			if broken != "" {
+				return
+			}
+			status, want := "new", map[string]bool{"c": true}
+			for at := range n {
+				status = requests[slices.Index(order, at)].apply(status, want)
+			}
+			got := strings.Fields(strings.ReplaceAll(o.now("x"), ",", " "))
+			has := map[string]bool{}
+			for _, tag := range got[1:] {
+				has[strings.ToLower(tag)] = true
+			}
+			record := o.record("x")
+			if got[0] != status || !cmp.Equal(has, want) {
+				broken = fmt.Sprintf("the alert is %v, want %s %v; %+v", got, status, want, record)
+			}
+			for _, w := range record.Wishes {
+				if w.Open {
+					broken = fmt.Sprintf("open: %+v", record)
+				}
+			}
+		})
+		if broken != "" {
+			r.Fatal(broken)
+		}
+	})
+}
