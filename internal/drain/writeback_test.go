@@ -369,7 +369,8 @@ func (w *world) checkOrigin(p *proc, a *truth, m message.Message) {
 	if tag, ok := strings.CutPrefix(w.Mirror, "+"); ok {
 		answer.Status, answer.Add = "", []string{tag}
 	}
-	w.backs.under.Go(func() { w.publish(answer, p.calls) })
+	calls := p.calls
+	w.backs.under.Go(func() { w.publish(answer, calls) })
 }
 
 // found reports whether an alert had its status before a version.
