@@ -67,6 +67,7 @@ type world struct {
 	store   *proxy
 	env     map[string]string
 	sub     *subscriber
+	binary  string // the function
 	logs    *bytes.Buffer
 	logging sync.Mutex
 }
@@ -78,7 +79,7 @@ func newWorld(t testing.TB, o dtmsim.Options, alerts []dtmsim.Alert) *world {
 	t.Helper()
 	o.Key = apiKey
 	w := &world{
-		t: t, project: fmt.Sprintf("e2e-%d-%d", os.Getpid(), projects.Add(1)), logs: new(bytes.Buffer),
+		t: t, project: fmt.Sprintf("e2e-%d-%d", os.Getpid(), projects.Add(1)), logs: new(bytes.Buffer), binary: binary,
 		sim: dtmsim.New(o, alerts),
 	}
 	w.pubsub = newProxy(t, emulatortest.SharedPubSub(t))
@@ -138,7 +139,7 @@ func (w *world) start(env ...string) *process {
 	w.t.Helper()
 	port := freePort(w.t)
 	p := &process{w: w, url: "http://127.0.0.1:" + port, done: make(chan struct{})}
-	p.cmd = exec.Command(binary)
+	p.cmd = exec.Command(w.binary)
 	for k, v := range w.env {
 		p.cmd.Env = append(p.cmd.Env, k+"="+v)
 	}

@@ -1,0 +1,72 @@
+resource "google_firestore_database" "this" {
+  count = var.database.existing == null ? 1 : 0
+
+  project     = var.project_id
+  name        = local.database
+  location_id = coalesce(var.database.location, var.region)
+  type        = "FIRESTORE_NATIVE"
+
+  # With DELETE and the protection on, destroy would stop here with an error.
+  delete_protection_state = var.deletion_protection ? "DELETE_PROTECTION_ENABLED" : "DELETE_PROTECTION_DISABLED"
+  deletion_policy         = var.deletion_protection ? "ABANDON" : "DELETE"
+
+  depends_on = [google_project_service.this]
+}
+
+locals {
+  set_policies = var.database.existing == null || var.database.policies == true
+
+  # All fields of feeds/{feed}/alerts/{k} but expire_at (internal/state/firestore,
+  # encodeRecord). Nothing queries them: records are read by their names, and each
+  # index that Firestore keeps by itself would be paid with each write. One by
+  # one, because the provider can't set the field "*":
+  # https://github.com/hashicorp/terraform-provider-google/issues/19598
+  ledger_fields = [
+    "schema",
+    "id",
+    "type",
+    "severity",
+    "monitor_id",
+    "priority",
+    "status",
+    "created_at",
+    "first_seen",
+    "published_version",
+    "handled_version",
+    "backfill",
+    "wishes",
+    "wish_seq",
+    "echoes",
+    "statuses",
+    "versions",
+  ]
+}
+
+resource "google_firestore_field" "ledger" {
+  for_each = toset(local.set_policies ? local.ledger_fields : [])
+
+  project    = var.project_id
+  database   = local.database
+  collection = "alerts"
+  field      = each.key
+
+  index_config {} # none
+
+  depends_on = [google_firestore_database.this]
+}
+
+# Records of alerts and of finished backfills delete themselves. The list of
+# backfills goes by requested_at, so their other indexes stay.
+resource "google_firestore_field" "expiry" {
+  for_each = toset(local.set_policies ? ["alerts", "backfills"] : [])
+
+  project    = var.project_id
+  database   = local.database
+  collection = each.key
+  field      = "expire_at"
+
+  ttl_config {}
+  index_config {} # times that only grow make a hot spot of an index
+
+  depends_on = [google_firestore_database.this, google_project_service.this]
+}

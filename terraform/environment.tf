@@ -1,0 +1,41 @@
+# The environment of the functions: one variable a line, because a test of
+# internal/config reads the names here. Both are the same program, which checks
+# all of its settings at the start; SyncStatus doesn't publish to PUBSUB_TOPIC.
+locals {
+  shared_environment = {
+    GOOGLE_CLOUD_PROJECT = var.project_id
+    FEED                 = var.feed
+    PUBSUB_TOPIC         = local.topic_ids.alerts
+    REJECTS_TOPIC        = local.topic_ids.rejects
+    FIRESTORE_DATABASE   = local.database
+    GTI_API_KEY_SECRET   = "${local.secret_id}/versions/${var.secret.version}"
+    GTI_BASE_URL         = var.gti.base_url
+    GTI_TOOL_NAME        = var.gti.tool_name
+    DTM_FILTER           = var.gti.filter
+    DTM_REFS             = tostring(var.gti.refs)
+    INITIAL_LOOKBACK     = var.windows.initial_lookback
+    OVERLAP              = var.windows.overlap
+    SETTLE               = var.windows.settle
+    MAX_LOOKBACK         = var.windows.max_lookback
+    AUDIT_WINDOW         = var.windows.audit
+    UPDATES_WINDOW       = var.windows.updates
+    LEDGER_TTL           = var.windows.ledger_ttl
+    MAX_ALERTS_PER_RUN   = tostring(var.gti.max_alerts_per_run)
+    MAX_CONCURRENCY      = tostring(var.gti.max_concurrency)
+    MAX_QPS              = tostring(var.gti.max_qps)
+    MAX_REQUESTS_PER_DAY = tostring(var.gti.max_requests_per_day)
+    LOG_LEVEL            = var.log_level
+  }
+
+  ingest_budget = var.ingest.budget == null ? {} : {
+    RUN_BUDGET = var.ingest.budget
+  }
+
+  ingest_environment = merge(local.shared_environment, local.ingest_budget, {
+    CLOUD_RUN_TIMEOUT_SECONDS = tostring(var.ingest.timeout_seconds)
+  })
+
+  sync_environment = merge(local.shared_environment, {
+    CLOUD_RUN_TIMEOUT_SECONDS = tostring(var.sync.timeout_seconds)
+  })
+}

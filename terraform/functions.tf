@@ -1,0 +1,103 @@
+# A function without a grant of roles/run.invoker to allUsers asks every caller
+# for an identity token: nothing here makes such a grant.
+
+resource "google_cloudfunctions2_function" "ingest" {
+  project     = var.project_id
+  location    = var.region
+  name        = "${local.name}-ingest"
+  description = "Relays DTM alerts into Pub/Sub (feed ${var.feed})"
+  labels      = local.labels
+
+  build_config {
+    runtime           = var.runtime
+    entry_point       = "Ingest"
+    service_account   = google_service_account.build.id
+    docker_repository = google_artifact_registry_repository.images.id
+
+    source {
+      storage_source {
+        bucket = google_storage_bucket.source.name
+        object = google_storage_bucket_object.source.name
+      }
+    }
+
+    automatic_update_policy {}
+  }
+
+  service_config {
+    service_account_email            = google_service_account.ingest.email
+    environment_variables            = local.ingest_environment
+    timeout_seconds                  = var.ingest.timeout_seconds
+    available_memory                 = var.ingest.memory
+    available_cpu                    = "1"
+    min_instance_count               = 0
+    max_instance_count               = 1  # one run at a time; a lease in Firestore keeps the promise when there are two
+    max_instance_request_concurrency = 16 # so that /status is answered during a run
+    ingress_settings                 = "ALLOW_ALL"
+    all_traffic_on_latest_revision   = true
+  }
+
+  depends_on = [
+    google_project_service.this,
+    google_artifact_registry_repository_iam_member.build,
+    google_project_iam_member.build_logs,
+    google_project_iam_member.build_source,
+    google_project_iam_member.database,
+    google_pubsub_topic_iam_member.publisher,
+    google_secret_manager_secret_iam_member.accessor,
+    google_storage_bucket_iam_member.build,
+    # Grants take a minute or two to be known everywhere, and these are slow.
+    google_firestore_field.ledger,
+    google_firestore_field.expiry,
+  ]
+}
+
+resource "google_cloudfunctions2_function" "sync" {
+  project     = var.project_id
+  location    = var.region
+  name        = "${local.name}-sync"
+  description = "Writes status changes back to Google Threat Intelligence (feed ${var.feed})"
+  labels      = local.labels
+
+  build_config {
+    runtime           = var.runtime
+    entry_point       = "SyncStatus"
+    service_account   = google_service_account.build.id
+    docker_repository = google_artifact_registry_repository.images.id
+
+    source {
+      storage_source {
+        bucket = google_storage_bucket.source.name
+        object = google_storage_bucket_object.source.name
+      }
+    }
+
+    automatic_update_policy {}
+  }
+
+  service_config {
+    service_account_email            = google_service_account.sync.email
+    environment_variables            = local.sync_environment
+    timeout_seconds                  = var.sync.timeout_seconds
+    available_memory                 = var.sync.memory
+    available_cpu                    = "1" # less allows only one request at a time
+    min_instance_count               = 0
+    max_instance_count               = var.sync.max_instances
+    max_instance_request_concurrency = var.sync.concurrency
+    ingress_settings                 = "ALLOW_INTERNAL_ONLY" # a push of this project's Pub/Sub to run.app is internal
+    all_traffic_on_latest_revision   = true
+  }
+
+  depends_on = [
+    google_project_service.this,
+    google_artifact_registry_repository_iam_member.build,
+    google_project_iam_member.build_logs,
+    google_project_iam_member.build_source,
+    google_project_iam_member.database,
+    google_pubsub_topic_iam_member.publisher,
+    google_secret_manager_secret_iam_member.accessor,
+    google_storage_bucket_iam_member.build,
+    google_firestore_field.ledger,
+    google_firestore_field.expiry,
+  ]
+}

@@ -1,0 +1,207 @@
+# Every identity and every right. docs/security.md has the table, and
+# tests/identities.tftest.hcl compares.
+#
+# Each right is granted on the one resource that it is for. On the project are
+# only: the right to write build logs and to fetch the copy of the source, and
+# the database's, which no smaller thing can carry; the latter two are cut down by
+# conditions. The functions need no right to log: Cloud Run collects their output.
+
+resource "google_service_account" "ingest" {
+  project      = var.project_id
+  account_id   = "${local.short_name}-ingest"
+  display_name = "${local.name}: function Ingest"
+  depends_on   = [google_project_service.this]
+}
+
+resource "google_service_account" "sync" {
+  project      = var.project_id
+  account_id   = "${local.short_name}-sync"
+  display_name = "${local.name}: function SyncStatus"
+  depends_on   = [google_project_service.this]
+}
+
+resource "google_service_account" "scheduler" {
+  project      = var.project_id
+  account_id   = "${local.short_name}-scheduler"
+  display_name = "${local.name}: Cloud Scheduler calls Ingest"
+  depends_on   = [google_project_service.this]
+}
+
+resource "google_service_account" "push" {
+  project      = var.project_id
+  account_id   = "${local.short_name}-push"
+  display_name = "${local.name}: Pub/Sub calls SyncStatus"
+  depends_on   = [google_project_service.this]
+}
+
+resource "google_service_account" "build" {
+  project      = var.project_id
+  account_id   = "${local.short_name}-build"
+  display_name = "${local.name}: Cloud Build builds the functions"
+  depends_on   = [google_project_service.this]
+}
+
+# The functions
+
+locals {
+  functions = {
+    ingest = google_service_account.ingest.member
+    sync   = google_service_account.sync.member
+  }
+}
+
+resource "google_pubsub_topic_iam_member" "publisher" {
+  for_each = {
+    "ingest alerts"  = { topic = google_pubsub_topic.alerts.name, member = local.functions.ingest }
+    "ingest rejects" = { topic = google_pubsub_topic.rejects.name, member = local.functions.ingest }
+    "sync rejects"   = { topic = google_pubsub_topic.rejects.name, member = local.functions.sync }
+  }
+
+  project = var.project_id
+  topic   = each.value.topic
+  role    = "roles/pubsub.publisher"
+  member  = each.value.member
+}
+
+resource "google_secret_manager_secret_iam_member" "accessor" {
+  for_each = local.functions
+
+  project   = local.secret_project
+  secret_id = local.secret_name
+  role      = "roles/secretmanager.secretAccessor"
+  member    = each.value
+
+  depends_on = [google_secret_manager_secret.gti_api_key]
+}
+
+resource "google_project_iam_member" "database" {
+  for_each = local.functions
+
+  project = var.project_id
+  role    = "roles/datastore.user"
+  member  = each.value
+
+  condition {
+    title      = "database ${local.database}"
+    expression = "resource.name == \"projects/${var.project_id}/databases/${local.database}\""
+  }
+
+  depends_on = [google_project_service.this]
+}
+
+# Who calls them
+
+resource "google_cloud_run_v2_service_iam_member" "scheduler" {
+  project  = var.project_id
+  location = var.region
+  name     = google_cloudfunctions2_function.ingest.name # the service has the function's name
+  role     = "roles/run.invoker"
+  member   = google_service_account.scheduler.member
+
+  lifecycle {
+    replace_triggered_by = [google_cloudfunctions2_function.ingest.id] # a new service has no grants
+  }
+}
+
+resource "google_cloud_run_v2_service_iam_member" "push" {
+  project  = var.project_id
+  location = var.region
+  name     = google_cloudfunctions2_function.sync.name
+  role     = "roles/run.invoker"
+  member   = google_service_account.push.member
+
+  lifecycle {
+    replace_triggered_by = [google_cloudfunctions2_function.sync.id]
+  }
+}
+
+# The build
+
+resource "google_project_iam_member" "build_logs" {
+  project = var.project_id
+  role    = "roles/logging.logWriter"
+  member  = google_service_account.build.member
+}
+
+resource "google_artifact_registry_repository_iam_member" "build" {
+  project    = var.project_id
+  location   = var.region
+  repository = google_artifact_registry_repository.images.name
+  role       = "roles/artifactregistry.writer"
+  member     = google_service_account.build.member
+}
+
+resource "google_storage_bucket_iam_member" "build" {
+  bucket = google_storage_bucket.source.name
+  role   = "roles/storage.objectViewer"
+  member = google_service_account.build.member
+}
+
+# Cloud Functions copies the source into a bucket of the project that it makes
+# with the first function of a region, and the build fetches it from there:
+# https://github.com/hashicorp/terraform-provider-google/issues/20571
+resource "google_project_iam_member" "build_source" {
+  project = var.project_id
+  role    = "roles/storage.objectViewer"
+  member  = google_service_account.build.member
+
+  condition {
+    title = "source of ${local.name}"
+    expression = join(" || ", [for function in ["ingest", "sync"] :
+      "resource.name.startsWith(\"projects/_/buckets/gcf-v2-sources-${google_storage_bucket.source.project_number}-${var.region}/objects/${local.name}-${function}/\")"
+    ])
+  }
+}
+
+# Google's own account of Pub/Sub. Google makes it when the project first uses
+# Pub/Sub, and a grant to an account that doesn't exist is an error: so topics and
+# a subscription come first. If the error comes all the same, this makes it, and
+# another apply goes on:
+# gcloud beta services identity create --service=pubsub.googleapis.com --project=PROJECT
+
+resource "google_pubsub_topic_iam_member" "agent_dead_letters" {
+  project = var.project_id
+  topic   = google_pubsub_topic.dead_letters.name
+  role    = "roles/pubsub.publisher"
+  member  = local.pubsub_agent
+
+  depends_on = [google_pubsub_subscription.dead_letters, google_pubsub_subscription.rejects]
+}
+
+# To take a message off the subscription that it has put on the dead letters.
+resource "google_pubsub_subscription_iam_member" "agent_status" {
+  project      = var.project_id
+  subscription = google_pubsub_subscription.status_push.name
+  role         = "roles/pubsub.subscriber"
+  member       = local.pubsub_agent
+}
+
+resource "google_pubsub_subscription_iam_member" "agent_alerts" {
+  for_each = local.delivered
+
+  project      = var.project_id
+  subscription = google_pubsub_subscription.alerts[each.key].name
+  role         = "roles/pubsub.subscriber"
+  member       = local.pubsub_agent
+}
+
+# To sign the token of a push.
+resource "google_service_account_iam_member" "agent_push" {
+  service_account_id = google_service_account.push.name
+  role               = "roles/iam.serviceAccountTokenCreator"
+  member             = local.pubsub_agent
+
+  depends_on = [google_pubsub_subscription.dead_letters, google_pubsub_subscription.rejects]
+}
+
+resource "google_bigquery_table_iam_member" "agent_alerts" {
+  for_each = local.bigquery_tables
+
+  project    = each.value[0]
+  dataset_id = each.value[1]
+  table_id   = each.value[2]
+  role       = "roles/bigquery.dataEditor"
+  member     = local.pubsub_agent
+
+  depends_on = [google_pubsub_subscription.dead_letters, google_pubsub_subscription.rejects]
+}

@@ -1,0 +1,44 @@
+locals {
+  suffix = var.feed == "default" ? "" : "-${var.feed}"
+  name   = "${var.name}${local.suffix}"
+
+  # Ids of service accounts have at most 30 characters, and the longest of ours
+  # ends with -scheduler. Bucket names have 63, of which the project's id may take 30.
+  short_name = length(local.name) <= 20 ? local.name : "${substr(local.name, 0, 13)}-${substr(sha256(local.name), 0, 6)}"
+
+  labels = merge({ app = "dtm-relay", feed = var.feed }, var.labels)
+
+  interval_minutes = coalesce(var.schedule.interval_minutes, 5)
+  cron = (
+    var.schedule.cron != null ? var.schedule.cron :
+    local.interval_minutes == 1440 ? "0 0 * * *" :
+    local.interval_minutes > 60 ? "0 */${floor(local.interval_minutes / 60)} * * *" :
+    local.interval_minutes == 60 ? "0 * * * *" :
+    local.interval_minutes == 1 ? "* * * * *" :
+    "*/${local.interval_minutes} * * * *"
+  )
+
+  requests_per_day = var.gti.max_requests_per_day
+
+  topic_names = {
+    alerts       = coalesce(var.topics.alerts, "dtm-alerts${local.suffix}")
+    rejects      = coalesce(var.topics.rejects, "dtm-rejects${local.suffix}")
+    status       = coalesce(var.topics.status, "dtm-status-updates${local.suffix}")
+    dead_letters = coalesce(var.topics.dead_letters, "dtm-dead-letters${local.suffix}")
+  }
+  topic_ids = { for topic, name in local.topic_names : topic => "projects/${var.project_id}/topics/${name}" }
+
+  database = coalesce(var.database.existing, var.database.name, local.name)
+
+  secret_project = try(regex("^projects/([^/]+)/", var.secret.existing)[0], var.project_id)
+  secret_name    = try(basename(var.secret.existing), "${local.name}-gti-api-key")
+  secret_id      = "projects/${local.secret_project}/secrets/${local.secret_name}"
+
+  # Terraform compares times, not durations: the validations add them to this one.
+  epoch = "1970-01-01T00:00:00Z"
+
+  # The provider has no data source for Google's own Pub/Sub account in a release
+  # that isn't beta; its address is documented:
+  # https://cloud.google.com/iam/docs/service-agents
+  pubsub_agent = "serviceAccount:service-${google_storage_bucket.source.project_number}@gcp-sa-pubsub.iam.gserviceaccount.com"
+}

@@ -1,0 +1,115 @@
+# Log-based metrics. A run writes one log line, the run report: what the alert
+# policies and the dashboard know comes from there.
+#
+# A counter counts lines. A number in a line needs a distribution, of which
+# PromQL reads the sum and the count.
+
+locals {
+  # The functions' names, which are those of their Cloud Run services. Not read
+  # from the functions, so that the metrics are made before them (alerts.tf).
+  watched = {
+    ingest = "${local.name}-ingest"
+    sync   = "${local.name}-sync"
+  }
+
+  lines_of = {
+    for k, service in local.watched : k => "resource.type=\"cloud_run_revision\" AND resource.labels.service_name=\"${service}\""
+  }
+
+  # A dry run publishes nothing and moves no position: it is no sign of life.
+  run_lines = "${local.lines_of.ingest} AND jsonPayload.event=\"run\" AND NOT jsonPayload.dry_run=true"
+
+  counters = {
+    runs = {
+      description = "Runs, by how they ended."
+      filter      = local.run_lines
+      labels      = ["outcome", "stop_reason"]
+    }
+    gaps = {
+      description = "Spans that GTI refused to list for their age (those that are only suspected are not counted)."
+      filter      = "${local.lines_of.ingest} AND jsonPayload.event=\"gap\" AND severity=ERROR"
+      labels      = []
+    }
+    key_problems = {
+      description = "Runs and write-backs that had no API key, or whose key GTI refused."
+      filter = join(" OR ", [
+        "(${local.lines_of.ingest} AND jsonPayload.event=\"run\" AND jsonPayload.stop_reason=(\"key_missing\" OR \"key_refused\"))",
+        "(${local.lines_of.sync} AND jsonPayload.event=\"writeback\" AND jsonPayload.reason=(\"key_missing\" OR \"key_refused\"))",
+      ])
+      labels = []
+    }
+    writebacks = {
+      description = "Write-backs to GTI that were rejected, or will be tried again."
+      filter      = "${local.lines_of.sync} AND jsonPayload.event=\"writeback\" AND jsonPayload.outcome=(\"rejected\" OR \"transient\")"
+      labels      = ["outcome"]
+    }
+  }
+
+  # field of the run report, and which lines have it
+  distributions = {
+    created        = { field = "created", unit = "1", description = "Alerts published as created, of a run." }
+    updated        = { field = "updated", unit = "1", description = "Alerts published as updated, of a run." }
+    status_changed = { field = "status_changed", unit = "1", description = "Alerts published as status_changed, of a run." }
+    rejected       = { field = "rejected", unit = "1", description = "Alerts that a run sent to the rejects topic." }
+    requests       = { field = "requests", unit = "1", description = "Requests to GTI, of a run." }
+    errors         = { field = "errors_4xx", unit = "1", description = "Answers of GTI from 400 to 499, of a run." }
+    duration       = { field = "duration_ms", unit = "ms", description = "How long a run took." }
+    # 0 stands for "not known" in these two: a run that found no position, and
+    # one without an audit.
+    lag  = { field = "lag_seconds", unit = "s", above_zero = true, description = "How far the position was behind at a run's end." }
+    late = { field = "late_max_seconds", unit = "s", above_zero = true, description = "How late alerts came into GTI's index, at most, as the audit found." }
+  }
+}
+
+resource "google_logging_metric" "counter" {
+  for_each = { for k, m in local.counters : k => m if var.monitoring.enabled }
+
+  project          = var.project_id
+  name             = "${local.name}-${replace(each.key, "_", "-")}"
+  description      = each.value.description
+  filter           = each.value.filter
+  label_extractors = { for label in each.value.labels : label => "EXTRACT(jsonPayload.${label})" }
+
+  metric_descriptor {
+    metric_kind = "DELTA"
+    value_type  = "INT64"
+    unit        = "1"
+
+    dynamic "labels" {
+      for_each = each.value.labels
+      content {
+        key = labels.value
+      }
+    }
+  }
+
+  depends_on = [google_project_service.this]
+}
+
+resource "google_logging_metric" "distribution" {
+  for_each = { for k, m in local.distributions : k => m if var.monitoring.enabled }
+
+  project         = var.project_id
+  name            = "${local.name}-${replace(each.key, "_", "-")}"
+  description     = each.value.description
+  filter          = join("", [local.run_lines, try(each.value.above_zero, false) ? " AND jsonPayload.${each.value.field}>0" : ""])
+  value_extractor = "EXTRACT(jsonPayload.${each.value.field})"
+
+  metric_descriptor {
+    metric_kind = "DELTA"
+    value_type  = "DISTRIBUTION"
+    unit        = each.value.unit
+  }
+
+  # 1 to 5.6 million (in seconds two months, in milliseconds an hour and a half)
+  # in steps of a quarter. Only percentiles read the buckets.
+  bucket_options {
+    exponential_buckets {
+      num_finite_buckets = 70
+      growth_factor      = 1.25
+      scale              = 1
+    }
+  }
+
+  depends_on = [google_project_service.this]
+}

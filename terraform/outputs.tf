@@ -1,0 +1,81 @@
+output "ingest_url" {
+  description = "Address of the function Ingest."
+  value       = google_cloudfunctions2_function.ingest.service_config[0].uri
+}
+
+output "topics" {
+  description = "The topics' full names."
+  value       = local.topic_ids
+
+  depends_on = [google_pubsub_topic.alerts, google_pubsub_topic.rejects, google_pubsub_topic.status, google_pubsub_topic.dead_letters]
+}
+
+output "subscriptions" {
+  description = "The subscriptions' full names: of the rejects and the dead letters, and those that alert_subscriptions asks for."
+  value = merge({ for name, s in google_pubsub_subscription.alerts : name => s.id }, {
+    rejects      = google_pubsub_subscription.rejects.id
+    dead_letters = google_pubsub_subscription.dead_letters.id
+  })
+}
+
+output "service_accounts" {
+  description = "E-mails of the service accounts, for grants on what is not made here."
+  value = {
+    ingest    = google_service_account.ingest.email
+    sync      = google_service_account.sync.email
+    scheduler = google_service_account.scheduler.email
+    push      = google_service_account.push.email
+    build     = google_service_account.build.email
+  }
+}
+
+output "database" {
+  description = "Id of the Firestore database."
+  value       = local.database
+
+  depends_on = [google_firestore_database.this]
+}
+
+output "secret" {
+  description = "The secret with the API key, without a version."
+  value       = local.secret_id
+
+  depends_on = [google_secret_manager_secret.gti_api_key]
+}
+
+locals {
+  console   = "https://console.cloud.google.com"
+  log_query = urlencode(join(" OR ", [for f in [google_cloudfunctions2_function.ingest.name, google_cloudfunctions2_function.sync.name] : "resource.labels.service_name=\"${f}\""]))
+  logs_url  = "${local.console}/logs/query;query=${local.log_query}?project=${var.project_id}"
+
+  dashboard_url = one([for d in google_monitoring_dashboard.this : "${local.console}/monitoring/dashboards/builder/${basename(d.id)}?project=${var.project_id}"])
+}
+
+output "logs_url" {
+  description = "The functions' logs in the console."
+  value       = local.logs_url
+}
+
+output "dashboard_url" {
+  description = "The dashboard in the console; null when monitoring.enabled is false."
+  value       = local.dashboard_url
+}
+
+output "next_steps" {
+  description = "What to do after the first apply."
+  value       = <<-EOT
+    1. Put the API key into the secret (paste it, then Enter and Ctrl-D; white space around it does no harm). Until then runs answer 503 key_missing.
+       gcloud secrets versions add ${local.secret_name} --project=${local.secret_project} --data-file=-
+
+    2. Do a first run, as somebody with roles/run.invoker on the function. The next ones come by themselves.
+       URL=${google_cloudfunctions2_function.ingest.service_config[0].uri}
+       curl -X POST "$URL/" -H "Authorization: Bearer $(gcloud auth print-identity-token)"
+       curl "$URL/status" -H "Authorization: Bearer $(gcloud auth print-identity-token)"
+
+    3. Get more of the past, if wanted.
+       curl -X POST "$URL/backfill" -H "Authorization: Bearer $(gcloud auth print-identity-token)" -H 'Content-Type: application/json' -d '{"since":"96h"}'
+
+    Logs:      ${local.logs_url}
+    Dashboard: ${coalesce(local.dashboard_url, "none, because monitoring.enabled is false")}
+  EOT
+}

@@ -1,0 +1,74 @@
+locals {
+  # gcloud and archive_file read these patterns alike: a path from the root, with
+  # all that is below it, or **/ and a name.
+  not_shipped = [for line in split("\n", file("${path.module}/../.gcloudignore")) : trimspace(line) if can(regex("^\\s*[^#\\s]", line))]
+}
+
+data "archive_file" "source" {
+  type       = "zip"
+  source_dir = "${path.module}/.."
+  excludes   = local.not_shipped
+
+  # Below terraform/, which is not shipped, so the zip is never in itself. Its
+  # name keeps instances apart that share the module's folder.
+  output_path = "${path.module}/.terraform/${var.project_id}-${local.name}.zip"
+
+  # Another umask is no change of code.
+  output_file_mode = "0644"
+}
+
+resource "google_storage_bucket" "source" {
+  project  = var.project_id
+  name     = "${var.project_id}-${local.short_name}-source"
+  location = var.region
+  labels   = local.labels
+
+  uniform_bucket_level_access = true
+  public_access_prevention    = "enforced"
+  force_destroy               = true
+
+  # It holds nothing that is not in the repository.
+  soft_delete_policy {
+    retention_duration_seconds = 0
+  }
+
+  depends_on = [google_project_service.this]
+}
+
+# The checksum in its name makes a change of code, and nothing else, a new build.
+resource "google_storage_bucket_object" "source" {
+  name   = "source-${data.archive_file.source.output_sha256}.zip"
+  bucket = google_storage_bucket.source.name
+  source = data.archive_file.source.output_path
+
+  lifecycle {
+    create_before_destroy = true # the functions let go of the old one first
+  }
+}
+
+resource "google_artifact_registry_repository" "images" {
+  project       = var.project_id
+  location      = var.region
+  repository_id = local.name
+  description   = "Images of the functions"
+  format        = "DOCKER"
+  labels        = local.labels
+
+  # What serves is safe from this: Cloud Run keeps its own copy of an image in use.
+  cleanup_policies {
+    id     = "delete-old"
+    action = "DELETE"
+    condition {
+      older_than = "604800s"
+    }
+  }
+  cleanup_policies {
+    id     = "keep-latest"
+    action = "KEEP"
+    most_recent_versions {
+      keep_count = 3
+    }
+  }
+
+  depends_on = [google_project_service.this]
+}

@@ -1,0 +1,163 @@
+# Every right of every identity, compared with the table in docs/security.md.
+
+mock_provider "google" {
+  mock_resource "google_storage_bucket" {
+    defaults = { project_number = 123456789012 }
+  }
+}
+mock_provider "archive" {}
+
+override_resource {
+  target = google_service_account.ingest
+  values = { member = "ingest", email = "ingest@example.com", name = "projects/my-project/serviceAccounts/ingest" }
+}
+override_resource {
+  target = google_service_account.sync
+  values = { member = "sync", email = "sync@example.com", name = "projects/my-project/serviceAccounts/sync" }
+}
+override_resource {
+  target = google_service_account.scheduler
+  values = { member = "scheduler", email = "scheduler@example.com", name = "projects/my-project/serviceAccounts/scheduler" }
+}
+override_resource {
+  target = google_service_account.push
+  values = { member = "push", email = "push@example.com", name = "projects/my-project/serviceAccounts/push" }
+}
+override_resource {
+  target = google_service_account.build
+  values = { member = "build", email = "build@example.com", name = "projects/my-project/serviceAccounts/build" }
+}
+override_resource {
+  target = google_artifact_registry_repository.images
+  values = { name = "dtm-relay" }
+}
+
+variables {
+  project_id = "my-project"
+  alert_subscriptions = {
+    pulled = {}
+    table  = { bigquery_table = "data-project.dtm.alerts" }
+    soar   = { push_endpoint = "https://soar.example.com/hook" }
+  }
+}
+
+run "every_grant" {
+  command = apply
+
+  assert {
+    condition = toset(concat(
+      [for m in values(google_pubsub_topic_iam_member.publisher) : "${m.member} ${m.role} topic ${m.topic}"],
+      [for m in [google_pubsub_topic_iam_member.agent_dead_letters] : "${m.member} ${m.role} topic ${m.topic}"],
+      [for m in concat([google_pubsub_subscription_iam_member.agent_status], values(google_pubsub_subscription_iam_member.agent_alerts)) : "${m.member} ${m.role} subscription ${m.subscription}"],
+      [for m in values(google_secret_manager_secret_iam_member.accessor) : "${m.member} ${m.role} secret ${m.project} ${m.secret_id}"],
+      [for m in [google_cloud_run_v2_service_iam_member.scheduler, google_cloud_run_v2_service_iam_member.push] : "${m.member} ${m.role} service ${m.location} ${m.name}"],
+      [for m in [google_artifact_registry_repository_iam_member.build] : "${m.member} ${m.role} repository ${m.location} ${m.repository}"],
+      [for m in [google_storage_bucket_iam_member.build] : "${m.member} ${m.role} bucket ${m.bucket}"],
+      [for m in [google_service_account_iam_member.agent_push] : "${m.member} ${m.role} account ${m.service_account_id}"],
+      [for m in values(google_bigquery_table_iam_member.agent_alerts) : "${m.member} ${m.role} table ${m.project}.${m.dataset_id}.${m.table_id}"],
+      [for m in concat([google_project_iam_member.build_logs, google_project_iam_member.build_source], values(google_project_iam_member.database)) : join(" ", concat(["${m.member} ${m.role} project ${m.project}"], [for c in m.condition : "if ${c.expression}"]))],
+      )) == toset([
+      "ingest roles/pubsub.publisher topic dtm-alerts",
+      "ingest roles/pubsub.publisher topic dtm-rejects",
+      "ingest roles/secretmanager.secretAccessor secret my-project dtm-relay-gti-api-key",
+      "ingest roles/datastore.user project my-project if resource.name == \"projects/my-project/databases/dtm-relay\"",
+
+      "sync roles/pubsub.publisher topic dtm-rejects",
+      "sync roles/secretmanager.secretAccessor secret my-project dtm-relay-gti-api-key",
+      "sync roles/datastore.user project my-project if resource.name == \"projects/my-project/databases/dtm-relay\"",
+
+      "scheduler roles/run.invoker service us-central1 dtm-relay-ingest",
+      "push roles/run.invoker service us-central1 dtm-relay-sync",
+
+      "build roles/logging.logWriter project my-project",
+      "build roles/artifactregistry.writer repository us-central1 dtm-relay",
+      "build roles/storage.objectViewer bucket my-project-dtm-relay-source",
+      "build roles/storage.objectViewer project my-project if resource.name.startsWith(\"projects/_/buckets/gcf-v2-sources-123456789012-us-central1/objects/dtm-relay-ingest/\") || resource.name.startsWith(\"projects/_/buckets/gcf-v2-sources-123456789012-us-central1/objects/dtm-relay-sync/\")",
+
+      "serviceAccount:service-123456789012@gcp-sa-pubsub.iam.gserviceaccount.com roles/pubsub.publisher topic dtm-dead-letters",
+      "serviceAccount:service-123456789012@gcp-sa-pubsub.iam.gserviceaccount.com roles/pubsub.subscriber subscription dtm-status-updates-push",
+      "serviceAccount:service-123456789012@gcp-sa-pubsub.iam.gserviceaccount.com roles/iam.serviceAccountTokenCreator account projects/my-project/serviceAccounts/push",
+      # Only for the subscriptions that are asked for.
+      "serviceAccount:service-123456789012@gcp-sa-pubsub.iam.gserviceaccount.com roles/pubsub.subscriber subscription dtm-alerts-table",
+      "serviceAccount:service-123456789012@gcp-sa-pubsub.iam.gserviceaccount.com roles/pubsub.subscriber subscription dtm-alerts-soar",
+      "serviceAccount:service-123456789012@gcp-sa-pubsub.iam.gserviceaccount.com roles/bigquery.dataEditor table data-project.dtm.alerts",
+    ])
+    error_message = "The grants are not those of the table."
+  }
+
+  # So that the list above is all there is.
+  assert {
+    condition = toset(flatten([for f in fileset(path.module, "*.tf") :
+      [for r in regexall("(?m)^\\s*resource\\s+\"(\\w*(?:_iam_|_acl|_access_control|_policy_binding)\\w*)\"\\s+\"(\\w+)\"", file("${path.module}/${f}")) : join(".", r)]
+      ])) == toset([
+      "google_pubsub_topic_iam_member.publisher",
+      "google_pubsub_topic_iam_member.agent_dead_letters",
+      "google_pubsub_subscription_iam_member.agent_status",
+      "google_pubsub_subscription_iam_member.agent_alerts",
+      "google_secret_manager_secret_iam_member.accessor",
+      "google_cloud_run_v2_service_iam_member.scheduler",
+      "google_cloud_run_v2_service_iam_member.push",
+      "google_artifact_registry_repository_iam_member.build",
+      "google_storage_bucket_iam_member.build",
+      "google_service_account_iam_member.agent_push",
+      "google_bigquery_table_iam_member.agent_alerts",
+      "google_project_iam_member.build_logs",
+      "google_project_iam_member.build_source",
+      "google_project_iam_member.database",
+    ])
+    error_message = "A resource that grants rights is not in the list of this test."
+  }
+
+  assert {
+    condition     = length([for f in fileset(path.module, "*.tf") : f if strcontains(join("\n", [for line in split("\n", file("${path.module}/${f}")) : line if !startswith(trimspace(line), "#")]), "allUsers") || strcontains(file("${path.module}/${f}"), "allAuthenticatedUsers") || can(regex("roles/(owner|editor|viewer)\"", file("${path.module}/${f}")))]) == 0
+    error_message = "Nothing is public, and nobody has a basic role."
+  }
+  assert {
+    condition     = google_storage_bucket.source.public_access_prevention == "enforced" && google_storage_bucket.source.uniform_bucket_level_access
+    error_message = "The bucket can't be made public."
+  }
+}
+
+run "each_does_its_work_under_its_own_name" {
+  command = apply
+
+  assert {
+    condition = [
+      google_cloudfunctions2_function.ingest.service_config[0].service_account_email,
+      google_cloudfunctions2_function.sync.service_config[0].service_account_email,
+      google_cloud_scheduler_job.ingest.http_target[0].oidc_token[0].service_account_email,
+      google_pubsub_subscription.status_push.push_config[0].oidc_token[0].service_account_email,
+    ] == ["ingest@example.com", "sync@example.com", "scheduler@example.com", "push@example.com"]
+    error_message = "Who runs as whom."
+  }
+  assert {
+    condition     = google_cloudfunctions2_function.ingest.build_config[0].service_account == google_service_account.build.id && google_cloudfunctions2_function.sync.build_config[0].service_account == google_service_account.build.id
+    error_message = "Both are built by the build's account."
+  }
+  assert {
+    condition     = length(distinct([for a in [google_service_account.ingest, google_service_account.sync, google_service_account.scheduler, google_service_account.push, google_service_account.build] : a.account_id])) == 5
+    error_message = "Five accounts."
+  }
+}
+
+run "without_subscriptions_no_further_rights" {
+  command = plan
+  variables {
+    alert_subscriptions = {}
+  }
+  assert {
+    condition     = length(google_pubsub_subscription_iam_member.agent_alerts) + length(google_bigquery_table_iam_member.agent_alerts) == 0
+    error_message = "Pub/Sub's account gets nothing that is not asked for."
+  }
+}
+
+run "a_database_that_exists" {
+  command = plan
+  variables {
+    database = { existing = "shared", policies = false }
+  }
+  assert {
+    condition     = alltrue([for m in values(google_project_iam_member.database) : m.condition[0].expression == "resource.name == \"projects/my-project/databases/shared\""])
+    error_message = "The right is on that database alone."
+  }
+}

@@ -1,0 +1,671 @@
+# What terraform plan refuses. The messages name the variable and what is allowed.
+
+mock_provider "google" {}
+mock_provider "archive" {}
+
+variables {
+  project_id = "my-project"
+}
+
+run "project_id_is_a_number" {
+  command = plan
+  variables {
+    project_id = "123456789012"
+  }
+  expect_failures = [var.project_id]
+}
+
+run "project_id_with_capitals" {
+  command = plan
+  variables {
+    project_id = "My-Project"
+  }
+  expect_failures = [var.project_id]
+}
+
+run "region_is_a_zone" {
+  command = plan
+  variables {
+    region = "us-central1-a"
+  }
+  expect_failures = [var.region]
+}
+
+run "region_misspelt" {
+  command = plan
+  variables {
+    region = "us-centrall1"
+  }
+  expect_failures = [var.region]
+}
+
+run "region_is_a_multi_region" {
+  command = plan
+  variables {
+    region = "eu"
+  }
+  expect_failures = [var.region]
+}
+
+run "name_with_capitals" {
+  command = plan
+  variables {
+    name = "DTM"
+  }
+  expect_failures = [var.name]
+}
+
+run "feed_with_capitals" {
+  command = plan
+  variables {
+    feed = "EMEA"
+  }
+  expect_failures = [var.feed]
+}
+
+run "feed_too_long" {
+  command = plan
+  variables {
+    feed = "a-feed-with-a-name-of-thirty-three"
+  }
+  expect_failures = [var.feed]
+}
+
+run "label_with_a_capital" {
+  command = plan
+  variables {
+    labels = { Team = "soc" }
+  }
+  expect_failures = [var.labels]
+}
+
+run "label_with_a_bad_value" {
+  command = plan
+  variables {
+    labels = { team = "SOC" }
+  }
+  expect_failures = [var.labels]
+}
+
+run "filter_is_no_json" {
+  command = plan
+  variables {
+    gti = { filter = "severity=high" }
+  }
+  expect_failures = [var.gti]
+}
+
+run "filter_is_a_list" {
+  command = plan
+  variables {
+    gti = { filter = "[]" }
+  }
+  expect_failures = [var.gti]
+}
+
+run "filter_with_an_unknown_name" {
+  command = plan
+  variables {
+    gti = { filter = "{\"sevrity\":[\"high\"]}" }
+  }
+  expect_failures = [var.gti]
+}
+
+run "filter_with_an_unknown_severity" {
+  command = plan
+  variables {
+    gti = { filter = "{\"severity\":[\"critical\"]}" }
+  }
+  expect_failures = [var.gti]
+}
+
+run "filter_with_an_unknown_status" {
+  command = plan
+  variables {
+    gti = { filter = "{\"status\":[\"open\"]}" }
+  }
+  expect_failures = [var.gti]
+}
+
+run "filter_with_a_string_for_a_list" {
+  command = plan
+  variables {
+    gti = { filter = "{\"monitor_id\":\"m1\"}" }
+  }
+  expect_failures = [var.gti]
+}
+
+run "filter_with_a_score_too_high" {
+  command = plan
+  variables {
+    gti = { filter = "{\"mscore_gte\":101}" }
+  }
+  expect_failures = [var.gti]
+}
+
+run "filter_with_a_score_in_words" {
+  command = plan
+  variables {
+    gti = { filter = "{\"mscore_gte\":\"high\"}" }
+  }
+  expect_failures = [var.gti]
+}
+
+run "no_concurrency" {
+  command = plan
+  variables {
+    gti = { max_concurrency = 0 }
+  }
+  expect_failures = [var.gti]
+}
+
+run "concurrency_of_both_functions_too_high" {
+  command = plan
+  variables {
+    gti = { max_concurrency = 8 }
+  }
+  expect_failures = [var.gti]
+}
+
+run "concurrency_of_sync_too_high" {
+  command = plan
+  variables {
+    sync = { max_instances = 3 }
+  }
+  expect_failures = [var.gti]
+}
+
+run "no_rate" {
+  command = plan
+  variables {
+    gti = { max_qps = 0 }
+  }
+  expect_failures = [var.gti]
+}
+
+run "rate_too_high" {
+  command = plan
+  variables {
+    gti = { max_qps = 1001 }
+  }
+  expect_failures = [var.gti]
+}
+
+run "no_requests" {
+  command = plan
+  variables {
+    gti = { max_requests_per_day = 0 }
+  }
+  expect_failures = [var.gti]
+}
+
+run "half_an_alert" {
+  command = plan
+  variables {
+    gti = { max_alerts_per_run = 0.5 }
+  }
+  expect_failures = [var.gti]
+}
+
+run "base_url_unencrypted" {
+  command = plan
+  variables {
+    gti = { base_url = "http://gti.example.com" }
+  }
+  expect_failures = [var.gti]
+}
+
+run "base_url_with_a_query" {
+  command = plan
+  variables {
+    gti = { base_url = "https://gti.example.com/?key=1" }
+  }
+  expect_failures = [var.gti]
+}
+
+run "tool_name_with_a_line_break" {
+  command = plan
+  variables {
+    gti = { tool_name = "a\nb" }
+  }
+  expect_failures = [var.gti]
+}
+
+run "window_without_a_unit" {
+  command = plan
+  variables {
+    windows = { overlap = "10" }
+  }
+  expect_failures = [var.windows]
+}
+
+run "window_in_days" {
+  command = plan
+  variables {
+    windows = { updates = "30d" }
+  }
+  expect_failures = [var.windows]
+}
+
+run "window_negative" {
+  command = plan
+  variables {
+    windows = { settle = "-1s" }
+  }
+  expect_failures = [var.windows]
+}
+
+run "initial_lookback_within_settle" {
+  command = plan
+  variables {
+    windows = { initial_lookback = "30s" }
+  }
+  expect_failures = [var.windows]
+}
+
+run "max_lookback_too_short" {
+  command = plan
+  variables {
+    windows = { max_lookback = "10m", audit = "0", overlap = "0" }
+  }
+  expect_failures = [var.windows]
+}
+
+run "max_lookback_within_overlap" {
+  command = plan
+  variables {
+    windows = { max_lookback = "100h", overlap = "100h" }
+  }
+  expect_failures = [var.windows]
+}
+
+run "max_lookback_shorter_than_the_interval" {
+  command = plan
+  variables {
+    windows  = { max_lookback = "5h", audit = "0" }
+    schedule = { interval_minutes = 360 }
+  }
+  expect_failures = [var.windows]
+}
+
+run "audit_beyond_max_lookback" {
+  command = plan
+  variables {
+    windows = { audit = "120h" }
+  }
+  expect_failures = [var.windows]
+}
+
+run "ledger_forgets_what_is_watched" {
+  command = plan
+  variables {
+    windows = { ledger_ttl = "720h" }
+  }
+  expect_failures = [var.windows]
+}
+
+run "ledger_forgets_what_is_read_again" {
+  command = plan
+  variables {
+    windows = { ledger_ttl = "20h", updates = "0", overlap = "20h" }
+  }
+  expect_failures = [var.windows]
+}
+
+run "interval_that_cron_can_not_say" {
+  command = plan
+  variables {
+    schedule = { interval_minutes = 7 }
+  }
+  expect_failures = [var.schedule]
+}
+
+run "interval_of_seven_hours" {
+  command = plan
+  variables {
+    schedule = { interval_minutes = 420 }
+  }
+  expect_failures = [var.schedule]
+}
+
+run "interval_of_nothing" {
+  command = plan
+  variables {
+    schedule = { interval_minutes = 0 }
+  }
+  expect_failures = [var.schedule]
+}
+
+run "interval_of_half_a_minute" {
+  command = plan
+  variables {
+    schedule = { cron = "* * * * *", interval_minutes = 0.5 }
+  }
+  expect_failures = [var.schedule]
+}
+
+run "cron_of_four_fields" {
+  command = plan
+  variables {
+    schedule = { cron = "0 6 * *", interval_minutes = 1440 }
+  }
+  expect_failures = [var.schedule]
+}
+
+run "cron_in_words" {
+  command = plan
+  variables {
+    schedule = { cron = "every 5 minutes please", interval_minutes = 5 }
+  }
+  expect_failures = [var.schedule]
+}
+
+run "cron_without_an_interval" {
+  command = plan
+  variables {
+    schedule = { cron = "0 6 * * *" }
+  }
+  expect_failures = [var.schedule]
+}
+
+run "time_zone_with_a_space" {
+  command = plan
+  variables {
+    schedule = { time_zone = "Europe/New Zurich" }
+  }
+  expect_failures = [var.schedule]
+}
+
+run "runtime_too_old" {
+  command = plan
+  variables {
+    runtime = "go125"
+  }
+  expect_failures = [var.runtime]
+}
+
+run "runtime_of_another_language" {
+  command = plan
+  variables {
+    runtime = "python313"
+  }
+  expect_failures = [var.runtime]
+}
+
+run "log_level_unknown" {
+  command = plan
+  variables {
+    log_level = "verbose"
+  }
+  expect_failures = [var.log_level]
+}
+
+run "timeout_beyond_the_schedulers" {
+  command = plan
+  variables {
+    ingest = { timeout_seconds = 1771 }
+  }
+  expect_failures = [var.ingest]
+}
+
+run "timeout_too_short" {
+  command = plan
+  variables {
+    ingest = { timeout_seconds = 59 }
+  }
+  expect_failures = [var.ingest]
+}
+
+run "budget_longer_than_the_timeout" {
+  command = plan
+  variables {
+    ingest = { budget = "9m" }
+  }
+  expect_failures = [var.ingest]
+}
+
+run "budget_without_time_to_store" {
+  command = plan
+  variables {
+    ingest = { budget = "531s" }
+  }
+  expect_failures = [var.ingest]
+}
+
+run "budget_without_a_unit" {
+  command = plan
+  variables {
+    ingest = { budget = "300" }
+  }
+  expect_failures = [var.ingest]
+}
+
+run "budget_of_nothing" {
+  command = plan
+  variables {
+    ingest = { budget = "0s" }
+  }
+  expect_failures = [var.ingest]
+}
+
+run "memory_below_what_go_needs" {
+  command = plan
+  variables {
+    ingest = { memory = "256Mi" }
+  }
+  expect_failures = [var.ingest]
+}
+
+run "memory_beyond_one_processor" {
+  command = plan
+  variables {
+    ingest = { memory = "8Gi" }
+  }
+  expect_failures = [var.ingest]
+}
+
+run "memory_in_another_unit" {
+  command = plan
+  variables {
+    ingest = { memory = "512M" }
+  }
+  expect_failures = [var.ingest]
+}
+
+run "sync_memory_too_small" {
+  command = plan
+  variables {
+    sync = { memory = "128Mi" }
+  }
+  expect_failures = [var.sync]
+}
+
+run "sync_timeout_beyond_pubsubs" {
+  command = plan
+  variables {
+    sync = { timeout_seconds = 600 }
+  }
+  expect_failures = [var.sync]
+}
+
+run "sync_without_instances" {
+  command = plan
+  variables {
+    sync = { max_instances = 0 }
+  }
+  expect_failures = [var.sync]
+}
+
+run "topic_too_short" {
+  command = plan
+  variables {
+    topics = { alerts = "ab" }
+  }
+  expect_failures = [var.topics]
+}
+
+run "topic_of_googles" {
+  command = plan
+  variables {
+    topics = { rejects = "google-topic" }
+  }
+  expect_failures = [var.topics]
+}
+
+run "topic_as_a_path" {
+  command = plan
+  variables {
+    topics = { alerts = "projects/p/topics/dtm-alerts" }
+  }
+  expect_failures = [var.topics]
+}
+
+run "one_topic_for_two" {
+  command = plan
+  variables {
+    topics = { alerts = "dtm-rejects" }
+  }
+  expect_failures = [var.topics]
+}
+
+run "retention_too_long" {
+  command = plan
+  variables {
+    topics = { retention_days = 32 }
+  }
+  expect_failures = [var.topics]
+}
+
+run "subscription_with_a_bad_name" {
+  command = plan
+  variables {
+    alert_subscriptions = { "To SOAR" = {} }
+  }
+  expect_failures = [var.alert_subscriptions]
+}
+
+run "subscription_with_a_bad_filter" {
+  command = plan
+  variables {
+    alert_subscriptions = { soar = { filter = "priority = \"P1\"" } }
+  }
+  expect_failures = [var.alert_subscriptions]
+}
+
+run "subscription_of_two_kinds" {
+  command = plan
+  variables {
+    alert_subscriptions = { soar = { bigquery_table = "my-project.a.b", push_endpoint = "https://soar.example.com/" } }
+  }
+  expect_failures = [var.alert_subscriptions]
+}
+
+run "subscription_with_a_bad_table" {
+  command = plan
+  variables {
+    alert_subscriptions = { table = { bigquery_table = "dataset.table" } }
+  }
+  expect_failures = [var.alert_subscriptions]
+}
+
+run "subscription_unencrypted" {
+  command = plan
+  variables {
+    alert_subscriptions = { soar = { push_endpoint = "http://soar.example.com/" } }
+  }
+  expect_failures = [var.alert_subscriptions]
+}
+
+run "subscription_with_an_audience_for_nothing" {
+  command = plan
+  variables {
+    alert_subscriptions = { soar = { push_audience = "https://soar.example.com/" } }
+  }
+  expect_failures = [var.alert_subscriptions]
+}
+
+run "database_with_a_bad_name" {
+  command = plan
+  variables {
+    database = { name = "db" }
+  }
+  expect_failures = [var.database]
+}
+
+run "database_in_a_bad_place" {
+  command = plan
+  variables {
+    database = { location = "EU" }
+  }
+  expect_failures = [var.database]
+}
+
+run "database_own_and_existing" {
+  command = plan
+  variables {
+    database = { name = "mine", existing = "theirs", policies = true }
+  }
+  expect_failures = [var.database]
+}
+
+run "existing_database_without_a_word_on_policies" {
+  command = plan
+  variables {
+    database = { existing = "theirs" }
+  }
+  expect_failures = [var.database]
+}
+
+run "policies_of_its_own_database" {
+  command = plan
+  variables {
+    database = { policies = false }
+  }
+  expect_failures = [var.database]
+}
+
+run "secret_with_a_version" {
+  command = plan
+  variables {
+    secret = { existing = "projects/p/secrets/s/versions/1" }
+  }
+  expect_failures = [var.secret]
+}
+
+run "secret_version_in_words" {
+  command = plan
+  variables {
+    secret = { version = "newest" }
+  }
+  expect_failures = [var.secret]
+}
+
+# The bounds themselves are allowed.
+run "bounds" {
+  command = plan
+  variables {
+    region = "northamerica-northeast1"
+    gti = {
+      filter          = "{\"monitor_id\":[\"m\"],\"status\":[\"new\",\"tracked_external\"],\"alert_type\":[\"Something New\"],\"severity\":[\"low\"],\"mscore_gte\":100,\"search\":\"a:b\",\"has_analysis\":true}"
+      max_concurrency = 10, max_qps = 0.1, max_requests_per_day = 1
+    }
+    sync     = { timeout_seconds = 570, max_instances = 1, concurrency = 1, memory = "4Gi" }
+    windows  = { overlap = "0", settle = "0s", initial_lookback = "1s", max_lookback = "10m1s", audit = "10m", updates = "1.5h", ledger_ttl = "1h30m1s" }
+    schedule = { interval_minutes = 10, time_zone = "America/Argentina/Buenos_Aires" }
+    ingest   = { timeout_seconds = 60, budget = "50s", memory = "512Mi" }
+    database = { name = "(default)", location = "nam5" }
+  }
+  expect_failures = [var.gti]
+}
+
+run "the_bounds_of_both_functions_together" {
+  command = plan
+  variables {
+    gti      = { filter = "{\"mscore_gte\":0}", max_concurrency = 9, max_qps = 1000, max_requests_per_day = 1 }
+    sync     = { timeout_seconds = 570, max_instances = 1, concurrency = 1, memory = "4Gi" }
+    windows  = { overlap = "0", settle = "0s", initial_lookback = "1s", max_lookback = "10m1s", audit = "10m", updates = "1.5h", ledger_ttl = "1h30m1s" }
+    schedule = { interval_minutes = 10, time_zone = "America/Argentina/Buenos_Aires" }
+    ingest   = { timeout_seconds = 60, budget = "50s", memory = "512Mi" }
+    database = { name = "(default)", location = "nam5" }
+  }
+}

@@ -1,0 +1,34 @@
+resource "google_pubsub_topic" "alerts" {
+  project = var.project_id
+  name    = local.topic_names.alerts
+  labels  = local.labels
+
+  # A subscription made later can be rewound this far: no request to GTI needed.
+  message_retention_duration = "${var.topics.retention_days * 86400}s"
+
+  depends_on = [google_project_service.this]
+}
+
+resource "google_pubsub_topic" "rejects" {
+  project = var.project_id
+  name    = local.topic_names.rejects
+  labels  = local.labels
+
+  depends_on = [google_project_service.this]
+}
+
+resource "google_pubsub_topic" "status" {
+  project = var.project_id
+  name    = local.topic_names.status
+  labels  = local.labels
+
+  depends_on = [google_project_service.this]
+}
+
+resource "google_pubsub_topic" "dead_letters" {
+  project = var.project_id
+  name    = local.topic_names.dead_letters
+  labels  = local.labels
+
+  depends_on = [google_project_service.this]
+}

@@ -1,0 +1,446 @@
+# Where and what it is called
+
+variable "project_id" {
+  description = "Project that everything is made in. It needs a billing account."
+  type        = string
+
+  validation {
+    condition     = can(regex("^[a-z][a-z0-9-]{4,28}[a-z0-9]$", var.project_id))
+    error_message = "project_id: must be the id of a project (not its name or number): 6 to 30 small letters, digits and dashes, beginning with a letter and not ending with a dash."
+  }
+}
+
+variable "region" {
+  description = "Region of the functions, the scheduler job, the source and, if database.location doesn't say otherwise, of the database."
+  type        = string
+  default     = "us-central1"
+
+  validation {
+    condition     = can(regex("^(africa|asia|australia|europe|me|northamerica|southamerica|us)-(central|(north|south)?(east|west)|north|south)[0-9]+$", var.region))
+    error_message = "region: must be a region of Google Cloud like us-central1 or europe-west1, not a zone and not a multi-region."
+  }
+}
+
+variable "name" {
+  description = "What the names of all resources but the topics begin with."
+  type        = string
+  default     = "dtm-relay"
+
+  validation {
+    condition     = can(regex("^[a-z][a-z0-9-]{1,28}[a-z0-9]$", var.name))
+    error_message = "name: must be 3 to 30 small letters, digits and dashes, beginning with a letter and not ending with a dash."
+  }
+}
+
+variable "feed" {
+  description = "Name of the feed: its own position, ledger and backfills. Several feeds are several instances of this module."
+  type        = string
+  default     = "default"
+
+  validation {
+    condition     = can(regex("^[a-z]([a-z0-9-]*[a-z0-9])?$", var.feed))
+    error_message = "feed: must be small letters, digits and dashes, beginning with a letter and not ending with a dash."
+  }
+  validation {
+    # Cloud Run: a service's name has at most 49 characters.
+    condition     = length("${var.name}-${var.feed}") <= 42
+    error_message = "feed: name and feed together must have at most 41 characters, because Cloud Run's names are short."
+  }
+}
+
+variable "labels" {
+  description = "Labels of all resources that take some, beside app and feed."
+  type        = map(string)
+  default     = {}
+  nullable    = false
+
+  validation {
+    condition     = alltrue([for k, v in var.labels : can(regex("^[a-z][a-z0-9_-]{0,62}$", k)) && can(regex("^[a-z0-9_-]{0,63}$", v))])
+    error_message = "labels: keys must be 1 to 63 and values 0 to 63 small letters, digits, dashes and underscores, and a key begins with a letter."
+  }
+}
+
+# What it relays
+
+variable "gti" {
+  description = "What is asked of Google Threat Intelligence, and how much. filter is a JSON object with the API's parameter names. The limits count for the API key: leave room for whatever else uses it."
+  type = object({
+    filter               = optional(string, "{}")
+    refs                 = optional(bool, true) # with document, labels and topics (25 a page), or without (100 a page)
+    max_concurrency      = optional(number, 6)  # the API allows 10 for a user
+    max_qps              = optional(number, 10)
+    max_requests_per_day = optional(number, 40000) # the API allows 50,000
+    max_alerts_per_run   = optional(number, 0)     # 0 is no limit
+    base_url             = optional(string, "https://www.virustotal.com/api/v3")
+    tool_name            = optional(string, "dtm-relay")
+  })
+  default  = {}
+  nullable = false
+
+  validation {
+    condition     = can(keys(jsondecode(var.gti.filter)))
+    error_message = "gti.filter: must be a JSON object such as {\"severity\":[\"high\"]}, or {} for everything."
+  }
+  validation {
+    condition = try(length(setsubtract(keys(jsondecode(var.gti.filter)), [
+      "monitor_id", "status", "alert_type", "tags", "match_value", "severity", "mscore_gte", "search", "has_analysis",
+    ])) == 0, true)
+    error_message = "gti.filter: the names allowed are monitor_id, status, alert_type, tags, match_value, severity, mscore_gte, search and has_analysis."
+  }
+  validation {
+    # A string has no elements, so it is refused here and not by the first run.
+    condition = alltrue([for name in ["monitor_id", "status", "alert_type", "tags", "match_value", "severity"] :
+      can([for v in jsondecode(var.gti.filter)[name] : regex("\\S", v)]) || !can(jsondecode(var.gti.filter)[name])
+    ])
+    error_message = "gti.filter: monitor_id, status, alert_type, tags, match_value and severity must be lists of strings such as [\"high\"]."
+  }
+  validation {
+    condition     = try(length(setsubtract(jsondecode(var.gti.filter).severity, ["high", "medium", "low"])) == 0, true)
+    error_message = "gti.filter: the values allowed in severity are high, medium and low."
+  }
+  validation {
+    condition = try(length(setsubtract(jsondecode(var.gti.filter).status, [
+      "new", "read", "escalated", "in_progress", "closed", "no_action_required", "duplicate", "not_relevant", "tracked_external",
+    ])) == 0, true)
+    error_message = "gti.filter: the values allowed in status are new, read, escalated, in_progress, closed, no_action_required, duplicate, not_relevant and tracked_external."
+  }
+  validation {
+    condition     = !can(jsondecode(var.gti.filter).mscore_gte) || try(contains(range(101), jsondecode(var.gti.filter).mscore_gte), false)
+    error_message = "gti.filter: mscore_gte must be a whole number from 0 to 100."
+  }
+  validation {
+    condition     = contains(range(1, 11), var.gti.max_concurrency)
+    error_message = "gti.max_concurrency: must be a whole number from 1 to 10, the API's limit for one user."
+  }
+  validation {
+    condition     = var.gti.max_concurrency + var.sync.max_instances * var.sync.concurrency <= 10
+    error_message = "gti.max_concurrency: with sync.max_instances times sync.concurrency it must not be more than 10, the API's limit for one user."
+  }
+  validation {
+    condition     = var.gti.max_qps > 0 && var.gti.max_qps <= 1000
+    error_message = "gti.max_qps: must be more than 0 and at most 1000 requests a second; fractions are allowed."
+  }
+  validation {
+    condition     = var.gti.max_requests_per_day >= 1 && floor(var.gti.max_requests_per_day) == var.gti.max_requests_per_day
+    error_message = "gti.max_requests_per_day: must be a whole number of 1 or more."
+  }
+  validation {
+    condition     = var.gti.max_alerts_per_run >= 0 && floor(var.gti.max_alerts_per_run) == var.gti.max_alerts_per_run
+    error_message = "gti.max_alerts_per_run: must be a whole number of 0 or more; 0 is no limit."
+  }
+  validation {
+    condition     = can(regex("^https://[^/?#@\\s]+(/[^?#@\\s]*)?$", var.gti.base_url))
+    error_message = "gti.base_url: must be https://HOST/PATH, without a user, a query or a fragment."
+  }
+  validation {
+    condition     = can(regex("^[!-~]([ -~]{0,126}[!-~])?$", var.gti.tool_name))
+    error_message = "gti.tool_name: must be 1 to 128 printable ASCII characters."
+  }
+}
+
+variable "windows" {
+  description = "Spans of time, as Go durations like 90s, 10m or 24h."
+  type = object({
+    initial_lookback = optional(string, "24h")   # how far back the first run begins
+    overlap          = optional(string, "10m")   # read again behind the position, for alerts that are indexed late
+    settle           = optional(string, "30s")   # the newest alerts, left to the next run
+    max_lookback     = optional(string, "120h")  # what the API is known to answer for
+    audit            = optional(string, "72h")   # read again once a day; 0 turns it off
+    updates          = optional(string, "720h")  # watched for changes; 0 turns it off
+    ledger_ttl       = optional(string, "4320h") # how long an alert's record is kept
+  })
+  default  = {}
+  nullable = false
+
+  validation {
+    condition     = alltrue([for text in values(var.windows) : can(regex("^(0|([0-9]+(\\.[0-9]+)?(h|m|s|ms))+)$", text))])
+    error_message = "windows: every span must be a Go duration of 0 or more with the units h, m, s and ms, like 90s, 10m or 24h."
+  }
+  validation {
+    condition     = try(timecmp(timeadd(local.epoch, var.windows.initial_lookback), timeadd(local.epoch, var.windows.settle)) > 0, true)
+    error_message = "windows.initial_lookback: must be more than windows.settle, or the first run has nothing to read."
+  }
+  validation {
+    condition     = try(timecmp(timeadd(local.epoch, var.windows.max_lookback), timeadd(local.epoch, "10m")) > 0 && timecmp(timeadd(local.epoch, var.windows.max_lookback), timeadd(timeadd(local.epoch, var.windows.overlap), var.windows.settle)) > 0, true)
+    error_message = "windows.max_lookback: must be more than 10m, and more than windows.overlap and windows.settle together."
+  }
+  validation {
+    condition     = try(timecmp(timeadd(local.epoch, var.windows.max_lookback), timeadd(local.epoch, "${coalesce(var.schedule.interval_minutes, 5)}m")) > 0, true)
+    error_message = "windows.max_lookback: must be more than the time between two runs (schedule.interval_minutes), or each run leaves a gap."
+  }
+  validation {
+    condition     = try(timecmp(timeadd(local.epoch, var.windows.max_lookback), timeadd(local.epoch, var.windows.audit)) > 0, true)
+    error_message = "windows.audit: must be less than windows.max_lookback, or 0 for none."
+  }
+  validation {
+    condition     = try(timecmp(timeadd(local.epoch, var.windows.ledger_ttl), timeadd(local.epoch, var.windows.updates)) > 0 && timecmp(timeadd(local.epoch, var.windows.ledger_ttl), timeadd(timeadd(local.epoch, var.windows.overlap), var.windows.settle)) > 0, true)
+    error_message = "windows.ledger_ttl: must be more than windows.updates, and more than windows.overlap and windows.settle together, or alerts are published again."
+  }
+}
+
+# When and how it runs
+
+variable "schedule" {
+  description = "When runs begin: every interval_minutes (default 5), or by a cron expression. With cron, interval_minutes says the longest time between two runs: the alert policies count in it."
+  type = object({
+    interval_minutes = optional(number)
+    cron             = optional(string)
+    time_zone        = optional(string, "Etc/UTC")
+    paused           = optional(bool, false)
+  })
+  default  = {}
+  nullable = false
+
+  validation {
+    # What cron can say exactly: a divisor of an hour, or hours that divide a day.
+    condition     = var.schedule.cron != null || contains(concat([for n in range(1, 61) : n if 60 % n == 0], [for h in range(2, 25) : 60 * h if 24 % h == 0]), coalesce(var.schedule.interval_minutes, 5))
+    error_message = "schedule.interval_minutes: must be 1, 2, 3, 4, 5, 6, 10, 12, 15, 20, 30 or 60, or 2, 3, 4, 6, 8, 12 or 24 hours in minutes (120 to 1440); for other times give schedule.cron."
+  }
+  validation {
+    condition     = var.schedule.cron == null || can(regex("^[0-9A-Za-z*,/-]+( [0-9A-Za-z*,/-]+){4}$", var.schedule.cron))
+    error_message = "schedule.cron: must be a cron expression of five fields, like 0 6 * * 1-5."
+  }
+  validation {
+    condition     = var.schedule.cron == null || var.schedule.interval_minutes != null
+    error_message = "schedule.interval_minutes: with schedule.cron it must be given too, as the longest time between two runs in minutes."
+  }
+  validation {
+    condition     = var.schedule.interval_minutes == null ? true : var.schedule.interval_minutes >= 1 && floor(var.schedule.interval_minutes) == var.schedule.interval_minutes
+    error_message = "schedule.interval_minutes: must be a whole number of minutes, 1 or more."
+  }
+  validation {
+    condition     = can(regex("^[A-Za-z]+([/_+-][A-Za-z0-9]+)*$", var.schedule.time_zone))
+    error_message = "schedule.time_zone: must be a name of the tz database, like Etc/UTC or Europe/Zurich."
+  }
+}
+
+variable "runtime" {
+  description = "Runtime of both functions. docs/operations.md says when and how to move on."
+  type        = string
+  default     = "go126"
+
+  validation {
+    # go.mod says go 1.26.
+    condition     = try(tonumber(regex("^go1([0-9]{2})$", var.runtime)[0]) >= 26, false)
+    error_message = "runtime: must be go126 or a newer Go runtime of Cloud Run functions, like go127."
+  }
+}
+
+variable "log_level" {
+  description = "From which severity on the functions log."
+  type        = string
+  default     = "info"
+
+  validation {
+    condition     = contains(["debug", "info", "warn", "error"], var.log_level)
+    error_message = "log_level: must be debug, info, warn or error."
+  }
+}
+
+variable "ingest" {
+  description = "The function that relays. budget is when a run stops by itself with its position stored; by default 30 s before the timeout."
+  type = object({
+    timeout_seconds = optional(number, 540)
+    budget          = optional(string)
+    memory          = optional(string, "512Mi")
+  })
+  default  = {}
+  nullable = false
+
+  validation {
+    # Cloud Scheduler waits 30 minutes at most, and 30 s of them are the answer's.
+    condition     = var.ingest.timeout_seconds >= 60 && var.ingest.timeout_seconds <= 1770 && floor(var.ingest.timeout_seconds) == var.ingest.timeout_seconds
+    error_message = "ingest.timeout_seconds: must be a whole number from 60 to 1770, because Cloud Scheduler waits for an answer 30 minutes at most."
+  }
+  validation {
+    condition     = var.ingest.budget == null || can(regex("^([0-9]+(\\.[0-9]+)?(h|m|s|ms))+$", var.ingest.budget))
+    error_message = "ingest.budget: must be a Go duration with the units h, m, s and ms, like 8m or 510s."
+  }
+  validation {
+    condition     = try(timecmp(timeadd(local.epoch, var.ingest.budget), timeadd(local.epoch, "0")) > 0 && !(timecmp(timeadd(local.epoch, var.ingest.budget), timeadd(local.epoch, "${var.ingest.timeout_seconds - 10}s")) > 0), true)
+    error_message = "ingest.budget: must be more than 0 and at least 10 s shorter than ingest.timeout_seconds, so that the position is stored before the platform cuts the run off."
+  }
+  validation {
+    condition     = contains(["512Mi", "1Gi", "2Gi", "4Gi"], var.ingest.memory)
+    error_message = "ingest.memory: must be 512Mi, 1Gi, 2Gi or 4Gi: a run holds up to 96 MiB of pages and Go's collector needs as much again, and one processor takes no more than 4Gi."
+  }
+}
+
+variable "sync" {
+  description = "The function that writes status changes back to Google Threat Intelligence. Its requests are of the same 10 at a time as those of the runs."
+  type = object({
+    timeout_seconds = optional(number, 300)
+    memory          = optional(string, "512Mi")
+    max_instances   = optional(number, 2)
+    concurrency     = optional(number, 2) # requests at a time in one instance
+  })
+  default  = {}
+  nullable = false
+
+  validation {
+    # The subscription's longest acknowledgement deadline is 600 s: a request that took longer would be sent again beside itself.
+    condition     = var.sync.timeout_seconds >= 30 && var.sync.timeout_seconds <= 570 && floor(var.sync.timeout_seconds) == var.sync.timeout_seconds
+    error_message = "sync.timeout_seconds: must be a whole number from 30 to 570, because Pub/Sub waits for an answer 600 seconds at most."
+  }
+  validation {
+    condition     = contains(["512Mi", "1Gi", "2Gi", "4Gi"], var.sync.memory)
+    error_message = "sync.memory: must be 512Mi, 1Gi, 2Gi or 4Gi."
+  }
+  validation {
+    condition     = contains(range(1, 10), var.sync.max_instances) && contains(range(1, 10), var.sync.concurrency)
+    error_message = "sync.max_instances and sync.concurrency: must be whole numbers from 1 to 9."
+  }
+}
+
+# Pub/Sub, Firestore, Secret Manager
+
+variable "topics" {
+  description = "Names of the topics; by default dtm-alerts, dtm-rejects, dtm-status-updates and dtm-dead-letters, with the feed's name behind when it is not default. retention_days is how far back a subscription to the alerts can be rewound."
+  type = object({
+    alerts         = optional(string)
+    rejects        = optional(string)
+    status         = optional(string)
+    dead_letters   = optional(string)
+    retention_days = optional(number, 7)
+  })
+  default  = {}
+  nullable = false
+
+  validation {
+    condition = alltrue([for name in compact([var.topics.alerts, var.topics.rejects, var.topics.status, var.topics.dead_letters]) :
+      can(regex("^[A-Za-z][A-Za-z0-9._~+%-]{2,254}$", name)) && !startswith(name, "goog")
+    ])
+    error_message = "topics: a name must be a letter, then 2 to 254 letters, digits and -._~+%, not beginning with goog (the id alone, without projects/…/topics/)."
+  }
+  validation {
+    condition = length(distinct([
+      coalesce(var.topics.alerts, "dtm-alerts${local.suffix}"),
+      coalesce(var.topics.rejects, "dtm-rejects${local.suffix}"),
+      coalesce(var.topics.status, "dtm-status-updates${local.suffix}"),
+      coalesce(var.topics.dead_letters, "dtm-dead-letters${local.suffix}"),
+    ])) == 4
+    error_message = "topics: alerts, rejects, status and dead_letters must be four different names."
+  }
+  validation {
+    condition     = contains(range(1, 32), var.topics.retention_days)
+    error_message = "topics.retention_days: must be a whole number from 1 to 31."
+  }
+}
+
+variable "alert_subscriptions" {
+  description = "Subscriptions to the alerts, by name: pull, or into a BigQuery table (PROJECT.DATASET.TABLE), or pushed to an HTTPS receiver. filter is a Pub/Sub filter such as attributes.priority = \"P1\"; empty is everything."
+  type = map(object({
+    filter         = optional(string, "")
+    bigquery_table = optional(string)
+    push_endpoint  = optional(string)
+    push_audience  = optional(string) # of the token that the receiver gets; by default the endpoint
+  }))
+  default  = {}
+  nullable = false
+
+  validation {
+    condition     = alltrue([for name in keys(var.alert_subscriptions) : can(regex("^[a-z][a-z0-9-]{0,62}$", name))])
+    error_message = "alert_subscriptions: a name must be a small letter, then up to 62 small letters, digits and dashes."
+  }
+  validation {
+    condition     = alltrue([for s in values(var.alert_subscriptions) : s.filter == "" || (length(s.filter) <= 256 && can(regex("\\battributes\\s*[.:]|hasPrefix\\s*\\(\\s*attributes\\.", s.filter)))])
+    error_message = "alert_subscriptions.filter: must be a Pub/Sub filter on attributes of at most 256 characters, such as attributes.priority = \"P1\"."
+  }
+  validation {
+    condition     = alltrue([for s in values(var.alert_subscriptions) : s.bigquery_table == null || s.push_endpoint == null])
+    error_message = "alert_subscriptions: a subscription has bigquery_table or push_endpoint or neither, not both."
+  }
+  validation {
+    condition     = alltrue([for s in values(var.alert_subscriptions) : s.bigquery_table == null || can(regex("^[a-z][a-z0-9-]+\\.[A-Za-z0-9_]+\\.[A-Za-z0-9_-]+$", s.bigquery_table))])
+    error_message = "alert_subscriptions.bigquery_table: must be PROJECT.DATASET.TABLE."
+  }
+  validation {
+    condition     = alltrue([for s in values(var.alert_subscriptions) : s.push_endpoint == null ? s.push_audience == null : can(regex("^https://[^/\\s]+(/\\S*)?$", s.push_endpoint))])
+    error_message = "alert_subscriptions.push_endpoint: must be an https:// address; push_audience goes only with it."
+  }
+}
+
+variable "database" {
+  description = "The Firestore database: one of its own (name and location), or an existing one by name. policies says whether this instance sets the TTL policies and index exemptions of an existing one: exactly one of the instances that share a database should."
+  type = object({
+    name     = optional(string)
+    location = optional(string)
+    existing = optional(string)
+    policies = optional(bool)
+  })
+  default  = {}
+  nullable = false
+
+  validation {
+    condition     = can(regex("^(\\(default\\)|[a-z][a-z0-9-]{2,61}[a-z0-9])$", coalesce(var.database.existing, var.database.name, local.name)))
+    error_message = "database.name and database.existing: must be (default), or 4 to 63 small letters, digits and dashes, beginning with a letter and not ending with a dash."
+  }
+  validation {
+    condition     = can(regex("^(nam5|nam7|eur3|[a-z]+-[a-z]+[0-9]+)$", coalesce(var.database.location, var.region)))
+    error_message = "database.location: must be a region like europe-west1, or nam5, nam7 or eur3."
+  }
+  validation {
+    condition     = var.database.existing == null || (var.database.name == null && var.database.location == null)
+    error_message = "database.existing: goes without database.name and database.location, which are of a database that is made here."
+  }
+  validation {
+    condition     = (var.database.existing == null) == (var.database.policies == null)
+    error_message = "database.policies: must be given with database.existing, and only with it: true if this instance sets the TTL policies and index exemptions, false if another one does."
+  }
+}
+
+variable "secret" {
+  description = "The secret with the API key: one of its own without a version, or an existing one (its id, or projects/PROJECT/secrets/ID). version is latest, or a number that pins one."
+  type = object({
+    existing = optional(string)
+    version  = optional(string, "latest")
+  })
+  default  = {}
+  nullable = false
+
+  validation {
+    condition     = var.secret.existing == null || can(regex("^(projects/[a-z0-9-]+/secrets/)?[A-Za-z0-9_-]{1,255}$", var.secret.existing))
+    error_message = "secret.existing: must be the id of a secret, or projects/PROJECT/secrets/ID, without a version. Never the key itself."
+  }
+  validation {
+    condition     = can(regex("^(latest|[1-9][0-9]*)$", var.secret.version))
+    error_message = "secret.version: must be latest or the number of a version."
+  }
+}
+
+variable "deletion_protection" {
+  description = "Whether terraform destroy leaves the database, which nobody can delete by mistake then. Without its ledger, all alerts within the look-back are published once more."
+  type        = bool
+  default     = true
+  nullable    = false
+}
+
+variable "monitoring" {
+  description = "Alert policies and dashboard: whom they notify and where their bounds lie."
+  type = object({
+    enabled               = optional(bool, true)
+    notification_channels = optional(list(string), []) # projects/…/notificationChannels/…
+    lag_minutes           = optional(number, 60)       # position older than this
+    errors_left           = optional(number, 20)       # of 50 error answers within the hour
+    requests_share        = optional(number, 0.9)      # of MAX_REQUESTS_PER_DAY
+  })
+  default  = {}
+  nullable = false
+
+  validation {
+    condition     = alltrue([for c in var.monitoring.notification_channels : can(regex("^projects/[^/]+/notificationChannels/[^/]+$", c))])
+    error_message = "monitoring.notification_channels: must be names like projects/PROJECT/notificationChannels/ID."
+  }
+  validation {
+    condition     = var.monitoring.lag_minutes > 0
+    error_message = "monitoring.lag_minutes: must be more than 0."
+  }
+  validation {
+    condition     = contains(range(1, 50), var.monitoring.errors_left)
+    error_message = "monitoring.errors_left: must be a whole number from 1 to 49, of the 50 error answers that a run allows within the hour."
+  }
+  validation {
+    condition     = var.monitoring.requests_share > 0 && var.monitoring.requests_share <= 1
+    error_message = "monitoring.requests_share: must be more than 0 and at most 1."
+  }
+}
