@@ -1,0 +1,281 @@
+package drain_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"dtmrelay.internal/dtmrelay/internal/drain"
+	"dtmrelay.internal/dtmrelay/internal/dtm"
+	"dtmrelay.internal/dtmrelay/internal/dtmsim"
+	"dtmrelay.internal/dtmrelay/internal/lifecycle"
+	"dtmrelay.internal/dtmrelay/internal/message"
+	"dtmrelay.internal/dtmrelay/internal/observe"
+	"dtmrelay.internal/dtmrelay/internal/state"
+	"dtmrelay.internal/dtmrelay/internal/state/bolt"
+)
+
+// BenchmarkDay counts what a day costs, for the table in docs/cost.md: requests,
+// documents, messages, bytes, and how long the function is at work. It is a day
+// after the feed has settled, with the default windows, sweep and audit. 100,000
+// alerts take four minutes and 14 GB:
+//
+//	go test ./internal/drain -run '^$' -bench Day -benchtime 1x -timeout 1h
+func BenchmarkDay(b *testing.B) {
+	for _, c := range []struct {
+		alerts int // new ones a day
+		every  time.Duration
+	}{
+		{0, 5 * time.Minute}, {1000, 5 * time.Minute}, {10_000, 5 * time.Minute}, {100_000, 5 * time.Minute}, {10_000, 15 * time.Minute},
+	} {
+		for _, refs := range []bool{true, false} {
+			b.Run(fmt.Sprintf("alerts=%d/every=%s/refs=%t", c.alerts, c.every, refs), func(b *testing.B) {
+				for range b.N {
+					d := &day{alerts: c.alerts, every: c.every, refs: refs}
+					d.measure(b)
+				}
+			})
+		}
+	}
+}
+
+// What a call takes: assumptions. Only the time at work depends on them.
+const (
+	pageTakes     = 500 * time.Millisecond // a list request to the API
+	documentsTake = 10 * time.Millisecond  // a call to Firestore
+	publishTakes  = 30 * time.Millisecond  // a call to Pub/Sub
+)
+
+// day is a day of a feed whose alerts come evenly, and change their status when
+// they are six hours and two days old.
+type day struct {
+	alerts int
+	every  time.Duration
+	refs   bool
+
+	api    *dtmsim.Server
+	client *dtm.Client
+	store  *countingStore
+	topic  countingTopic
+	log    *slog.Logger
+	logged countingWriter
+
+	requests, looked int64
+	atWork           time.Duration
+}
+
+func (d *day) measure(b *testing.B) {
+	b.Helper()
+	db, err := bolt.OpenNoSync(filepath.Join(b.TempDir(), "state.db"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = db.Close() }()
+	d.store = &countingStore{Store: db}
+	// A bubble needs a test, which a benchmark isn't.
+	all := func(string, string) (bool, error) { return true, nil }
+	if !testing.RunTests(all, []testing.InternalTest{{Name: "day", F: func(t *testing.T) { synctest.Test(t, d.live) }}}) {
+		b.Fatal("the day went wrong")
+	}
+	b.ReportMetric(float64(d.requests), "requests")
+	b.ReportMetric(float64(d.looked), "alerts-read")
+	b.ReportMetric(float64(d.store.reads), "documents-read")
+	b.ReportMetric(float64(d.store.writes), "documents-written")
+	b.ReportMetric(float64(d.topic.messages), "messages")
+	b.ReportMetric(float64(d.topic.bytes)/1e6, "MB-published")
+	b.ReportMetric(float64(d.logged)/1e6, "MB-logged")
+	b.ReportMetric(d.atWork.Seconds(), "s-at-work")
+	b.ReportMetric(0, "ns/op") // of the simulation
+}
+
+func (d *day) live(t *testing.T) {
+	start := time.Now() // midnight
+	alerts := d.generate(start)
+	d.api = dtmsim.New(dtmsim.Options{Key: goodKey, Latency: pageTakes}, alerts)
+	var err error
+	d.client, err = dtm.New(dtm.Options{
+		BaseURL: "https://dtm.example/api/v3", ToolName: "test", UserAgent: "test", Keys: &proc{key: goodKey}, Meter: dtm.NewMeter(1 << 30),
+		Concurrency: 6, QPS: 10, Transport: d.api.RoundTripper(), Rand: rand.Float64,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.log = observe.NewLogger(&d.logged, slog.LevelInfo, "project")
+
+	// The past that a settled feed has in its ledger, and the audit reads.
+	d.run(t, 0)
+	d.store.reads, d.store.writes, d.topic, d.logged = 0, 0, countingTopic{}, 0
+	d.requests, d.looked, d.atWork = 0, 0, 0
+
+	ages := []struct {
+		age    time.Duration
+		status string
+		next   int
+	}{{6 * time.Hour, "in_progress", 0}, {48 * time.Hour, "closed", 0}}
+	for i := range ages {
+		ages[i].next, _ = slices.BinarySearchFunc(alerts, start.Add(-ages[i].age), func(a dtmsim.Alert, at time.Time) int { return a.CreatedAt.Compare(at) })
+	}
+	// The last run is the first of the next day, which has the audit.
+	for at := start.Add(d.every); !at.After(start.Add(24 * time.Hour)); at = at.Add(d.every) {
+		time.Sleep(time.Until(at.Add(-d.every / 2)))
+		for i := range ages {
+			for a := &ages[i]; a.next < len(alerts) && alerts[a.next].CreatedAt.Add(a.age).Before(time.Now()); a.next++ {
+				d.api.Update(alerts[a.next].ID, func(alert *dtmsim.Alert) { alert.Status = a.status })
+			}
+		}
+		time.Sleep(time.Until(at))
+		d.run(t, int(at.Sub(start)/d.every))
+	}
+	if want := int64(3 * d.alerts); d.topic.messages < want*95/100 || d.topic.messages > want*105/100 {
+		t.Errorf("%d messages: about %d alerts are new, and as many change at either age", d.topic.messages, d.alerts)
+	}
+}
+
+// generate invents three days of the past and the day itself: alerts of 2 KB, and
+// of 8 KB with their document.
+func (d *day) generate(start time.Time) []dtmsim.Alert {
+	shape := dtmsim.Shape{NoDoc: !d.refs}
+	if d.refs {
+		shape.Huge = slices.Repeat([]int{8000}, 4*d.alerts)
+	}
+	return dtmsim.Generate(1, 4*d.alerts, start.Add(-72*time.Hour), start.Add(24*time.Hour), shape)
+}
+
+// run runs the feed as the function does (internal/app).
+func (d *day) run(t *testing.T, i int) {
+	id := fmt.Sprintf("run-%d", i)
+	size := 100
+	if d.refs {
+		size = 25
+	}
+	runner := &drain.Runner{
+		Feed: "default", RunID: id, Store: d.store, Meter: dtm.NewMeter(1 << 30), Log: d.log,
+		KeyID:   func(context.Context) (string, error) { return "key", nil },
+		Session: d.client.Session(dtm.LiveShare), Sweeps: d.client.Session(dtm.SweepShare), Side: d.client.Session(dtm.BackfillShare),
+		Options: drain.Options{
+			Workers: 6, PageSize: size, Refs: d.refs, Overlap: 10 * time.Minute, Settle: 30 * time.Second,
+			InitialLookback: 72 * time.Hour, MaxLookback: 120 * time.Hour, UpdatesWindow: 720 * time.Hour, AuditWindow: 72 * time.Hour,
+			Budget: 8*time.Minute + 30*time.Second,
+		},
+		Desk: func(o drain.DeskOptions) drain.Desk {
+			return &lifecycle.Desk{
+				Ledger: d.store, Publisher: &d.topic, Feed: "default", RunID: id, TTL: 4320 * time.Hour,
+				Alive: o.Alive, Backfill: o.Backfill, Missing: o.Missing, Republish: o.Republish, Admit: o.Admit, Whole: o.Whole,
+			}
+		},
+	}
+	for {
+		report, err := runner.Live(t.Context(), "schedule", false)
+		observe.LogRun(t.Context(), d.log, slog.LevelInfo, report)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.requests += report.Requests
+		d.looked += report.Fetched
+		d.atWork += time.Duration(report.DurationMS) * time.Millisecond
+		if i > 0 || report.Outcome == drain.OK {
+			return
+		}
+	}
+}
+
+// countingStore counts documents as Firestore bills them: a read also for one
+// that doesn't exist (internal/state/firestore says which documents a call has).
+type countingStore struct {
+	state.Store
+
+	mu            sync.Mutex
+	reads, writes int64
+}
+
+func (s *countingStore) count(reads, writes int) {
+	time.Sleep(documentsTake)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reads += int64(reads)
+	s.writes += int64(writes)
+}
+
+func (s *countingStore) Open(ctx context.Context, feed, keyID string) (state.Feed, state.Version, state.Usage, error) {
+	documents := 3
+	if keyID == "" {
+		documents = 2
+	}
+	s.count(documents, 0)
+	return s.Store.Open(ctx, feed, keyID)
+}
+
+func (s *countingStore) WriteFeed(ctx context.Context, feed string, f state.Feed, v state.Version) (state.Version, error) {
+	s.count(0, 1)
+	return s.Store.WriteFeed(ctx, feed, f, v)
+}
+
+func (s *countingStore) Records(ctx context.Context, feed string, ids []string) ([]state.Entry, error) {
+	s.count(len(ids), 0)
+	return s.Store.Records(ctx, feed, ids)
+}
+
+func (s *countingStore) WriteRecords(ctx context.Context, feed string, entries []state.Entry) ([]error, error) {
+	s.count(0, len(entries))
+	return s.Store.WriteRecords(ctx, feed, entries)
+}
+
+func (s *countingStore) AddUsage(ctx context.Context, keyID string, add, old state.Usage) error {
+	s.count(0, 1)
+	return s.Store.AddUsage(ctx, keyID, add, old)
+}
+
+func (s *countingStore) CreateBackfill(ctx context.Context, feed string, b state.Backfill) error {
+	s.count(0, 2)
+	return s.Store.CreateBackfill(ctx, feed, b)
+}
+
+func (s *countingStore) Backfill(ctx context.Context, feed, id string) (state.Backfill, state.Version, error) {
+	s.count(1, 0)
+	return s.Store.Backfill(ctx, feed, id)
+}
+
+func (s *countingStore) WriteBackfill(ctx context.Context, feed string, b state.Backfill, v state.Version) (state.Version, error) {
+	documents := 1
+	if b.Finished() {
+		documents = 2
+	}
+	s.count(0, documents)
+	return s.Store.WriteBackfill(ctx, feed, b, v)
+}
+
+// countingTopic counts messages and their bytes, and acknowledges them.
+type countingTopic struct {
+	mu              sync.Mutex
+	messages, bytes int64
+}
+
+func (c *countingTopic) Publish(_ context.Context, all []message.Message) []error {
+	time.Sleep(publishTakes)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, m := range all {
+		c.messages++
+		c.bytes += int64(m.Size())
+	}
+	return make([]error, len(all))
+}
+
+func (c *countingTopic) Reject(ctx context.Context, all []message.Message) []error {
+	return c.Publish(ctx, all)
+}
+
+// countingWriter counts bytes.
+type countingWriter int64
+
+func (c *countingWriter) Write(p []byte) (int, error) {
+	*c += countingWriter(len(p))
+	return len(p), nil
+}
