@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -329,5 +330,71 @@ func TestPoisonousWriteBacks(t *testing.T) {
 	// And the next one is done as if nothing had been.
 	if status, text := s.push("m", `{"alert_id":"`+id+`","add_tags":["a"]}`); status != http.StatusOK || !strings.Contains(text, `"written"`) {
 		t.Errorf("%d %s", status, text)
+	}
+}
+
+// TestWriteBackBroken: an instance is killed in the middle of a change, told to
+// end, or loses its database. What was not acknowledged is delivered again, and
+// ends right.
+func TestWriteBackBroken(t *testing.T) {
+	t.Parallel()
+	alerts := recent(46, 3)
+	w := newWorld(t, dtmsim.Options{}, alerts)
+	p := w.start()
+	for _, a := range alerts {
+		w.sim.Update(a.ID, func(a *dtmsim.Alert) { a.Status = "new" })
+	}
+	w.finish(p)
+	message := func(i int) string { return fmt.Sprintf(`{"alert_id":%q,"status":"closed"}`, alerts[i].ID) }
+	published := time.Now()
+	under := func(s *process, i int) (answered chan int) {
+		answered = make(chan int, 1)
+		patches := w.sim.Stats().ByKind[dtmsim.Patch]
+		go func() {
+			status, _ := s.pushAt(fmt.Sprint("m-", i), message(i), published)
+			answered <- status
+		}()
+		await(t, "the change to be under way", 10*time.Second, func() bool { return w.sim.Stats().ByKind[dtmsim.Patch] > patches })
+		return answered
+	}
+
+	w.sim.AddFault(dtmsim.Fault{Kind: dtmsim.Patch, AfterWork: true, Hang: true, Times: 1})
+	s := w.startSync()
+	answered := under(s, 0)
+	s.kill()
+	if status := <-answered; status != 0 {
+		t.Errorf("a killed instance answered %d", status)
+	}
+
+	s = w.startSync()
+	w.sim.AddFault(dtmsim.Fault{Kind: dtmsim.Patch, Delay: 500 * time.Millisecond, Times: 1})
+	answered = under(s, 1)
+	s.signal(syscall.SIGTERM)
+	if status := <-answered; status != http.StatusOK {
+		t.Errorf("told to end, it answered %d", status)
+	}
+
+	s = w.startSync()
+	w.store.set(cut)
+	if status, text := s.pushAt("m-2", message(2), published); status < 500 {
+		t.Errorf("without its database: %d %s", status, text)
+	}
+	w.store.set(passes)
+	for i := range alerts {
+		if status, text := s.pushAt(fmt.Sprint("m-", i), message(i), published); status != http.StatusOK {
+			t.Errorf("delivered again: %d %s", status, text)
+		}
+		if got := w.alert(alerts[i].ID).Status; got != "closed" {
+			t.Errorf("GTI has %s", got)
+		}
+	}
+	w.finish(p)
+	await(t, "the echoes", 10*time.Second, func() bool {
+		return !slices.ContainsFunc(alerts, func(a dtmsim.Alert) bool { return w.last(a.ID)["status"] != "closed" })
+	})
+	for _, a := range alerts {
+		if m := w.last(a.ID); m["origin"] != "writeback" {
+			t.Errorf("the echo is %v", m)
+		}
 	}
 }
