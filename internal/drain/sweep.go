@@ -27,7 +27,9 @@ func (w *work) sweep(feed state.Feed) (err error) {
 			err = observe.Recovered(v)
 		}
 	}()
-	if w.Options.UpdatesWindow == 0 {
+	// What the first run has read can only have changed while it ran: the next
+	// sweep reads back to its start.
+	if w.Options.UpdatesWindow == 0 || feed.FirstRun.Equal(w.report.StartedAt) {
 		return nil
 	}
 	began := time.Now().UTC().Truncate(ms)

@@ -122,6 +122,7 @@ func TestSinceRefused(t *testing.T) {
 	w := newWorld(t, dtmsim.Options{SinceMaxAge: 120 * time.Hour, SinceTooOld: dtmsim.Reject}, alerts)
 	p := w.start()
 	w.finish(p)
+	w.finish(p) // the first sweep
 	w.sim.Update(alerts[3].ID, func(a *dtmsim.Alert) { a.Status = other(*a) })
 	if runs := w.finish(p); runs[0].StatusChanged != 1 || runs[0].Errors4xx != 0 {
 		t.Errorf("%+v", runs)
