@@ -57,12 +57,15 @@ func New(cfg config.Config, parts Parts, log *slog.Logger) (*App, error) {
 		return nil, err
 	}
 	a := &App{cfg: cfg, parts: parts, client: client, meter: meter, log: log}
-	a.routes, a.sync = a.handler(), a.SyncStatus()
+	a.routes, a.sync = a.handler(), a.syncHandler()
 	return a, nil
 }
 
 // ServeHTTP answers a request to the function Ingest.
 func (a *App) ServeHTTP(w http.ResponseWriter, r *http.Request) { a.routes.ServeHTTP(w, r) }
+
+// SyncStatus is the function SyncStatus.
+func (a *App) SyncStatus() http.Handler { return a.sync }
 
 // Page sizes that the API allows (DTM API: 25 with the document, 100 without).
 const (

@@ -51,7 +51,7 @@ func (l *Lazy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // SyncStatus is the function SyncStatus.
 func (l *Lazy) SyncStatus(w http.ResponseWriter, r *http.Request) {
-	l.serve(w, r, func(a *App) http.Handler { return a.sync })
+	l.serve(w, r, (*App).SyncStatus)
 }
 
 // serve answers a request. When the process is told to end, what is under way

@@ -23,9 +23,9 @@ import (
 // third more as base64.
 const maxPush = 16 << 20
 
-// SyncStatus is the HTTP interface of the function of that name: Pub/Sub pushes
-// write-backs to it. Its limits are the handler's, so a process has one.
-func (a *App) SyncStatus() http.Handler {
+// syncHandler is the HTTP interface of the function SyncStatus: Pub/Sub pushes
+// write-backs to it. Its limits are the handler's, so an app has one.
+func (a *App) syncHandler() http.Handler {
 	s := &statusSync{app: a, writer: lifecycle.NewWriter(lifecycle.WriterOptions{
 		Ledger: a.parts.Store, Rejects: a.parts.Publisher, Feed: a.cfg.Feed, TTL: a.cfg.LedgerTTL,
 		Session: func() lifecycle.API { return a.client.Session(dtm.SyncShare).Once() },
