@@ -52,6 +52,7 @@ func (w *work) all(feed state.Feed) error {
 
 // changes sweeps. A listing that fails for the sweep holds up no backfill.
 func (w *work) changes() error {
+	w.unswept = nil
 	err := w.sweep(w.holder.Feed())
 	if listing := (*listingError)(nil); errors.As(err, &listing) {
 		w.unswept, err = err, nil

@@ -1,0 +1,94 @@
+package drain
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"log/slog"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"dtmrelay.internal/dtmrelay/internal/dtm"
+	"dtmrelay.internal/dtmrelay/internal/state"
+)
+
+// failing is a session whose first listings fail.
+type failing struct {
+	empty
+	times *int
+}
+
+func (f failing) List(ctx context.Context, q dtm.Query) iter.Seq2[dtm.Page, error] {
+	if *f.times > 0 {
+		*f.times--
+		return func(yield func(dtm.Page, error) bool) { yield(dtm.Page{}, &dtm.APIError{Status: 500}) }
+	}
+	return f.empty.List(ctx, q)
+}
+
+// lengthy is a session whose first listing takes longer than the live feed waits
+// for its turn.
+type lengthy struct {
+	empty
+	first *bool
+}
+
+func (s lengthy) List(ctx context.Context, q dtm.Query) iter.Seq2[dtm.Page, error] {
+	return func(yield func(dtm.Page, error) bool) {
+		if *s.first {
+			*s.first = false
+			time.Sleep(liveEvery + time.Second)
+		}
+		s.empty.List(ctx, q)(yield)
+	}
+}
+
+// TestFailedSweep: a sweep that fails holds up no backfill, and the run says so;
+// unless a later sweep of the same run makes up for it.
+func TestFailedSweep(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		failures int
+		outcome  string
+	}{
+		{"once", 1, OK},
+		{"each time", 9, Failed},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				now := time.Now().UTC()
+				s := newShelf(state.Backfill{
+					ID: "b-1", State: state.Pending, Filter: dtm.Filter{}.String(), Since: at(0), Until: at(10),
+					Slices: []state.Slice{{From: at(0), To: at(10), DoneUntil: at(0)}},
+				})
+				s.feed = state.Feed{
+					BeginsAt: now.Add(-2 * time.Hour), FirstRun: now.Add(-time.Hour), End: now.Add(-time.Minute), Unfinished: []string{"b-1"},
+					Filter: dtm.Filter{}.String(), FilterSince: now.Add(-time.Hour),
+				}
+				var asked []string
+				failures, first := c.failures, true
+				r := &Runner{
+					Feed: "f", RunID: "r", Store: s, Meter: dtm.NewMeter(100), Log: slog.New(slog.DiscardHandler),
+					Options: Options{
+						Workers: 1, PageSize: 10, InitialLookback: time.Hour, MaxLookback: 1e6 * time.Hour, Budget: 10 * time.Minute,
+						UpdatesWindow: time.Hour,
+					},
+					KeyID:   func(context.Context) (string, error) { return "k", nil },
+					Desk:    func(DeskOptions) Desk { return idle{} },
+					Session: empty{name: "live", asked: &asked},
+					Sweeps:  failing{empty{name: "sweep", asked: &asked}, &failures},
+					Side:    lengthy{empty{name: "backfill", asked: &asked}, &first},
+				}
+				report, err := r.Live(t.Context(), "schedule", false)
+				var api *dtm.APIError
+				if report.Outcome != c.outcome || (c.outcome == Failed) != errors.As(err, &api) {
+					t.Errorf("the run ends as %s: %v", report.Outcome, err)
+				}
+				if got := s.records["b-1"].State; got != state.Done {
+					t.Errorf("the backfill is %s: %v", got, asked)
+				}
+			})
+		})
+	}
+}
