@@ -67,24 +67,14 @@ func (a *App) ServeHTTP(w http.ResponseWriter, r *http.Request) { a.routes.Serve
 // SyncStatus is the function SyncStatus.
 func (a *App) SyncStatus() http.Handler { return a.sync }
 
-// Page sizes that the API allows (DTM API: 25 with the document, 100 without).
-const (
-	pageWithRefs    = 25
-	pageWithoutRefs = 100
-)
-
 // runner makes what runs the feed once.
 func (a *App) runner() *drain.Runner {
-	size := pageWithoutRefs
-	if a.cfg.Refs {
-		size = pageWithRefs
-	}
 	id, draft := runID(time.Now()), &lifecycle.Draft{}
 	return &drain.Runner{
 		Feed: a.cfg.Feed, RunID: id, KeyID: a.keyID, Store: a.parts.Store, Meter: a.meter, Log: a.log,
 		Session: a.client.Session(dtm.LiveShare), Sweeps: a.client.Session(dtm.SweepShare), Side: a.client.Session(dtm.BackfillShare),
 		Options: drain.Options{
-			Workers: a.cfg.Concurrency, PageSize: size, Refs: a.cfg.Refs, Filter: a.cfg.Filter,
+			Workers: a.cfg.Concurrency, PageSize: dtm.PageSize(a.cfg.Refs), Refs: a.cfg.Refs, Filter: a.cfg.Filter,
 			Overlap: a.cfg.Overlap, Settle: a.cfg.Settle,
 			InitialLookback: a.cfg.InitialLookback, MaxLookback: a.cfg.MaxLookback,
 			UpdatesWindow: a.cfg.UpdatesWindow, AuditWindow: a.cfg.AuditWindow,

@@ -162,7 +162,7 @@ func (w *work) backfillEngine(b state.Backfill, t *ticket) (*engine, Progress, e
 	opts.Filter = filter
 	desk := DeskOptions{Alive: w.alive, Backfill: b.ID, Missing: b.Kind == "", Republish: b.Republish}
 	if b.Kind != "" {
-		opts.Refs, opts.PageSize = false, barePage
+		opts.Refs, opts.PageSize = false, dtm.PageSize(false)
 	}
 	switch b.Kind {
 	case state.Audit, state.Matches:

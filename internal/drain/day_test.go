@@ -151,16 +151,12 @@ func (d *day) generate(start time.Time) []dtmsim.Alert {
 // run runs the feed as the function does (internal/app).
 func (d *day) run(t *testing.T, i int) {
 	id := fmt.Sprintf("run-%d", i)
-	size := 100
-	if d.refs {
-		size = 25
-	}
 	runner := &drain.Runner{
 		Feed: "default", RunID: id, Store: d.store, Meter: dtm.NewMeter(1 << 30), Log: d.log,
 		KeyID:   func(context.Context) (string, error) { return "key", nil },
 		Session: d.client.Session(dtm.LiveShare), Sweeps: d.client.Session(dtm.SweepShare), Side: d.client.Session(dtm.BackfillShare),
 		Options: drain.Options{
-			Workers: 6, PageSize: size, Refs: d.refs, Overlap: 10 * time.Minute, Settle: 30 * time.Second,
+			Workers: 6, PageSize: dtm.PageSize(d.refs), Refs: d.refs, Overlap: 10 * time.Minute, Settle: 30 * time.Second,
 			InitialLookback: 72 * time.Hour, MaxLookback: 120 * time.Hour, UpdatesWindow: 720 * time.Hour, AuditWindow: 72 * time.Hour,
 			Budget: 8*time.Minute + 30*time.Second,
 		},

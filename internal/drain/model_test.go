@@ -17,7 +17,13 @@ import (
 // to keep (laws_test.go). The order in which goroutines run is not drawn, so that
 // a failure may be called flaky; the history that is printed is the one that failed.
 func TestModel(t *testing.T) {
-	atLeast(t, "rapid.checks", "1000")
+	check(t, "1000", histories)
+}
+
+// check lets histories happen, so many unless the command line says otherwise.
+func check(t *testing.T, times string, of *rapid.Generator[history]) {
+	t.Helper()
+	atLeast(t, "rapid.checks", times)
 	store, err := bolt.OpenNoSync(filepath.Join(t.TempDir(), "state.db"))
 	if err != nil {
 		t.Fatal(err)
@@ -29,7 +35,7 @@ func TestModel(t *testing.T) {
 	}()
 	lives := 0
 	rapid.Check(t, func(r *rapid.T) {
-		h := histories.Draw(r, "history")
+		h := of.Draw(r, "history")
 		lives++
 		// The verdict leaves the bubble as a value: rapid can't end a test from inside.
 		var broken string

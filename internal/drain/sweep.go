@@ -15,9 +15,6 @@ import (
 	"dtmrelay.internal/dtmrelay/internal/state"
 )
 
-// barePage is the size of a page without documents (DTM API: at most 100).
-const barePage = 100
-
 // sweep looks for changes of alerts that were created within UPDATES_WINDOW, and
 // for alerts that came to match the filter. What it can't read to its end within
 // its time is left to backfills.
@@ -144,7 +141,7 @@ func (w *work) sweepOf(kind string, feed state.Feed) *lifecycle.Sweep {
 	}
 	return &lifecycle.Sweep{
 		Source: w.Sweeps, Desk: w.Desk(options), Back: back.Add(-w.Options.Overlap), Shifting: kind == state.Matches,
-		Query:  dtm.Query{Newest: true, Size: barePage, Filter: filter},
+		Query:  dtm.Query{Newest: true, Size: dtm.PageSize(false), Filter: filter},
 		Take:   w.allow,
 		OnPage: func(fetched int, t lifecycle.Tally) { w.report.count(fetched, t) },
 	}

@@ -5,12 +5,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"path"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"pgregory.net/rapid"
@@ -21,35 +19,13 @@ import (
 	"dtmrelay.internal/dtmrelay/internal/lifecycle"
 	"dtmrelay.internal/dtmrelay/internal/message"
 	"dtmrelay.internal/dtmrelay/internal/state"
-	"dtmrelay.internal/dtmrelay/internal/state/bolt"
 )
 
 // TestWriteback lets write-backs happen beside runs of the feed: delivered twice,
 // late, in the wrong order, to two processes at once that crash and whose calls
 // fail, while a mirror answers what is published.
 func TestWriteback(t *testing.T) {
-	atLeast(t, "rapid.checks", "600")
-	store, err := bolt.OpenNoSync(filepath.Join(t.TempDir(), "state.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := store.Close(); err != nil {
-			t.Error(err)
-		}
-	}()
-	lives := 0
-	rapid.Check(t, func(r *rapid.T) {
-		h := writebackHistories.Draw(r, "history")
-		lives++
-		var broken string
-		synctest.Test(t, func(*testing.T) {
-			broken = newWorld(h, store, fmt.Sprintf("feed-%d", lives)).live()
-		})
-		if broken != "" {
-			r.Fatal(broken)
-		}
-	})
+	check(t, "600", writebackHistories)
 }
 
 // request is a write-back that somebody asks for.

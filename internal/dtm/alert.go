@@ -86,12 +86,21 @@ func (p *Page) Release() {
 	}
 }
 
+// PageSize is the most alerts that a page may have (DTM API: 25 with the document,
+// 100 without).
+func PageSize(refs bool) int {
+	if refs {
+		return 25
+	}
+	return 100
+}
+
 // Query is one listing.
 type Query struct {
 	// Since and Until bound created_at. Whether the API takes them as inclusive
 	// is unknown, so callers ask for a millisecond more and look for themselves.
 	Since, Until time.Time
-	// Size is the page size asked for: at most 25 with Refs and 100 without (DTM API).
+	// Size is the page size asked for, at most PageSize.
 	Size int
 	// Refs embeds the document, labels and topics.
 	Refs   bool
