@@ -111,8 +111,8 @@ func (t turns) List(ctx context.Context, q dtm.Query) iter.Seq2[dtm.Page, error]
 	}
 }
 
-// Law: while backfills are worked the live feed gets its turn every minute.
-// (What it listed last may still have to be published before theirs begins.)
+// Law: while backfills are worked the live feed gets its turn every minute, from
+// when the last of what it listed is published. (What is under way is ended first.)
 func (p *proc) turn(live bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -121,7 +121,7 @@ func (p *proc) turn(live bool) {
 		return
 	}
 	if since := time.Since(p.liveAt); since > 90*time.Second && p.step.Freeze == 0 && !p.isDead() {
-		p.fail("%s lists for a backfill %s after it last listed for the live feed", p.name, since)
+		p.fail("%s lists for a backfill %s after the live feed's last turn", p.name, since)
 	}
 }
 

@@ -231,7 +231,10 @@ func (d database) WriteBackfill(ctx context.Context, feed string, b state.Backfi
 }
 
 // topics are a process's client of the two topics.
-type topics struct{ *proc }
+type topics struct {
+	*proc
+	live bool // what is sent is the live feed's
+}
 
 // publishFor bounds a call to a topic.
 const publishFor = 15 * time.Second
@@ -279,6 +282,9 @@ func (t topics) send(ctx context.Context, where string, messages []message.Messa
 		}
 		return nil
 	})
+	if t.live {
+		t.turn(true)
+	}
 	if err != nil {
 		for i := range results {
 			results[i] = err

@@ -153,7 +153,7 @@ func (w *world) run(s step) *proc {
 		KeyID: func(context.Context) (string, error) { return w.feed + "-key", nil },
 		Desk: func(o drain.DeskOptions) drain.Desk {
 			desk := &lifecycle.Desk{
-				Ledger: database{p}, Publisher: topics{p}, Feed: w.feed, RunID: p.name,
+				Ledger: database{p}, Publisher: topics{p, o.Backfill == ""}, Feed: w.feed, RunID: p.name,
 				TTL: 1000 * time.Hour, Alive: o.Alive, Backfill: o.Backfill, Missing: o.Missing, Republish: o.Republish,
 				Admit: o.Admit, Whole: o.Whole,
 			}
@@ -218,7 +218,7 @@ type proc struct {
 	leased   time.Time      // when the last write of the feed's document that took effect was sent
 	versions map[string]time.Time
 	sent     map[string]bool // what it published, for whom
-	liveAt   time.Time       // when it last listed for the live feed
+	liveAt   time.Time       // when it last listed or published for the live feed
 	messages int
 	rejects  int
 	together bool          // another process ran at the same time

@@ -188,7 +188,7 @@ func (w *world) process(i int) *writing {
 	}
 	meter, client := p.client()
 	p.writer = lifecycle.NewWriter(lifecycle.WriterOptions{
-		Ledger: database{p.proc}, Rejects: topics{p.proc}, Feed: w.feed, TTL: 1000 * time.Hour,
+		Ledger: database{p.proc}, Rejects: topics{proc: p.proc}, Feed: w.feed, TTL: 1000 * time.Hour,
 		Session: func() lifecycle.API { return client.Session(dtm.SyncShare).Once() },
 		KeyID:   func(context.Context) (string, error) { return w.feed + "-key", nil },
 		Counter: usage{p.proc, meter},
