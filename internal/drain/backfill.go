@@ -119,7 +119,7 @@ func (w *work) backfill(id string, until time.Time) error {
 	defer stop(nil)
 
 	t := &ticket{store: w.Store, feed: w.Feed, alive: w.alive, cancelled: func() { stop(errCancelled) }, record: b, version: version}
-	e, pending, err := w.backfillEngine(b, t)
+	e, pending, err := w.backfillEngine(fetching, b, t)
 	if err != nil {
 		return err
 	}
@@ -153,7 +153,7 @@ func (w *work) backfill(id string, until time.Time) error {
 
 // backfillEngine makes the engine of a backfill, which keeps its progress in the
 // backfill's own record.
-func (w *work) backfillEngine(b state.Backfill, t *ticket) (*engine, Progress, error) {
+func (w *work) backfillEngine(fetching context.Context, b state.Backfill, t *ticket) (*engine, Progress, error) {
 	filter, _, err := dtm.ParseFilter(b.Filter)
 	if err != nil {
 		return nil, Progress{}, fmt.Errorf("backfill %s: reading its filter: %w", b.ID, err)
@@ -166,7 +166,7 @@ func (w *work) backfillEngine(b state.Backfill, t *ticket) (*engine, Progress, e
 	}
 	switch b.Kind {
 	case state.Audit, state.Matches:
-		desk.Whole = w.whole(w.Side)
+		desk.Whole = w.whole(fetching, w.Side)
 	case state.Changes:
 		desk.Admit = func(dtm.Alert) bool { return false }
 	}

@@ -202,6 +202,8 @@ func (r *reader) pass() (end ending, progressed bool, cause, err error) {
 		}
 		progressed = progressed || more.progressed
 		switch {
+		case more.stopped:
+			return stopped, progressed, nil, nil
 		case !more.whole:
 			r.stopAll(errCap)
 			return stopped, progressed, nil, nil
@@ -404,6 +406,7 @@ func (r *reader) failed(ctx context.Context, pages chan<- fetched, q dtm.Query, 
 type outcome struct {
 	whole      bool // all its alerts are dealt with
 	progressed bool // it held something new, or moved the slice's position
+	stopped    bool // fetching ended before its turn came
 	fresh      int
 }
 
@@ -424,8 +427,12 @@ func (r *reader) handle(f fetched) (outcome, error) {
 		}
 	}
 	if faulty {
-		r.faulty <- struct{}{}
-		defer func() { <-r.faulty }()
+		select {
+		case r.faulty <- struct{}{}:
+			defer func() { <-r.faulty }()
+		case <-r.fetching.Done(): // what others publish now may take all the time that is left
+			return outcome{stopped: true}, nil
+		}
 	}
 	tally, err := r.desk.Handle(r.working, mine, r.allow)
 	r.count(len(f.page.Alerts), tally)

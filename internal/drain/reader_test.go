@@ -510,24 +510,37 @@ func (unusable) List(context.Context, dtm.Query) iter.Seq2[dtm.Page, error] {
 }
 
 // TestUnusableElements: the ledger can't tell two workers apart that are shown the
-// same element at the same time.
+// same element at the same time. Nobody waits for the others beyond the run's time.
 func TestUnusableElements(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var stored Progress
-		for i := range 4 {
-			stored.Slices = append(stored.Slices, state.Slice{From: sec(i), To: sec(i + 1), DoneUntil: sec(i)})
-		}
-		e := &engine{
-			opts:   Options{Workers: 4, PageSize: 4, MaxLookback: 120 * time.Hour},
-			source: unusable{}, desk: &oneAtATime{t: t, turn: make(chan struct{}, 1)}, report: &Report{},
-			save: func(Progress) {}, onGap: func(state.Gap) {},
-		}
-		began := time.Now()
-		if err := e.run(t.Context(), t.Context(), stored); err != nil {
-			t.Fatal(err)
-		}
-		if took := time.Since(began); took != 4*time.Second {
-			t.Errorf("took %s", took)
-		}
-	})
+	for _, c := range []struct {
+		name         string
+		budget, took time.Duration
+		end          error
+	}{
+		{name: "each in its turn", budget: time.Hour, took: 4 * time.Second},
+		{name: "the time is up", budget: 1500 * time.Millisecond, took: 2 * time.Second, end: errBudget},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var stored Progress
+				for i := range 4 {
+					stored.Slices = append(stored.Slices, state.Slice{From: sec(i), To: sec(i + 1), DoneUntil: sec(i)})
+				}
+				e := &engine{
+					opts:   Options{Workers: 4, PageSize: 4, MaxLookback: 120 * time.Hour},
+					source: unusable{}, desk: &oneAtATime{t: t, turn: make(chan struct{}, 1)}, report: &Report{},
+					save: func(Progress) {}, onGap: func(state.Gap) {},
+				}
+				began := time.Now()
+				fetching, cancel := context.WithTimeoutCause(t.Context(), c.budget, errBudget)
+				defer cancel()
+				if err := e.run(fetching, t.Context(), stored); !errors.Is(err, c.end) {
+					t.Fatal(err)
+				}
+				if took := time.Since(began); took != c.took {
+					t.Errorf("took %s", took)
+				}
+			})
+		})
+	}
 }

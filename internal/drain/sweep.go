@@ -94,7 +94,7 @@ func (w *work) swept(began time.Time) {
 // sweepListing reads one listing of a sweep. When the API refuses since for its
 // age, it goes on from the oldest that the API is known to answer.
 func (w *work) sweepListing(fetching context.Context, kind string, feed state.Feed) (lifecycle.Ending, error) {
-	s := w.sweepOf(kind, feed)
+	s := w.sweepOf(fetching, kind, feed)
 	for refused := time.Duration(0); ; {
 		s.Query.Since = w.sweepSince
 		asked := time.Now()
@@ -122,7 +122,7 @@ func (w *work) update(change func(*state.Feed)) {
 	}
 }
 
-func (w *work) sweepOf(kind string, feed state.Feed) *lifecycle.Sweep {
+func (w *work) sweepOf(fetching context.Context, kind string, feed state.Feed) *lifecycle.Sweep {
 	back := feed.LastSweep
 	if back.IsZero() {
 		back = feed.FirstRun
@@ -137,7 +137,7 @@ func (w *work) sweepOf(kind string, feed state.Feed) *lifecycle.Sweep {
 		options.Admit = func(a dtm.Alert) bool {
 			return !a.CreatedAt.Before(feed.BeginsAt) && a.CreatedAt.Before(feed.End) && !unread(feed.Slices, a.CreatedAt)
 		}
-		options.Whole = w.whole(w.Sweeps)
+		options.Whole = w.whole(fetching, w.Sweeps)
 	}
 	return &lifecycle.Sweep{
 		Source: w.Sweeps, Desk: w.Desk(options), Back: back.Add(-w.Options.Overlap), Shifting: kind == state.Matches,
@@ -152,12 +152,18 @@ func unread(pending []state.Slice, at time.Time) bool {
 	return slices.ContainsFunc(pending, func(s state.Slice) bool { return !at.Before(s.DoneUntil) && at.Before(s.To) })
 }
 
-// whole fetches an alert with its document, where messages have one.
-func (w *work) whole(s Session) func(context.Context, string) (dtm.Page, error) {
+// whole fetches an alert with its document, where messages have one, until
+// fetching ends: a page may hold many of them.
+func (w *work) whole(fetching context.Context, s Session) func(context.Context, string) (dtm.Page, error) {
 	if !w.Options.Refs {
 		return nil
 	}
-	return func(ctx context.Context, id string) (dtm.Page, error) { return s.Get(ctx, id, true) }
+	return func(ctx context.Context, id string) (dtm.Page, error) {
+		if fetching.Err() != nil {
+			return dtm.Page{}, context.Cause(fetching)
+		}
+		return s.Get(ctx, id, true)
+	}
 }
 
 // allow gives leave to publish up to n alerts.

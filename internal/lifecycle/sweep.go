@@ -117,6 +117,8 @@ func (p *pass) run(fetching, working context.Context) (Ending, error) {
 		whole, err := p.handle(working, page)
 		page.Release()
 		switch {
+		case err != nil && errors.Is(err, context.Cause(fetching)): // in the middle of fetching whole alerts
+			return Stopped, nil
 		case err != nil:
 			return Stopped, err
 		case !whole:

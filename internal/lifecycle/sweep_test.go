@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -187,6 +188,33 @@ func TestSweepStops(t *testing.T) {
 		s := lifecycle.Sweep{Source: source, Desk: desk, Query: dtm.Query{Size: 3}, Take: all, OnPage: func(int, lifecycle.Tally) {}}
 		end, err := s.Run(ctx, t.Context())
 		if end != lifecycle.Stopped || err != nil || len(topic.took) != 3 {
+			t.Errorf("%d %v, published %v", end, err, topic.took)
+		}
+	})
+	t.Run("its time is up while it fetches whole alerts", func(t *testing.T) {
+		desk, _, topic := newDesk()
+		up := errors.New("time is up")
+		ctx, cancel := context.WithCancelCause(t.Context())
+		var fetched atomic.Int64
+		desk.Whole = func(_ context.Context, id string) (dtm.Page, error) {
+			if ctx.Err() != nil {
+				return dtm.Page{}, context.Cause(ctx)
+			}
+			if fetched.Add(1) == 8 { // as many as are fetched together
+				cancel(up)
+			}
+			return dtm.Page{}, &dtm.APIError{Status: 500}
+		}
+		page := answer{next: "2"}
+		for i := range 20 {
+			page.updated = append(page.updated, 90-i)
+		}
+		s := lifecycle.Sweep{
+			Source: &script{listings: []listing{{page, {}}}}, Desk: desk, Query: dtm.Query{Size: 20},
+			Take: all, OnPage: func(int, lifecycle.Tally) {},
+		}
+		end, err := s.Run(ctx, t.Context())
+		if end != lifecycle.Stopped || err != nil || len(topic.took) != 8 {
 			t.Errorf("%d %v, published %v", end, err, topic.took)
 		}
 	})
