@@ -196,7 +196,7 @@ func TestSweepStops(t *testing.T) {
 		up := errors.New("time is up")
 		ctx, cancel := context.WithCancelCause(t.Context())
 		var fetched atomic.Int64
-		desk.Whole = func(_ context.Context, id string) (dtm.Page, error) {
+		desk.Whole = func(_ context.Context, _ string) (dtm.Page, error) {
 			if ctx.Err() != nil {
 				return dtm.Page{}, context.Cause(ctx)
 			}
