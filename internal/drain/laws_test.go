@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"dtmrelay.internal/dtmrelay/internal/drain"
+	"dtmrelay.internal/dtmrelay/internal/dtm"
 	"dtmrelay.internal/dtmrelay/internal/dtmsim"
 	"dtmrelay.internal/dtmrelay/internal/lifecycle"
 	"dtmrelay.internal/dtmrelay/internal/message"
@@ -29,7 +30,7 @@ func newTruth(i int, a alert, start time.Time) *truth {
 	tr := &truth{alert: a, id: id(i), served: id(i), created: start.Add(a.Created)}
 	tr.visible, tr.newest = tr.created.Add(a.Late), tr.created
 	if a.Element != "" {
-		tr.id = message.ElementID([]byte(a.Element))
+		tr.id = message.ElementID(dtm.Alert{Raw: []byte(a.Element)})
 		return tr
 	}
 	for _, c := range a.changes() {
@@ -114,7 +115,11 @@ func (w *world) checkMessage(p *proc, m message.Message) {
 			w.fail("%s is published as %s after %q, want %s after %q", key, event, m.Attributes["previous_status"], want, before)
 		}
 	}
-	w.latest[a.id] = sent{version, m.Attributes["status"]}
+	// What a process sends that was frozen in the middle of a call may come behind
+	// what its successor sent: a consumer keeps the greatest updated_at.
+	if last, ok := w.latest[a.id]; !ok || !version.Before(last.version) {
+		w.latest[a.id] = sent{version, m.Attributes["status"]}
+	}
 	if b != nil {
 		w.checkBackfilled(p, a, b, version)
 	}

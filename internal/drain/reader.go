@@ -139,13 +139,15 @@ func listingFailed(err error) error {
 		api      *dtm.APIError
 		silent   *dtm.NoAnswerError
 		redirect *dtm.RedirectError
+		large    *dtm.PageTooLargeError
 		key      *dtm.KeyError
 		quota    *dtm.QuotaError
+		wait     *dtm.WaitError
 	)
 	switch {
-	case errors.As(err, &key), errors.As(err, &quota):
+	case errors.As(err, &key), errors.As(err, &quota), errors.As(err, &wait):
 		return err
-	case errors.As(err, &api), errors.As(err, &silent), errors.As(err, &redirect):
+	case errors.As(err, &api), errors.As(err, &silent), errors.As(err, &redirect), errors.As(err, &large):
 		return &listingError{err}
 	default:
 		return err
@@ -198,7 +200,7 @@ func (r *reader) pass() (end ending, progressed bool, cause, err error) {
 		more, err := r.handle(f)
 		f.page.Release()
 		if err != nil {
-			return none, progressed, nil, err
+			return none, progressed, nil, listingFailed(err)
 		}
 		progressed = progressed || more.progressed
 		switch {
@@ -251,7 +253,10 @@ func (r *reader) fetch(ctx context.Context, pages chan<- fetched) {
 				query.Until = query.Since.Add(time.Second) // the whole slice is older
 			}
 		}
-		var last, listed time.Time // newest alert of this listing, and when it was asked for
+		var (
+			seen   order
+			listed time.Time // when this listing was asked for
+		)
 		tokens := map[string]bool{}
 		again := false
 		for page, err := range r.source.List(ctx, query) {
@@ -285,7 +290,7 @@ func (r *reader) fetch(ctx context.Context, pages chan<- fetched) {
 				}
 			} else {
 				empties = 0
-				f.end = r.judge(page, query.Size, tokens, &last)
+				f.end = r.judge(page, query, tokens, &seen)
 				if r.size > 0 {
 					f.goOn = make(chan bool, 1)
 				}
@@ -309,8 +314,8 @@ func (r *reader) fetch(ctx context.Context, pages chan<- fetched) {
 			if r.size == 0 {
 				r.split(r.span)
 			}
-			if relist && last.After(since) {
-				since, again = last, true
+			if relist && seen.last.After(since) {
+				since, again = seen.last, true
 				break
 			}
 		}
@@ -334,37 +339,57 @@ func (r *reader) query() dtm.Query {
 	return q
 }
 
+// order is what a listing has shown so far.
+type order struct {
+	last time.Time // created_at of the newest alert of the slice
+	// How many alerts from behind the slice came at the end, and the last of them.
+	behind     int
+	lastBehind time.Time
+}
+
+// add takes the next alert of a listing, and reports false when it is out of
+// order. A single alert from outside the slice says nothing: a broken one must
+// not hide those that come after it.
+func (o *order) add(at, since, to time.Time) bool {
+	switch {
+	case at.Before(since): // the API leaves since out of account, or the alert is broken
+		return true
+	case at.Before(to):
+		ordered := !at.Before(o.last)
+		o.last, o.behind, o.lastBehind = at, 0, time.Time{}
+		return ordered
+	default:
+		ordered := !at.Before(o.lastBehind)
+		o.behind++
+		o.lastBehind = at
+		return ordered
+	}
+}
+
 // judge says how the listing goes on behind a page.
-func (r *reader) judge(page dtm.Page, size int, tokens map[string]bool, last *time.Time) ending {
-	ordered, reached := true, false
+func (r *reader) judge(page dtm.Page, q dtm.Query, tokens map[string]bool, seen *order) ending {
 	r.mu.Lock()
 	to := r.span.To
 	r.mu.Unlock()
-	n := 0
+	n, ordered := 0, true
 	for _, a := range page.Alerts {
 		if a.Fault != "" {
 			continue
 		}
-		if a.CreatedAt.Before(*last) {
-			ordered = false
-		} else {
-			*last = a.CreatedAt
-		}
+		ordered = seen.add(a.CreatedAt, q.Since, to) && ordered
 		if a.CreatedAt.Before(to) {
 			n++
-		} else {
-			reached = true
 		}
 	}
 	switch {
 	case !ordered:
 		return disorder
-	case reached:
+	case seen.behind >= 2, seen.behind == 1 && page.Next == "":
 		return finished
 	}
-	r.saw(r.span, n, *last)
+	r.saw(r.span, n, seen.last)
 	switch {
-	case page.Next == "" && len(page.Alerts) >= size:
+	case page.Next == "" && len(page.Alerts) >= q.Size:
 		return fullLast
 	case page.Next == "":
 		return finished
@@ -485,7 +510,7 @@ func (r *reader) shrink(cause error) error {
 	case r.opts.Refs && !r.noRefs:
 		r.noRefs, r.giant = true, time.Time{}
 	default:
-		return fmt.Errorf("listing alerts after %s: %w", r.span.DoneUntil.Format(time.RFC3339Nano), cause)
+		return &listingError{fmt.Errorf("behind %s: %w", r.span.DoneUntil.Format(time.RFC3339Nano), cause)}
 	}
 	return nil
 }

@@ -133,10 +133,41 @@ func TestReader(t *testing.T) {
 			asked:    []string{"since -0.001"},
 		},
 		{
-			name:     "an alert at the end of the slice ends it, and does not belong to it",
-			listings: [][]turn{{page("a", 1, 1000)}},
+			name:     "two alerts from behind the slice end it, and do not belong to it",
+			listings: [][]turn{{page("a", 1, 1000, 1001), page("", 2)}},
 			asked:    []string{"since -0.001"},
 			publish:  "1",
+		},
+		{
+			name:     "so do two on two pages",
+			listings: [][]turn{{page("a", 1, 1000), page("b", 1000), page("", 2)}},
+			asked:    []string{"since -0.001"},
+			publish:  "1",
+		},
+		{
+			name:     "and the last one of all",
+			listings: [][]turn{{page("", 1, 2, 3, 1000), page("", 2)}},
+			asked:    []string{"since -0.001"},
+			publish:  "1 2 3",
+		},
+		{
+			name:     "a single one from behind the slice hides none that come after it",
+			listings: [][]turn{{page("a", 1, 2, 3, 5000), page("b", 5000, 4), page("", 5000, 5, 5000)}},
+			asked:    []string{"since -0.001"},
+			publish:  "1 2 3 4 5",
+		},
+		{
+			name:     "nor does one from before what was asked for",
+			listings: [][]turn{{page("a", 1, -50, 2), page("", -50, 3)}},
+			asked:    []string{"since -0.001"},
+			publish:  "1 2 3",
+		},
+		{
+			name:     "from behind the slice, and in the wrong order",
+			listings: [][]turn{{page("a", 3000, 2000)}, {page("a", 3000, 2000)}},
+			asked:    []string{"since -0.001", "since -0.001"},
+			left:     []state.Slice{{From: sec(0), To: sec(1000), DoneUntil: sec(0)}},
+			err:      "out of order",
 		},
 		{
 			name:     "a full page without a next link is confirmed by a listing that brings nothing",

@@ -41,7 +41,7 @@ type world struct {
 	// those of the rejects topic by their text.
 	acked    map[string]int
 	rejected map[string]int
-	latest   map[string]sent // the last message of an alert
+	latest   map[string]sent // the newest version of an alert that was sent
 	// backfills are those that were asked for, in the order of asked.
 	backfills map[string]*backfill
 	asked     []string

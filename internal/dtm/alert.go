@@ -14,6 +14,9 @@ type Alert struct {
 	// Raw is the element byte for byte. The alerts of a page share the memory that
 	// Page.Release gives back; nothing writes to it.
 	Raw json.RawMessage
+	// Cut, unless nil, says that the alert was too large to be held: Raw is only its
+	// first 64 KiB then.
+	Cut *Cut
 	// Fault says why the element is not a usable alert (not an object, no
 	// created_at, an id outside [A-Za-z0-9_-]{1,128}); empty for a usable one.
 	// Of an alert with a fault only Raw counts.
@@ -38,7 +41,7 @@ type Alert struct {
 // Tags returns the alert's tags in their order. What is no string is left out.
 func (a Alert) Tags() []string {
 	object := trim(a.Raw)
-	if a.Fault != "" || len(object) == 0 {
+	if a.Fault != "" || a.Cut != nil || len(object) == 0 {
 		return nil
 	}
 	var list []byte // of several fields of one name the last counts

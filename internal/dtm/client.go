@@ -137,7 +137,7 @@ func parseBase(text string) (*url.URL, error) {
 	switch {
 	case err != nil:
 		return nil, errors.New("base URL: can't be read as a URL")
-	case u.Scheme != "https" && (u.Scheme != "http" || !loopback(u.Hostname())):
+	case u.Scheme != "https" && (u.Scheme != "http" || !Loopback(u.Hostname())):
 		return nil, fmt.Errorf("base URL: scheme %q, must be https (http only for a loopback address)", u.Scheme)
 	case u.Hostname() == "":
 		return nil, errors.New("base URL: has no host")
@@ -147,34 +147,41 @@ func parseBase(text string) (*url.URL, error) {
 	return u, nil
 }
 
-func loopback(host string) bool {
-	return host == "localhost" || net.ParseIP(host).IsLoopback()
+// Loopback reports whether a host is this machine, to which the key may be sent
+// without encryption.
+func Loopback(host string) bool {
+	return strings.EqualFold(host, "localhost") || net.ParseIP(host).IsLoopback()
 }
 
 func validHeader(s string) bool {
 	return strings.IndexFunc(s, func(r rune) bool { return r < ' ' || r > '~' }) < 0
 }
 
-// gate holds all requests back after the API said how long to wait.
+// gate holds requests back after the API said how long to wait.
 type gate struct {
-	mu    sync.Mutex
-	until time.Time
-	cause error
+	mu     sync.Mutex
+	until  time.Time
+	cause  error
+	raised time.Time
 }
 
-func (g *gate) raise(until time.Time, cause error) {
+// raise closes the gate for the session that was told so and those beside it.
+func (g *gate) raise(opened, until time.Time, cause error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if until.After(g.until) {
-		g.until, g.cause = until, cause
+	if until.After(g.until) || g.raised.Before(opened) {
+		g.until, g.cause, g.raised = until, cause, time.Now()
 	}
 }
 
-// closed returns until when the gate is closed and why; the zero time when it is open.
-func (g *gate) closed() (until time.Time, cause error) {
+// closed returns until when the gate is closed, and why, for a session that was
+// opened then; the zero time when it is open. A later session does not wait for
+// what an earlier one was told: its first request goes alone, and is told anew
+// if that still holds.
+func (g *gate) closed(opened time.Time) (until time.Time, cause error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if !g.until.After(time.Now()) {
+	if !g.until.After(time.Now()) || g.raised.Before(opened) {
 		return time.Time{}, nil
 	}
 	return g.until, g.cause

@@ -119,7 +119,8 @@ func parseTime(text string) (time.Time, bool) {
 		return time.Time{}, false
 	}
 	t = t.UTC()
-	if t.Year() < 1 || t.Year() > 9999 {
+	// The years 1 and 1970 are what programs write for a time that was never set.
+	if t.Year() <= 1970 || t.Year() > 9999 {
 		return time.Time{}, false
 	}
 	return t.Truncate(time.Millisecond), true

@@ -89,7 +89,7 @@ func (s *Session) exchange(ctx context.Context, a ask, memory *pageMemory, retry
 // clearance waits until the API and MAX_QPS let a request through.
 func (s *Session) clearance(ctx context.Context, a ask) error {
 	for {
-		if until, cause := s.client.gate.closed(); !until.IsZero() {
+		if until, cause := s.client.gate.closed(s.opened); !until.IsZero() {
 			if err := s.pause(ctx, a, until, cause); err != nil {
 				return err
 			}
@@ -106,7 +106,7 @@ func (s *Session) clearance(ctx context.Context, a ask) error {
 			turn.Cancel()
 			return err
 		}
-		if until, _ := s.client.gate.closed(); until.IsZero() {
+		if until, _ := s.client.gate.closed(s.opened); until.IsZero() {
 			return nil
 		}
 	}
@@ -180,6 +180,11 @@ func (s *Session) send(ctx context.Context, a ask, target *url.URL, key string, 
 	case resp.StatusCode == http.StatusOK:
 		s.prove()
 		got.body, err = c.readPage(body, memory)
+		if errors.Is(err, errTooLarge) && a.last {
+			got.alerts, err = readGiant(io.MultiReader(bytes.NewReader(got.body), body), maxGiant)
+			got.body = nil
+			memory.resize(giantHead)
+		}
 		if err != nil && !errors.Is(err, ErrMemory) && !errors.Is(err, errTooLarge) {
 			return answer{}, nil, lost(err)
 		}
@@ -288,7 +293,7 @@ func (m *pageMemory) resize(n int64) bool {
 func (m *pageMemory) release() { m.resize(0) }
 
 // readPage reads a whole body. Its share of the memory grows with it, and is at
-// the end what the body takes.
+// the end what the body takes. With errTooLarge it returns what it has read.
 func (c *Client) readPage(r io.Reader, memory *pageMemory) ([]byte, error) {
 	var body []byte
 	for {
@@ -296,8 +301,9 @@ func (c *Client) readPage(r io.Reader, memory *pageMemory) ([]byte, error) {
 			size := min(max(firstBuffer, 2*int64(cap(body))), c.pageLimit)
 			if int64(len(body)) == c.pageLimit {
 				// Full to the last byte: only the end may follow.
-				if n, err := io.ReadFull(r, make([]byte, 1)); n > 0 {
-					return nil, errTooLarge
+				var more [1]byte
+				if n, err := io.ReadFull(r, more[:]); n > 0 {
+					return append(body, more[0]), errTooLarge
 				} else if err != io.EOF {
 					return nil, err
 				}

@@ -17,6 +17,9 @@ const (
 	pageLifeValue = "10m"
 
 	queryTime = "2006-01-02T15:04:05.000Z"
+
+	// maxAhead is how far GTI's clock may be ahead of ours.
+	maxAhead = 24 * time.Hour
 )
 
 func (c *Client) listing(q Query) ask {
@@ -42,6 +45,7 @@ func (c *Client) listing(q Query) ask {
 	}
 	q.Filter.addTo(v)
 	a := ask{method: http.MethodGet, target: *c.alerts, read: readPageOf, size: q.Size, refs: q.Refs, alone: q.Alone}
+	a.last = q.Size == 1 && !q.Refs
 	a.target.RawQuery = v.Encode()
 	return a
 }
@@ -83,8 +87,18 @@ func (s *Session) List(ctx context.Context, q Query) iter.Seq2[Page, error] {
 
 // readPageOf reads the answer to a list request.
 func readPageOf(got answer) ([]Alert, error) {
-	if got.status == http.StatusNoContent { // which stands for an empty list
+	switch {
+	case got.status == http.StatusNoContent: // which stands for an empty list
 		return nil, nil
+	case got.alerts != nil: // of a page that was not kept
+		return got.alerts, nil
 	}
-	return decodePage(got.body)
+	alerts, err := decodePage(got.body)
+	for i, a := range alerts {
+		// It is behind all that a listing of created_at will ever ask for.
+		if a.CreatedAt.After(got.askedAt.Add(maxAhead)) {
+			alerts[i] = Alert{Raw: a.Raw, Fault: "its created_at lies in the future"}
+		}
+	}
+	return alerts, err
 }

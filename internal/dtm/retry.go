@@ -31,6 +31,7 @@ type ask struct {
 	size  int
 	refs  bool
 	alone bool
+	last  bool // there is no smaller page to ask for
 	// expires is when the page context ends. It is zero for what is no later page
 	// of a listing, and may be asked again at will.
 	expires time.Time
@@ -95,10 +96,10 @@ func (s *Session) judge(a ask, attempt int, err error) (wait time.Duration, fina
 		if wait = answer.RetryAfter; wait == 0 {
 			wait = s.client.backoff(attempt)
 		}
-		s.client.gate.raise(time.Now().Add(wait), answer)
+		s.client.gate.raise(s.opened, time.Now().Add(wait), answer)
 	case answer != nil && (answer.Status == http.StatusRequestTimeout || answer.Status >= 500):
 		if answer.RetryAfter > 0 {
-			s.client.gate.raise(time.Now().Add(answer.RetryAfter), answer)
+			s.client.gate.raise(s.opened, time.Now().Add(answer.RetryAfter), answer)
 		}
 		if a.token() {
 			return 0, &RestartError{Cause: err}

@@ -30,6 +30,7 @@ type Session struct {
 	client *Client
 	share  Share
 	once   bool
+	opened time.Time
 
 	// lead lets requests through one by one until the first good answer, so that
 	// a bad key costs one error and not one for every worker.
@@ -47,7 +48,7 @@ type Session struct {
 
 // Session returns a new session that stops at the share's budgets.
 func (c *Client) Session(share Share) *Session {
-	return &Session{client: c, share: share, lead: semaphore.NewWeighted(1), renewing: semaphore.NewWeighted(1)}
+	return &Session{client: c, share: share, opened: time.Now(), lead: semaphore.NewWeighted(1), renewing: semaphore.NewWeighted(1)}
 }
 
 // Once makes a new session send its requests once, but again after the one time

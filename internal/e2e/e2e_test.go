@@ -365,6 +365,22 @@ func TestHugeFieldsDoNotStopTheFeed(t *testing.T) {
 	}
 }
 
+// TestGiant: an alert that is larger than a page may be, even alone and without its
+// document, is known by what it was, and those behind it come.
+func TestGiant(t *testing.T) {
+	t.Parallel()
+	alerts := recent(14, 60)
+	alerts[10].Set("alert_summary", strings.Repeat("x", 33<<20))
+	w := newWorld(t, dtmsim.Options{}, alerts)
+	if status, r := w.start().post(""); status != http.StatusOK || r.Outcome != "ok" || r.Published != len(alerts)-1 || r.Rejected != 1 {
+		t.Errorf("the run: %d %+v", status, r)
+	}
+	w.check(append(slices.Clone(alerts[:10]), alerts[11:]...))
+	if got := w.rejects(); !slices.Equal(got, []string{"too_large"}) {
+		t.Errorf("rejected: %q", got)
+	}
+}
+
 func TestMissingTopic(t *testing.T) {
 	t.Parallel()
 	alerts := recent(13, 100)

@@ -187,7 +187,7 @@ func ids(alerts []dtm.Alert) []string {
 // alert is known by its bytes.
 func ledgerID(a dtm.Alert) string {
 	if a.Fault != "" {
-		return message.ElementID(a.Raw)
+		return message.ElementID(a)
 	}
 	return a.ID
 }

@@ -179,6 +179,15 @@ func TestHandle(t *testing.T) {
 			took:  []string{"a created"},
 		},
 		{
+			name: "an alert that is too large to be held, and again",
+			pages: [][]dtm.Alert{
+				{{ID: "a", Raw: []byte("{"), Cut: &dtm.Cut{Size: 1 << 30}, CreatedAt: second(0), UpdatedAt: second(0)}},
+				{{ID: "a", Raw: []byte("{"), Cut: &dtm.Cut{Size: 1 << 30}, CreatedAt: second(0), UpdatedAt: second(0)}},
+			},
+			tally:    lifecycle.Tally{Handled: 1, Suppressed: 1},
+			rejected: []string{"a: too_large"},
+		},
+		{
 			name:  "the same version again",
 			pages: [][]dtm.Alert{{version("a", "new", 0)}, {version("a", "new", 0)}},
 			tally: lifecycle.Tally{Handled: 1, Suppressed: 1},
@@ -287,7 +296,7 @@ func TestHandle(t *testing.T) {
 			if !errors.Is(err, c.err) {
 				t.Errorf("%v, want %v", err, c.err)
 			}
-			if c.err != nil && !strings.Contains(err.Error(), c.fail) && !strings.Contains(err.Error(), message.ElementID([]byte(c.fail))) {
+			if c.err != nil && !strings.Contains(err.Error(), c.fail) && !strings.Contains(err.Error(), message.ElementID(dtm.Alert{Raw: []byte(c.fail)})) {
 				t.Errorf("%v does not say which", err)
 			}
 			if diff := cmp.Diff(c.tally, tally, anyOldest); diff != "" {

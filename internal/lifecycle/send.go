@@ -17,8 +17,12 @@ func (d *Desk) send(ctx context.Context, jobs []*job) error {
 	for _, j := range jobs {
 		if j.alert.Fault != "" {
 			j.reason = j.alert.Fault
-			j.msg = message.RejectElement(j.alert.Raw, j.reason, d.Feed, d.RunID)
+			j.msg = message.RejectElement(j.alert, d.Feed, d.RunID)
 			reject = append(reject, j)
+			continue
+		}
+		if j.alert.Cut != nil {
+			reject = append(reject, d.refuse(j, message.ReasonTooLarge))
 			continue
 		}
 		var fits bool

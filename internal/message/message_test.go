@@ -173,7 +173,7 @@ func TestRejectElement(t *testing.T) {
 		"empty":      {},
 	} {
 		t.Run(name, func(t *testing.T) {
-			m := RejectElement(raw, "no created_at", "default", "r1")
+			m := RejectElement(dtm.Alert{Raw: raw, Fault: "no created_at"}, "default", "r1")
 			want := map[string]string{"reason": "unusable: no created_at", "feed": "default", "run_id": "r1", "schema": "dtmrelay/v1"}
 			if diff := cmp.Diff(want, m.Attributes); diff != "" {
 				t.Error(diff)
@@ -185,7 +185,7 @@ func TestRejectElement(t *testing.T) {
 	}
 	t.Run("over 9 MB", func(t *testing.T) {
 		raw := bytes.Repeat([]byte("0123456789"), 900_001)
-		m := RejectElement(raw, strings.Repeat("r", 2000), "default", "r1")
+		m := RejectElement(dtm.Alert{Raw: raw, Fault: strings.Repeat("r", 2000)}, "default", "r1")
 		if !bytes.Equal(m.Data, raw[:65536]) {
 			t.Errorf("%d bytes of data", len(m.Data))
 		}
@@ -256,8 +256,33 @@ func TestRejectAlert(t *testing.T) {
 	}
 }
 
+// TestRejectCut: of what was too large to be held, the message says how large it was.
+func TestRejectCut(t *testing.T) {
+	a := dtm.Alert{Raw: bytes.Repeat([]byte("x"), 65536), ID: "d5c0ffee", Cut: &dtm.Cut{Size: 40 << 20, SHA256: "5994"}}
+	var got map[string]any
+	if err := json.Unmarshal(RejectAlert(a, ReasonTooLarge, "default", "r1").Data, &got); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]any{"alert_id": "d5c0ffee", "size": float64(40 << 20), "reason": "too_large", "sha256": "5994"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	a.Fault = "no created_at"
+	m := RejectElement(a, "default", "r1")
+	attributes := map[string]string{
+		"reason": "unusable: no created_at", "feed": "default", "run_id": "r1", "schema": "dtmrelay/v1",
+		"size": "41943040", "sha256": "5994", "truncated": "true",
+	}
+	if diff := cmp.Diff(attributes, m.Attributes); diff != "" || len(m.Data) != 65536 {
+		t.Errorf("%d bytes, %s", len(m.Data), diff)
+	}
+	if id := ElementID(a); id != "x-5994" {
+		t.Errorf("it is remembered as %s", id)
+	}
+}
+
 func TestElementIDIsTheHashOfTheBytes(t *testing.T) {
-	if got, want := ElementID([]byte("12345")), "x-5994471abb01112afcc18159f6cc74b4f511b99806da59b3caf5a9c173cacfc5"; got != want {
+	if got, want := ElementID(dtm.Alert{Raw: []byte("12345")}), "x-5994471abb01112afcc18159f6cc74b4f511b99806da59b3caf5a9c173cacfc5"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 }

@@ -24,10 +24,10 @@ const (
 
 // RejectElement is the message for the rejects topic of an array element that
 // is not a usable alert: the element byte for byte, not copied, with the reason
-// "unusable: " and fault. Of one over 9 MB it has the first 64 KiB, with size
+// "unusable: " and its fault. Of one over 9 MB it has the first 64 KiB, with size
 // and sha256 of the whole as attributes.
-func RejectElement(raw []byte, fault, feed, runID string) Message {
-	return original(raw, "reason", "unusable: "+fault, "feed", feed, "run_id", runID)
+func RejectElement(a dtm.Alert, feed, runID string) Message {
+	return original(a.Raw, a.Cut, "reason", "unusable: "+a.Fault, "feed", feed, "run_id", runID)
 }
 
 // RejectWriteback is the message for the rejects topic of a write-back that can't
@@ -35,30 +35,43 @@ func RejectElement(raw []byte, fault, feed, runID string) Message {
 // and reason, and the id of the message that brought it. Of one over 9 MB it has
 // what RejectElement has. alertID is empty when the request has none that is valid.
 func RejectWriteback(data []byte, reason, feed, messageID, alertID string) Message {
-	return original(data, "reason", "writeback: "+reason, "feed", feed, "message_id", messageID, "alert_id", alertID)
+	return original(data, nil, "reason", "writeback: "+reason, "feed", feed, "message_id", messageID, "alert_id", alertID)
 }
 
-// original is a message with data as it came, or its head.
-func original(data []byte, pairs ...string) Message {
+// original is a message with data as it came, or its head. With cut, data is no
+// more than a head.
+func original(data []byte, cut *dtm.Cut, pairs ...string) Message {
 	pairs = append(pairs, "schema", schema)
-	if len(data) <= maxOriginalBytes {
+	switch {
+	case cut == nil && len(data) <= maxOriginalBytes:
 		return Message{Data: data, Attributes: attributes(pairs...)}
+	case cut == nil:
+		cut = cutOf(data)
 	}
-	pairs = append(pairs, "size", strconv.Itoa(len(data)), "sha256", sha256Hex(data), "truncated", "true")
-	return Message{Data: data[:originalHeadBytes:originalHeadBytes], Attributes: attributes(pairs...)}
+	head := min(len(data), originalHeadBytes)
+	pairs = append(pairs, "size", strconv.FormatInt(cut.Size, 10), "sha256", cut.SHA256, "truncated", "true")
+	return Message{Data: data[:head:head], Attributes: attributes(pairs...)}
+}
+
+func cutOf(data []byte) *dtm.Cut {
+	return &dtm.Cut{Size: int64(len(data)), SHA256: sha256Hex(data)}
 }
 
 // RejectAlert is the message for the rejects topic of an alert that can't be
 // sent: which it was, not the alert itself, so that it always fits.
 func RejectAlert(a dtm.Alert, reason, feed, runID string) Message {
 	reason = Cut(reason)
+	whole := a.Cut
+	if whole == nil {
+		whole = cutOf(a.Raw)
+	}
 	// Strings and a number always marshal.
 	data, _ := json.Marshal(struct {
 		AlertID string `json:"alert_id"`
-		Size    int    `json:"size"`
+		Size    int64  `json:"size"`
 		SHA256  string `json:"sha256"`
 		Reason  string `json:"reason"`
-	}{a.ID, len(a.Raw), sha256Hex(a.Raw), reason})
+	}{a.ID, whole.Size, whole.SHA256, reason})
 	return Message{Data: data, Attributes: attributes(
 		"alert_id", a.ID, "reason", reason, "feed", feed, "run_id", runID, "schema", schema,
 	)}
@@ -66,8 +79,11 @@ func RejectAlert(a dtm.Alert, reason, feed, runID string) Message {
 
 // ElementID is the name under which an element that is not a usable alert is
 // remembered: it has no id of its own that could be trusted.
-func ElementID(raw []byte) string {
-	return "x-" + sha256Hex(raw)
+func ElementID(a dtm.Alert) string {
+	if a.Cut != nil {
+		return "x-" + a.Cut.SHA256
+	}
+	return "x-" + sha256Hex(a.Raw)
 }
 
 func sha256Hex(b []byte) string {
