@@ -1,5 +1,6 @@
 // Package app puts the parts together: configuration, clients, and the HTTP
-// interface of the function Ingest. It is the only one that knows every part.
+// interfaces of the functions Ingest and SyncStatus. It is the only one that knows
+// every part.
 package app
 
 import (

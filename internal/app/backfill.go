@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -18,11 +17,6 @@ import (
 	"dtmrelay.internal/dtmrelay/internal/dtm"
 	"dtmrelay.internal/dtmrelay/internal/state"
 )
-
-// backfillID is what a backfill's id may look like, with at most maxID bytes.
-var backfillID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
-
-const maxID = 128
 
 // A page of the list of backfills.
 const (
@@ -126,7 +120,7 @@ func (a *App) postBackfill(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	explicit := b.ID != ""
-	stored, err := a.record(reading, b)
+	stored, err := a.record(reading, b, feed.Unfinished)
 	switch {
 	case errors.Is(err, errOther):
 		problem{
@@ -178,7 +172,7 @@ func (a *App) readBackfill(f *fields, feed state.Feed, now time.Time) (b state.B
 		}
 		b.Filter = filter.String()
 	}
-	if b.ID != "" && (len(b.ID) > maxID || !backfillID.MatchString(b.ID)) {
+	if b.ID != "" && !state.ValidBackfillID(b.ID) {
 		f.fault("the field \"id\" is %q; allowed: 1 to 128 letters, digits, dots, dashes and underscores, a letter or digit first", shorten(b.ID))
 	}
 	for _, own := range []string{"audit-", "sweep-"} {
@@ -242,40 +236,71 @@ func (f *fields) moment(name, text string, now time.Time) (time.Time, bool) {
 var errOther = errors.New("the id belongs to another backfill")
 
 // record stores a new backfill, or returns the one that is meant: by its id, or
-// without one by the text of the request, as long as it is unfinished.
-func (a *App) record(ctx context.Context, b state.Backfill) (state.Backfill, error) {
+// without one by the text of the request, as long as it is unfinished. unfinished
+// are the ids of the feed's.
+func (a *App) record(ctx context.Context, b state.Backfill, unfinished []string) (state.Backfill, error) {
 	if b.ID != "" {
-		stored, err := a.createOrRead(ctx, b)
+		stored, _, err := a.createOrRead(ctx, b)
 		if err == nil && !same(stored, b) {
 			return stored, errOther
 		}
 		return stored, err
 	}
-	// The id follows from the text, so that two equal requests at the same moment
-	// meet in one record.
-	base := "b-" + b.Request[:12]
-	for n := 1; ; n++ {
-		b.ID = base
-		if n > 1 {
-			b.ID = base + "-" + strconv.Itoa(n)
+	// The id follows from the text and a number that counts up, so that equal
+	// requests at the same moment meet in one record, whichever processes get them.
+	plain := "b-" + b.Request[:12]
+	meant := func(stored state.Backfill) bool { return stored.Request == b.Request && !stored.Finished() }
+	for _, id := range unfinished {
+		if !strings.HasPrefix(id, plain) {
+			continue
 		}
-		stored, err := a.createOrRead(ctx, b)
-		if err != nil || !stored.Finished() {
+		stored, _, err := a.parts.Store.Backfill(ctx, a.cfg.Feed, id)
+		if err != nil || meant(stored) {
 			return stored, err
 		}
 	}
+	b.ID = plain
+	first, version, err := a.createOrRead(ctx, b)
+	if err != nil || meant(first) {
+		return first, err
+	}
+	for n := max(first.Latest, 2); ; n++ {
+		b.ID = fmt.Sprintf("%s-%d", plain, n)
+		stored, _, err := a.createOrRead(ctx, b)
+		if err == nil && !meant(stored) {
+			continue
+		}
+		if err == nil && n > first.Latest && first.Finished() {
+			err = a.noteLatest(ctx, first, version, n)
+		}
+		return stored, err
+	}
 }
 
-func (a *App) createOrRead(ctx context.Context, b state.Backfill) (state.Backfill, error) {
+// createOrRead stores a new backfill, or returns the one that has its id, with
+// its version.
+func (a *App) createOrRead(ctx context.Context, b state.Backfill) (state.Backfill, state.Version, error) {
 	err := a.parts.Store.CreateBackfill(ctx, a.cfg.Feed, b)
 	if !errors.Is(err, state.ErrConflict) {
-		return b, err
+		return b, "", err
 	}
 	stored, version, err := a.parts.Store.Backfill(ctx, a.cfg.Feed, b.ID)
 	if err == nil && version == "" {
 		err = fmt.Errorf("backfill %s was deleted while it was read", b.ID)
 	}
-	return stored, err
+	return stored, version, err
+}
+
+// noteLatest writes into the first backfill of a request how many there are by
+// now, or going through them would take longer with each. It is kept as long as
+// all that it counts.
+func (a *App) noteLatest(ctx context.Context, first state.Backfill, version state.Version, n int64) error {
+	first.Latest, first.ExpireAt = n, time.Now().UTC().Truncate(time.Millisecond).Add(drain.KeepFinished)
+	_, err := a.parts.Store.WriteBackfill(ctx, a.cfg.Feed, first, version)
+	if errors.Is(err, state.ErrConflict) { // an equal request was faster
+		return nil
+	}
+	return err
 }
 
 // same reports whether two requests with one id mean the same.
@@ -312,7 +337,7 @@ func (a *App) getBackfill(w http.ResponseWriter, r *http.Request) {
 func (a *App) findBackfill(ctx context.Context, w http.ResponseWriter, r *http.Request) (state.Backfill, state.Version, bool) {
 	id := r.PathValue("id")
 	missing := problem{Status: http.StatusNotFound, Detail: fmt.Sprintf("feed %s has no backfill %q", a.cfg.Feed, shorten(id))}
-	if len(id) > maxID || !backfillID.MatchString(id) {
+	if !state.ValidBackfillID(id) {
 		missing.write(w)
 		return state.Backfill{}, "", false
 	}

@@ -16,24 +16,35 @@ import (
 // Cloud builds the app as it is deployed: configured by the environment, with
 // Firestore, Pub/Sub and Secret Manager, or with the emulators that the usual
 // variables name.
-func Cloud(ctx context.Context) (*App, error) {
+func Cloud(ctx context.Context) (built *App, err error) {
 	cfg, warnings, err := config.Load(ctx, nil)
 	if err != nil {
 		return nil, &ConfigError{err}
 	}
-	keys, err := Keys(ctx, cfg)
+	// The next request builds anew, and what a failed build leaves open would add up.
+	var opened []func() error
+	defer func() {
+		if err != nil {
+			for _, end := range opened {
+				_ = end()
+			}
+		}
+	}()
+	keys, end, err := Keys(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
+	opened = append(opened, end)
 	store, err := firestore.New(ctx, cfg.Project, cfg.Database)
 	if err != nil {
 		return nil, err
 	}
+	opened = append(opened, store.Close)
 	client, err := publish.NewClient(ctx, cfg.Project)
 	if err != nil {
-		_ = store.Close()
 		return nil, err
 	}
+	opened = append(opened, client.Close)
 	return Build(ctx, cfg, warnings, Parts{
 		Store: store, Publisher: publish.New(client, cfg.Topic, cfg.RejectsTopic), Keys: keys,
 	})
@@ -50,16 +61,17 @@ func Build(ctx context.Context, cfg config.Config, warnings []string, parts Part
 	return New(cfg, parts, log)
 }
 
-// Keys is where the configuration says that the API key is.
-func Keys(ctx context.Context, cfg config.Config) (dtm.KeySource, error) {
+// Keys is where the configuration says that the API key is. end gives back what
+// it holds.
+func Keys(ctx context.Context, cfg config.Config) (keys dtm.KeySource, end func() error, err error) {
 	if cfg.Key != "" {
-		return secret.Static(cfg.Key), nil
+		return secret.Static(cfg.Key), func() error { return nil }, nil
 	}
 	client, err := secret.NewClient(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return secret.New(client, cfg.KeySecret, secret.TTL), nil
+	return secret.New(client, cfg.KeySecret, secret.TTL), client.Close, nil
 }
 
 // scrubbed tells the log's scrubber every key that is used.

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -105,10 +107,15 @@ func (a *App) postRun(w http.ResponseWriter, r *http.Request) {
 // come again where the failure says so.
 func failed(w http.ResponseWriter, err error) (status int) {
 	status, after := statusOf(err)
-	if after > 0 {
-		w.Header().Set("Retry-After", fmt.Sprint(int64((after+time.Second-1)/time.Second)))
-	}
+	retryAfter(w, after)
 	return status
+}
+
+// retryAfter tells the caller how long to wait, in whole seconds; 0 says nothing.
+func retryAfter(w http.ResponseWriter, after time.Duration) {
+	if after > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(after.Seconds()))))
+	}
 }
 
 // statusOf is the HTTP status of a failed run, and how long to wait when the
@@ -122,6 +129,7 @@ func statusOf(err error) (status int, after time.Duration) {
 		restart  *dtm.RestartError
 		redirect *dtm.RedirectError
 		silent   *dtm.NoAnswerError
+		large    *dtm.PageTooLargeError
 	)
 	switch {
 	case errors.Is(err, drain.ErrKeyMissing):
@@ -130,7 +138,8 @@ func statusOf(err error) (status int, after time.Duration) {
 		return http.StatusServiceUnavailable, max(budget.RetryAfter, time.Second)
 	case errors.As(err, &quota):
 		return http.StatusServiceUnavailable, max(quota.RetryAfter, time.Second)
-	case errors.As(err, &key), errors.As(err, &api), errors.As(err, &silent), errors.As(err, &restart), errors.As(err, &redirect):
+	case drain.ListingFailed(err),
+		errors.As(err, &key), errors.As(err, &api), errors.As(err, &silent), errors.As(err, &restart), errors.As(err, &redirect), errors.As(err, &large):
 		return http.StatusBadGateway, 0
 	default:
 		return http.StatusInternalServerError, 0

@@ -73,8 +73,11 @@ func (a *App) getStatus(w http.ResponseWriter, r *http.Request) {
 		a.unavailable(w, r, err)
 		return
 	}
-	a.meter.Load(usage.Requests, usage.Errors)
-	requests, failures := a.meter.Used()
+	// Not the app's own meter: a run that is under way may have taken counts out of
+	// it that are still on their way to the database.
+	meter := dtm.NewMeter(a.cfg.RequestsPerDay)
+	meter.Load(usage.Requests, usage.Errors)
+	requests, failures := meter.Used()
 	s := status{
 		Feed: a.cfg.Feed, LastRun: orNull(feed.LastRun), Filter: orNull(json.RawMessage(feed.Filter)),
 		Requests: used{requests, int64(a.cfg.RequestsPerDay), "24h"},

@@ -8,9 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math"
 	"net/http"
-	"strconv"
 	"time"
 
 	"dtmrelay.internal/dtmrelay/internal/drain"
@@ -103,12 +101,6 @@ func statusOfPush(err error) (status int, after time.Duration) {
 		after = api.RetryAfter
 	}
 	return status, after
-}
-
-func retryAfter(w http.ResponseWriter, after time.Duration) {
-	if after > 0 {
-		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(after.Seconds()))))
-	}
 }
 
 // pushed is the envelope of a push request, as far as it is needed

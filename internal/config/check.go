@@ -3,13 +3,16 @@ package config
 import (
 	"fmt"
 	"log/slog"
+	"maps"
 	"math"
-	"net/netip"
 	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/sethvargo/go-envconfig"
 
 	"dtmrelay.internal/dtmrelay/internal/dtm"
 )
@@ -155,22 +158,21 @@ func (p *problems) baseURL(value string) string {
 	switch {
 	case err != nil || u.Hostname() == "":
 		p.refuse(name, "%s is not a URL with a host: it must be %s", quote(value), words)
-	case u.Scheme == "http" && !loopback(u.Hostname()):
+	case u.Scheme == "http" && !dtm.Loopback(u.Hostname()):
 		p.refuse(name, "%s would send the API key unencrypted: it must be %s", quote(value), words)
 	case u.Scheme != "https" && u.Scheme != "http":
 		p.refuse(name, "%s has the scheme %s: it must be %s", quote(value), quote(u.Scheme), words)
+	case !validPort(u.Port()):
+		p.refuse(name, "%s has the port %s: it must be 1 to 65535, or none", quote(value), quote(u.Port()))
 	default:
 		return strings.TrimRight(u.String(), "/")
 	}
 	return ""
 }
 
-func loopback(host string) bool {
-	if strings.EqualFold(host, "localhost") {
-		return true
-	}
-	addr, err := netip.ParseAddr(host)
-	return err == nil && addr.IsLoopback()
+func validPort(port string) bool {
+	n, err := strconv.ParseUint(port, 10, 16)
+	return port == "" || err == nil && n > 0
 }
 
 func (p *problems) filter(value string) dtm.Filter {
@@ -334,6 +336,19 @@ func (p *problems) budget(value, timeout string) time.Duration {
 			d, limit, most)
 	}
 	return d
+}
+
+// unsupported are variables of the design that this version does nothing about,
+// with the value that says just that. Whoever sets another one counts on it: on
+// passwords being masked, say. (STATUS_TOPIC is of use to rules only.)
+var unsupported = map[string]string{"MESSAGE_FORMAT": "raw", "REDACT": "[]", "RULES": "[]"}
+
+func (p *problems) unsupported(lookup envconfig.Lookuper) {
+	for _, name := range slices.Sorted(maps.Keys(unsupported)) {
+		if value, set := lookup.Lookup(name); set && value != "" && value != unsupported[name] {
+			p.refuse(name, "%s is not supported by this version: it must be %s, or not be set", quote(value), unsupported[name])
+		}
+	}
 }
 
 func (p *problems) level(value string) slog.Level {

@@ -142,6 +142,7 @@ func load(ctx context.Context, lookup envconfig.Lookuper, cloud bool) (Config, [
 	c.RequestsPerDay = p.integer("MAX_REQUESTS_PER_DAY", env.RequestsPerDay, 1, noLimit)
 	c.Budget = p.budget(env.Budget, env.Timeout)
 	c.LogLevel = p.level(env.LogLevel)
+	p.unsupported(trimmed)
 
 	if len(p.errs) > 0 {
 		return Config{}, p.warnings, errors.Join(p.errs...)

@@ -96,6 +96,8 @@ func TestLoadAccepts(t *testing.T) {
 		}},
 		{"the simulator by name", with("GTI_BASE_URL", "http://localhost:8080"), func(c *Config) { c.BaseURL = "http://localhost:8080" }},
 		{"the simulator by IPv6", with("GTI_BASE_URL", "http://[::1]:8080/"), func(c *Config) { c.BaseURL = "http://[::1]:8080" }},
+		{"the simulator in capitals", with("GTI_BASE_URL", "HTTP://LOCALHOST:8089/"), func(c *Config) { c.BaseURL = "http://LOCALHOST:8089" }},
+		{"the last port", with("GTI_BASE_URL", "https://h:65535/"), func(c *Config) { c.BaseURL = "https://h:65535" }},
 		{"a filter", with("DTM_FILTER", `{"severity":["high"]}`), func(c *Config) { c.Filter = dtm.Filter{Severity: []string{"high"}} }},
 		{"no documents", with("DTM_REFS", "false"), func(c *Config) { c.Refs = false }},
 		{"no overlap and no settling", with("OVERLAP", "0", "SETTLE", "0s", "INITIAL_LOOKBACK", "1ms"), func(c *Config) {
@@ -114,6 +116,8 @@ func TestLoadAccepts(t *testing.T) {
 		{"limits", with("MAX_ALERTS_PER_RUN", "5", "MAX_CONCURRENCY", "10", "MAX_QPS", "1000", "MAX_REQUESTS_PER_DAY", "1"), func(c *Config) {
 			c.MaxAlerts, c.Concurrency, c.QPS, c.RequestsPerDay = 5, 10, 1000, 1
 		}},
+		{"what this version does anyway", with("MESSAGE_FORMAT", "raw", "REDACT", " [] ", "RULES", "[]"), func(*Config) {}},
+		{"a topic for rules that there aren't", with("STATUS_TOPIC", "dtm-status-updates"), func(*Config) {}},
 		{"a log level", with("LOG_LEVEL", "WARN"), func(c *Config) { c.LogLevel = slog.LevelWarn }},
 	}
 	for _, tt := range tests {
@@ -128,6 +132,32 @@ func TestLoadAccepts(t *testing.T) {
 				t.Errorf("(-want +got)\n%s", diff)
 			}
 		})
+	}
+}
+
+type noKeys struct{ dtm.KeySource }
+
+// TestTheClientTakesTheBaseURL: one rule says where the key may go unencrypted.
+func TestTheClientTakesTheBaseURL(t *testing.T) {
+	accepted := 0
+	for _, host := range []string{
+		"localhost", "LOCALHOST:8089", "LocalHost", "127.0.0.1:8089", "127.0.0.2", "[::1]:80", "[0:0:0:0:0:0:0:1]", "[::ffff:127.0.0.1]",
+		"[::1%25lo]", "localhost.", "0.0.0.0", "10.0.0.1", "[::]", "h", "H:8089",
+	} {
+		for _, scheme := range []string{"http://", "https://"} {
+			c, _, err := Load(t.Context(), envconfig.MapLookuper(with("GTI_BASE_URL", scheme+host+"/api/v3")))
+			if err != nil {
+				continue
+			}
+			accepted++
+			_, err = dtm.New(dtm.Options{BaseURL: c.BaseURL, ToolName: "t", UserAgent: "t", Keys: noKeys{}, Meter: dtm.NewMeter(1), Concurrency: 1, QPS: 1})
+			if err != nil {
+				t.Errorf("%s%s: the configuration takes it, the client does not: %v", scheme, host, err)
+			}
+		}
+	}
+	if accepted < 20 {
+		t.Errorf("only %d were accepted", accepted)
 	}
 }
 
@@ -175,6 +205,10 @@ func TestLoadRefuses(t *testing.T) {
 		{"GTI_BASE_URL", "https://user:pass@h/", "user name", nil},
 		{"GTI_BASE_URL", "https://h/?", "query", nil},
 		{"GTI_BASE_URL", "https://h/#f", "fragment", nil},
+		{"GTI_BASE_URL", "https://h:99999/", "1 to 65535", nil},
+		{"GTI_BASE_URL", "https://h:0/", "1 to 65535", nil},
+		{"GTI_BASE_URL", "https://h:" + strings.Repeat("9", 5000), "1 to 65535", nil},
+		{"GTI_BASE_URL", "http://[::1%25lo]:80/", "unencrypted", nil},
 		{"GTI_TOOL_NAME", "dtm\nrelay", `\n`, nil},
 		{"GTI_TOOL_NAME", strings.Repeat("x", 129), "128", nil},
 		{"DTM_FILTER", `{"severity":["terrible"]}`, "terrible", nil},
@@ -212,6 +246,9 @@ func TestLoadRefuses(t *testing.T) {
 		{"RUN_BUDGET", "531s", "at most 8m50s", []string{"CLOUD_RUN_TIMEOUT_SECONDS", "540"}},
 		{"CLOUD_RUN_TIMEOUT_SECONDS", "9m", "whole number", nil},
 		{"CLOUD_RUN_TIMEOUT_SECONDS", "0", "whole number", nil},
+		{"MESSAGE_FORMAT", "incident", "not supported by this version: it must be raw, or not be set", nil},
+		{"REDACT", `["credentials"]`, "not supported", nil},
+		{"RULES", `[{"name":"` + long + `"}]`, "not supported", nil},
 		{"LOG_LEVEL", "loud", "debug, info, warn or error", nil},
 	}
 	for _, tt := range tests {
@@ -252,6 +289,7 @@ func TestAllProblemsAtOnce(t *testing.T) {
 		"DTM_FILTER": `{"severity":["a"],"nonsense":1}`, "DTM_REFS": "!", "INITIAL_LOOKBACK": "!", "OVERLAP": "!", "SETTLE": "!",
 		"MAX_LOOKBACK": "!", "LEDGER_TTL": "!", "AUDIT_WINDOW": "!", "UPDATES_WINDOW": "!", "MAX_ALERTS_PER_RUN": "!", "MAX_CONCURRENCY": "!", "MAX_QPS": "!",
 		"MAX_REQUESTS_PER_DAY": "!", "RUN_BUDGET": "!", "CLOUD_RUN_TIMEOUT_SECONDS": "!", "LOG_LEVEL": "!",
+		"MESSAGE_FORMAT": "!", "REDACT": "!", "RULES": "!",
 		// REJECTS_TOPIC isn't set.
 	}
 	_, _, err := Load(t.Context(), envconfig.MapLookuper(env))
@@ -379,7 +417,7 @@ func FuzzLoad(f *testing.F) {
 			"a key or where to find it":      c.Key != "" || strings.Contains(c.KeySecret, "/versions/"),
 			"no key in a deployed function":  c.Key == "" || !c.Deployed,
 			"no slash at the URL's end":      !strings.HasSuffix(c.BaseURL, "/"),
-			"https but for loopback":         err == nil && u.Host != "" && (u.Scheme == "https" || u.Scheme == "http" && loopback(u.Hostname())),
+			"https but for loopback":         err == nil && u.Host != "" && (u.Scheme == "https" || u.Scheme == "http" && dtm.Loopback(u.Hostname())),
 			"nothing behind the path":        err == nil && u.User == nil && u.RawQuery == "" && !strings.ContainsAny(c.BaseURL, "?#"),
 			"the first run has work":         c.InitialLookback > c.Settle,
 			"no negative span":               c.Overlap >= 0 && c.Settle >= 0,

@@ -1,6 +1,7 @@
 package drain
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -32,6 +33,13 @@ const (
 	StopRequests   = "request_limit" // the day's requests are used up
 	StopError      = "error"
 )
+
+// ListingFailed reports whether a run failed because the API's lists can't be read
+// on: it lies in what was asked or how it was answered, and not in this program.
+func ListingFailed(err error) bool {
+	var listing *listingError
+	return errors.As(err, &listing)
+}
 
 // Report says what a run did. It is the body of the answer and the one log line
 // of the run. Durations are in milliseconds or seconds as the names say.

@@ -12,6 +12,7 @@ import (
 	"io"
 	"log/slog"
 	"slices"
+	"time"
 )
 
 // NewLogger returns a logger that writes one JSON line a record to w, with the
@@ -88,7 +89,8 @@ func severity(level slog.Level) string {
 }
 
 // LogRun writes the one line of a run: "event":"run" and the fields of the
-// report, as its JSON has them, beside it.
+// report, as its JSON has them, beside it. It is written whatever the logger's
+// level is: metrics and alert policies count these lines.
 func LogRun(ctx context.Context, log *slog.Logger, level slog.Level, report any) {
 	attrs := []slog.Attr{slog.String("event", "run")}
 	fields, err := fieldsOf(report)
@@ -96,7 +98,9 @@ func LogRun(ctx context.Context, log *slog.Logger, level slog.Level, report any)
 		attrs = append(attrs, slog.String("error", "the run report can't be written: "+err.Error()))
 		level = slog.LevelError
 	}
-	log.LogAttrs(ctx, level, "run", append(attrs, fields...)...)
+	line := slog.NewRecord(time.Now(), level, "run", 0)
+	line.AddAttrs(append(attrs, fields...)...)
+	_ = log.Handler().Handle(ctx, line) // as a Logger does; its methods ask for the level first
 }
 
 // fieldsOf takes the report apart, in the order of its fields.

@@ -292,6 +292,18 @@ func TestLogRun(t *testing.T) {
 		t.Errorf("got  %s want … %s", got, want)
 	}
 
+	// Metrics count these lines, so no level leaves them out.
+	quiet := NewLogger(&b, slog.LevelError, "p").With("a", 1)
+	for level, severity := range map[slog.Level]string{slog.LevelInfo: "INFO", slog.LevelWarn: "WARNING", slog.LevelError: "ERROR"} {
+		b.Reset()
+		quiet.Log(t.Context(), slog.LevelWarn, "another line")
+		LogRun(t.Context(), quiet, level, map[string]string{"outcome": "ok"})
+		line := one(t, &b)
+		if line["severity"] != severity || line["event"] != "run" || line["outcome"] != "ok" || line["a"] != 1.0 || line["time"] == nil {
+			t.Errorf("with LOG_LEVEL=error: %v, want severity %s", line, severity)
+		}
+	}
+
 	for _, report := range []any{nil, 3, []int{}, func() {}, "text"} {
 		b.Reset()
 		LogRun(t.Context(), log, slog.LevelInfo, report)

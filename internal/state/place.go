@@ -1,7 +1,6 @@
 package state
 
 import (
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -19,17 +18,13 @@ func (p Place) String() string {
 	return strconv.FormatInt(p.RequestedAt.UnixMilli(), 10) + "." + p.ID
 }
 
-var backfillID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
-
-const maxBackfillID = 128
-
 // ParsePlace reads what String made; anything else is ErrPlace.
 func ParsePlace(s string) (Place, error) {
 	ms, id, _ := strings.Cut(s, ".")
 	at, err := strconv.ParseInt(ms, 10, 64)
 	p := Place{RequestedAt: time.UnixMilli(at).UTC(), ID: id}
 	year := p.RequestedAt.Year() // Firestore takes the years 1 to 9999
-	if err != nil || year < 1 || year > 9999 || !backfillID.MatchString(id) || len(id) > maxBackfillID || p.String() != s {
+	if err != nil || year < 1 || year > 9999 || !ValidBackfillID(id) || p.String() != s {
 		return Place{}, ErrPlace
 	}
 	return p, nil

@@ -6,6 +6,7 @@ package state
 import (
 	"encoding/json"
 	"errors"
+	"regexp"
 	"slices"
 	"time"
 )
@@ -275,7 +276,10 @@ type Backfill struct {
 	DryRun       bool
 	// Request is the SHA-256 of the request's text, as 64 hex digits: the same
 	// request without an id means the same backfill while it is unfinished.
-	Request     string
+	Request string
+	// Latest is set in the first of several backfills of the same request, none of
+	// which had an id: the number in which the latest one's id ends, as far as is known.
+	Latest      int64
 	RequestedAt time.Time
 	RequestedBy string // verified e-mail of the caller; empty when the platform gave none
 
@@ -299,3 +303,15 @@ type Backfill struct {
 func (b Backfill) Finished() bool {
 	return b.State == Done || b.State == Cancelled || b.State == Failed
 }
+
+// Expired reports whether it is as good as deleted: the database deletes it up to
+// a day after its time, or never.
+func (b Backfill) Expired(now time.Time) bool {
+	return b.Finished() && !b.ExpireAt.IsZero() && !b.ExpireAt.After(now)
+}
+
+var backfillID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
+
+// ValidBackfillID reports whether a backfill may have this id: 1 to 128 letters,
+// digits, dots, dashes and underscores, a letter or digit first.
+func ValidBackfillID(id string) bool { return len(id) <= 128 && backfillID.MatchString(id) }

@@ -115,13 +115,13 @@ func (c *serveCmd) local(ctx context.Context) (*app.Lazy, error) {
 	if err != nil {
 		return nil, errors.Join(err, store.Close())
 	}
-	keys, err := app.Keys(ctx, cfg)
+	keys, end, err := app.Keys(ctx, cfg)
 	if err != nil {
 		return nil, errors.Join(err, lines.Close(), store.Close())
 	}
 	built, err := app.Build(ctx, cfg, warnings, app.Parts{Store: store, Publisher: lines, Keys: keys})
 	if err != nil {
-		return nil, errors.Join(err, lines.Close(), store.Close())
+		return nil, errors.Join(err, end(), lines.Close(), store.Close())
 	}
 	return app.OnFirstUse(func(context.Context) (*app.App, error) { return built, nil }), nil
 }

@@ -23,7 +23,7 @@ func (s *Store) CreateBackfill(ctx context.Context, feed string, b state.Backfil
 		if err != nil {
 			return err
 		}
-		if old.Version > 0 && !expired(old.Value) {
+		if old.Version > 0 && !old.Value.Expired(time.Now()) {
 			return state.ErrConflict
 		}
 		if err := put(bucket, b.ID, old.next(cutBackfill(b))); err != nil {
@@ -42,7 +42,7 @@ func (s *Store) Backfill(ctx context.Context, feed, id string) (state.Backfill, 
 		}
 		return err
 	})
-	if err != nil || expired(d.Value) {
+	if err != nil || d.Value.Expired(time.Now()) {
 		return state.Backfill{}, "", err
 	}
 	return d.Value, d.version(), nil
@@ -115,7 +115,7 @@ func (s *Store) Backfills(ctx context.Context, feed, next string, limit int) ([]
 			if err != nil {
 				return fmt.Errorf("backfill %s: %w", id, err)
 			}
-			if !expired(d.Value) && (next == "" || newestFirst(behind, d.Value) < 0) {
+			if !d.Value.Expired(time.Now()) && (next == "" || newestFirst(behind, d.Value) < 0) {
 				all = append(all, d.Value)
 			}
 			return nil
@@ -136,11 +136,6 @@ func (s *Store) Backfills(ctx context.Context, feed, next string, limit int) ([]
 // newestFirst orders the list as Firestore does.
 func newestFirst(a, b state.Backfill) int {
 	return cmp.Or(b.RequestedAt.Compare(a.RequestedAt), cmp.Compare(b.ID, a.ID))
-}
-
-// expired reports whether the contract takes it for absent; nothing deletes it here.
-func expired(b state.Backfill) bool {
-	return b.Finished() && !b.ExpireAt.IsZero() && !b.ExpireAt.After(time.Now())
 }
 
 func cutBackfill(b state.Backfill) state.Backfill {

@@ -37,7 +37,7 @@ func (s *Store) CreateBackfill(ctx context.Context, feed string, b state.Backfil
 	if readErr != nil {
 		return readErr
 	}
-	if v != "" && !expired(old) {
+	if v != "" && !old.Expired(time.Now()) {
 		return err
 	}
 	_, err = s.writeBackfill(ctx, doing, feed, b, v, true)
@@ -47,7 +47,7 @@ func (s *Store) CreateBackfill(ctx context.Context, feed string, b state.Backfil
 // Backfill implements state.Store with one BatchGetDocuments.
 func (s *Store) Backfill(ctx context.Context, feed, id string) (state.Backfill, state.Version, error) {
 	b, v, err := s.readBackfill(ctx, fmt.Sprintf("reading backfill %s of feed %s", id, feed), feed, id)
-	if err != nil || expired(b) {
+	if err != nil || b.Expired(time.Now()) {
 		return state.Backfill{}, "", err
 	}
 	return b, v, nil
@@ -98,7 +98,7 @@ func (s *Store) Backfills(ctx context.Context, feed, next string, limit int) ([]
 			return nil, "", fmt.Errorf("%s: %w", doing, err)
 		}
 		b.ID = id
-		if !expired(b) {
+		if !b.Expired(time.Now()) {
 			all = append(all, b)
 		}
 		if i == limit-1 && len(docs) > limit {
@@ -106,11 +106,6 @@ func (s *Store) Backfills(ctx context.Context, feed, next string, limit int) ([]
 		}
 	}
 	return all, following, nil
-}
-
-// expired reports whether the database may delete it, up to a day after its time.
-func expired(b state.Backfill) bool {
-	return b.Finished() && !b.ExpireAt.IsZero() && !b.ExpireAt.After(time.Now())
 }
 
 // readBackfill also reads one that has expired.

@@ -124,6 +124,7 @@ func decodeBackfill(path string, fields map[string]*pb.Value) (state.Backfill, e
 		Republish:    r.boolean("republish"),
 		DryRun:       r.boolean("dry_run"),
 		Request:      r.text("request_sha256"),
+		Latest:       r.integer("latest"),
 		RequestedAt:  r.time("requested_at"),
 		RequestedBy:  r.text("requested_by"),
 		Slices:       each(r, "slices", readSlice),

@@ -134,6 +134,7 @@ func encodeBackfill(b state.Backfill) ([]byte, error) {
 	w.boolean("republish", b.Republish)
 	w.boolean("dry_run", b.DryRun)
 	w.text("request_sha256", b.Request)
+	w.integer("latest", b.Latest)
 	w.timeOrZero("requested_at", b.RequestedAt) // the list goes by it, and leaves out what has none
 	w.text("requested_by", b.RequestedBy)
 	list(w, "slices", b.Slices, writeSlice)

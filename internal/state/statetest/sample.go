@@ -90,6 +90,7 @@ func sampleBackfill(id string) state.Backfill {
 		Republish:    true,
 		DryRun:       true,
 		Request:      strings.Repeat("0f", 32),
+		Latest:       29,
 		RequestedAt:  odd(3),
 		RequestedBy:  "analyst@example.com",
 		Slices:       []state.Slice{{From: odd(4), To: odd(6), DoneUntil: odd(5)}, {From: odd(7), To: odd(9), DoneUntil: odd(8)}},

@@ -1,0 +1,105 @@
+package app_test
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"dtmrelay.internal/dtmrelay/internal/app"
+	"dtmrelay.internal/dtmrelay/internal/config"
+	"dtmrelay.internal/dtmrelay/internal/dtmsim"
+	"dtmrelay.internal/dtmrelay/internal/message"
+	"dtmrelay.internal/dtmrelay/internal/state"
+	"dtmrelay.internal/dtmrelay/internal/state/bolt"
+)
+
+// takes is a publisher that takes every message.
+type takes struct{}
+
+func (takes) Publish(_ context.Context, m []message.Message) []error { return make([]error, len(m)) }
+
+func (takes) Reject(_ context.Context, m []message.Message) []error { return make([]error, len(m)) }
+
+func openStore(t *testing.T) state.Store {
+	t.Helper()
+	store, err := bolt.OpenNoSync(filepath.Join(t.TempDir(), "state.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = store.Close() })
+	return store
+}
+
+// newIngest is the function Ingest of one process.
+func newIngest(t *testing.T, store state.Store, api http.Handler) http.Handler {
+	t.Helper()
+	server := httptest.NewServer(api)
+	t.Cleanup(server.Close)
+	a, err := app.New(config.Config{
+		Feed: "default", BaseURL: server.URL + "/api/v3", ToolName: "test", Concurrency: 6, QPS: 1000, RequestsPerDay: 1000,
+		InitialLookback: 24 * time.Hour, MaxLookback: 120 * time.Hour, LedgerTTL: time.Hour, Budget: time.Minute,
+	}, app.Parts{Store: store, Publisher: takes{}, Keys: &keys{}}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+// occupy lets another run hold the feed's lease: what is asked for is recorded,
+// and nobody works it.
+func occupy(t *testing.T, store state.Store) {
+	t.Helper()
+	now := time.Now().UTC()
+	feed := state.Feed{
+		BeginsAt: now.Add(-24 * time.Hour), FirstRun: now, End: now, Filter: "{}", FilterSince: now,
+		Lease: &state.Lease{Owner: "another run", ExpiresAt: now.Add(time.Hour)},
+	}
+	if _, err := store.WriteFeed(t.Context(), "default", feed, ""); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestContentTypeSaysNothing: curl -d sends a form, Cloud Scheduler bytes.
+func TestContentTypeSaysNothing(t *testing.T) {
+	store := openStore(t)
+	occupy(t, store)
+	ingest := newIngest(t, store, http.NotFoundHandler())
+	for _, kind := range []string{"", "application/json; charset=utf-8", "application/x-www-form-urlencoded", "application/octet-stream", "no; type=;"} {
+		for path, c := range map[string]struct {
+			body string
+			want int
+		}{
+			"/":         {`{"dry_run":false}`, http.StatusOK},
+			"/backfill": {`{"since":"96h"}`, http.StatusAccepted},
+		} {
+			r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, path, strings.NewReader(c.body))
+			if kind != "" {
+				r.Header.Set("Content-Type", kind)
+			}
+			w := httptest.NewRecorder()
+			ingest.ServeHTTP(w, r)
+			if w.Code != c.want {
+				t.Errorf("POST %s as %q: %d %s, want %d", path, kind, w.Code, w.Body, c.want)
+			}
+		}
+	}
+}
+
+// TestListsThatCannotBeRead: it is GTI that failed.
+func TestListsThatCannotBeRead(t *testing.T) {
+	now := time.Now().UTC()
+	api := dtmsim.New(dtmsim.Options{}, []dtmsim.Alert{
+		{ID: "a", CreatedAt: now.Add(-2 * time.Hour)}, {ID: "b", CreatedAt: now.Add(-time.Hour)},
+	})
+	api.AddFault(dtmsim.Fault{Kind: dtmsim.List, Disorder: true})
+	w := httptest.NewRecorder()
+	newIngest(t, openStore(t), api).ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", http.NoBody))
+	if w.Code != http.StatusBadGateway || !strings.Contains(w.Body.String(), "out of order") {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+}
