@@ -67,7 +67,7 @@ func show(b state.Backfill, now time.Time) backfill {
 	if b.WorkedFor > 0 {
 		out.Rate = float64(b.Fetched) / b.WorkedFor.Seconds()
 	}
-	if b.State == state.Running && out.Done > 0 {
+	if b.State == state.Running && b.Error == "" && out.Done > 0 {
 		end := now.Add(time.Duration(float64(b.WorkedFor) * (1 - out.Done) / out.Done)).UTC().Truncate(time.Millisecond)
 		out.ExpectedEnd = &end
 	}
@@ -134,14 +134,15 @@ func (a *App) postBackfill(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if !stored.Finished() {
-		if _, err := a.run(r.Context(), "backfill", false); err != nil {
-			note = strings.TrimPrefix(note+"; it is recorded, but could not be worked now: "+err.Error(), "; ")
-		}
+		_, failed := a.run(r.Context(), "backfill", false)
 		// The client may be gone by now, but the record tells what was done.
 		again, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), readTime)
 		defer cancel()
 		if latest, version, err := a.parts.Store.Backfill(again, a.cfg.Feed, stored.ID); err == nil && version != "" {
 			stored = latest
+		}
+		if failed != nil && !stored.Finished() {
+			note = strings.TrimPrefix(note+"; it is recorded, but the run that was to work it failed: "+failed.Error(), "; ")
 		}
 	} else if explicit {
 		note = "this id's backfill was finished before"
