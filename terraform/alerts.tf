@@ -39,14 +39,17 @@ locals {
   # counts are compared half way between two numbers.
   policies = {
     failed = {
-      title    = "runs fail"
+      title    = "runs fail, or a function can't start"
       severity = "ERROR"
-      query    = "sum(increase(${local.series.runs}{${local.here},outcome=\"failed\",stop_reason!~\"key_missing|key_refused\"}[${local.recent_minutes}m])) > 1.5"
-      see      = "docs/troubleshooting.md#troubleshooting"
-      text     = <<-EOT
-        At least two runs within ${local.recent_minutes} minutes failed (`outcome` is `failed`; without or with a refused API key there is a policy of its own).
+      query = join(" or ", [
+        "sum(increase(${local.series.runs}{${local.here},outcome=\"failed\",stop_reason!~\"key_missing|key_refused\"}[${local.recent_minutes}m])) > 1.5",
+        "sum(increase(${local.series.start_failures}{${local.here}}[${local.recent_minutes}m])) > 0.5",
+      ])
+      see  = "docs/troubleshooting.md#troubleshooting"
+      text = <<-EOT
+        Within ${local.recent_minutes} minutes at least two runs failed (`outcome` is `failed`; without or with a refused API key there is a policy of its own), or a function could not start (`event` is `config` or `start`, at ERROR).
 
-        Nothing is lost: the position stays at what was published. Look at `stop_reason` and `error` of the last runs.
+        Nothing is lost: the position stays at what was published. Look at `stop_reason` and `error` of the last runs, or at `problems` and `error` of the other lines.
       EOT
     }
     lag = {
@@ -205,12 +208,13 @@ resource "google_monitoring_alert_policy" "no_success" {
   # Monitoring knows a log-based metric only some time after it was made (up to
   # ten minutes, mostly less than one) and refuses the policy until then. The
   # functions take minutes to build: whatever comes behind them is late enough.
+  # Where they are built already, another apply has to do (README).
   depends_on = [google_cloudfunctions2_function.ingest, google_cloudfunctions2_function.sync]
 
   lifecycle {
     precondition {
-      condition     = contains(["debug", "info"], var.log_level)
-      error_message = "log_level: must be debug or info while monitoring.enabled is true, because the line of a run that went well is of level info."
+      condition     = var.log_level != "error"
+      error_message = "log_level: must be debug, info or warn while monitoring.enabled is true, because the line of a write-back that failed is of level warn."
     }
   }
 }

@@ -3,8 +3,13 @@ locals {
   name   = "${var.name}${local.suffix}"
 
   # Ids of service accounts have at most 30 characters, and the longest of ours
-  # ends with -scheduler. Bucket names have 63, of which the project's id may take 30.
+  # ends with -scheduler.
   short_name = length(local.name) <= 20 ? local.name : "${substr(local.name, 0, 13)}-${substr(sha256(local.name), 0, 6)}"
+
+  # Bucket names have at most 63 characters, of which the project's id may take 30.
+  # Cloud Storage refuses "google" in them, and close misspellings, which a
+  # project's id can't have either: https://cloud.google.com/storage/docs/buckets#naming
+  bucket_part = can(regex("g[o0]{2}gle", local.short_name)) ? substr(sha256(local.name), 0, 8) : local.short_name
 
   labels = merge({ app = "dtm-relay", feed = var.feed }, var.labels)
 

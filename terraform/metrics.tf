@@ -1,5 +1,5 @@
-# Log-based metrics. A run writes one log line, the run report: what the alert
-# policies and the dashboard know comes from there.
+# Log-based metrics. A run writes one log line, the run report: most of what the
+# alert policies and the dashboard know comes from there.
 #
 # A counter counts lines. A number in a line needs a distribution, of which
 # PromQL reads the sum and the count.
@@ -37,6 +37,12 @@ locals {
         "(${local.lines_of.sync} AND jsonPayload.event=\"writeback\" AND jsonPayload.reason=(\"key_missing\" OR \"key_refused\"))",
       ])
       labels = []
+    }
+    # internal/app, fail. A configuration that is only unusual is a WARNING.
+    start_failures = {
+      description = "Requests to a function that could not start."
+      filter      = "resource.type=\"cloud_run_revision\" AND resource.labels.service_name=(${join(" OR ", [for s in values(local.watched) : "\"${s}\""])}) AND jsonPayload.event=(\"config\" OR \"start\") AND severity=ERROR"
+      labels      = []
     }
     writebacks = {
       description = "Write-backs to GTI that were rejected, or will be tried again."

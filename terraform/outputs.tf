@@ -44,8 +44,9 @@ output "secret" {
 }
 
 locals {
-  console   = "https://console.cloud.google.com"
-  log_query = urlencode(join(" OR ", [for f in [google_cloudfunctions2_function.ingest.name, google_cloudfunctions2_function.sync.name] : "resource.labels.service_name=\"${f}\""]))
+  console = "https://console.cloud.google.com"
+  # In a path, unlike a query, a + is no space.
+  log_query = replace(urlencode(join(" OR ", [for f in [google_cloudfunctions2_function.ingest.name, google_cloudfunctions2_function.sync.name] : "resource.labels.service_name=\"${f}\""])), "+", "%20")
   logs_url  = "${local.console}/logs/query;query=${local.log_query}?project=${var.project_id}"
 
   dashboard_url = one([for d in google_monitoring_dashboard.this : "${local.console}/monitoring/dashboards/builder/${basename(d.id)}?project=${var.project_id}"])
@@ -69,11 +70,11 @@ output "next_steps" {
 
     2. Do a first run, as somebody with roles/run.invoker on the function. The next ones come by themselves.
        URL=${google_cloudfunctions2_function.ingest.service_config[0].uri}
-       curl -X POST "$URL/" -H "Authorization: Bearer $(gcloud auth print-identity-token)"
+       curl "$URL/" -d '' -H "Authorization: Bearer $(gcloud auth print-identity-token)"
        curl "$URL/status" -H "Authorization: Bearer $(gcloud auth print-identity-token)"
 
     3. Get more of the past, if wanted.
-       curl -X POST "$URL/backfill" -H "Authorization: Bearer $(gcloud auth print-identity-token)" -H 'Content-Type: application/json' -d '{"since":"96h"}'
+       curl "$URL/backfill" -H "Authorization: Bearer $(gcloud auth print-identity-token)" -H 'Content-Type: application/json' -d '{"since":"96h"}'
 
     Logs:      ${local.logs_url}
     Dashboard: ${coalesce(local.dashboard_url, "none, because monitoring.enabled is false")}

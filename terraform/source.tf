@@ -19,7 +19,7 @@ data "archive_file" "source" {
 
 resource "google_storage_bucket" "source" {
   project  = var.project_id
-  name     = "${var.project_id}-${local.short_name}-source"
+  name     = "${var.project_id}-${local.bucket_part}-source"
   location = var.region
   labels   = local.labels
 

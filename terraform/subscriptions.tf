@@ -136,9 +136,11 @@ resource "google_pubsub_subscription" "alerts" {
     }
   }
 
-  # Pub/Sub makes no BigQuery subscription that it may not write for.
+  # Pub/Sub makes no BigQuery subscription that it may not write for. A grant takes
+  # a minute or two to be known everywhere; the function's build takes longer.
   depends_on = [
     google_bigquery_table_iam_member.agent_alerts,
+    google_cloudfunctions2_function.ingest,
     google_pubsub_topic_iam_member.agent_dead_letters,
     google_service_account_iam_member.agent_push,
   ]

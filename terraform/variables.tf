@@ -3,6 +3,7 @@
 variable "project_id" {
   description = "Project that everything is made in. It needs a billing account."
   type        = string
+  nullable    = false
 
   validation {
     condition     = can(regex("^[a-z][a-z0-9-]{4,28}[a-z0-9]$", var.project_id))
@@ -14,9 +15,10 @@ variable "region" {
   description = "Region of the functions, the scheduler job, the source and, if database.location doesn't say otherwise, of the database."
   type        = string
   default     = "us-central1"
+  nullable    = false
 
   validation {
-    condition     = can(regex("^(africa|asia|australia|europe|me|northamerica|southamerica|us)-(central|(north|south)?(east|west)|north|south)[0-9]+$", var.region))
+    condition     = can(regex(local.region_pattern, var.region))
     error_message = "region: must be a region of Google Cloud like us-central1 or europe-west1, not a zone and not a multi-region."
   }
 }
@@ -25,10 +27,11 @@ variable "name" {
   description = "What the names of all resources but the topics begin with."
   type        = string
   default     = "dtm-relay"
+  nullable    = false
 
   validation {
-    condition     = can(regex("^[a-z][a-z0-9-]{1,28}[a-z0-9]$", var.name))
-    error_message = "name: must be 3 to 30 small letters, digits and dashes, beginning with a letter and not ending with a dash."
+    condition     = can(regex("^[a-z][a-z0-9-]{2,28}[a-z0-9]$", var.name)) # the database's has 4 or more
+    error_message = "name: must be 4 to 30 small letters, digits and dashes, beginning with a letter and not ending with a dash."
   }
 }
 
@@ -36,6 +39,7 @@ variable "feed" {
   description = "Name of the feed: its own position, ledger and backfills. Several feeds are several instances of this module."
   type        = string
   default     = "default"
+  nullable    = false
 
   validation {
     condition     = can(regex("^[a-z]([a-z0-9-]*[a-z0-9])?$", var.feed))
@@ -57,6 +61,12 @@ variable "labels" {
   validation {
     condition     = alltrue([for k, v in var.labels : can(regex("^[a-z][a-z0-9_-]{0,62}$", k)) && can(regex("^[a-z0-9_-]{0,63}$", v))])
     error_message = "labels: keys must be 1 to 63 and values 0 to 63 small letters, digits, dashes and underscores, and a key begins with a letter."
+  }
+  validation {
+    # Google takes 64. app and feed are two, and Terraform's provider and Cloud
+    # Functions set some themselves (goog-…).
+    condition     = length(var.labels) <= 58
+    error_message = "labels: must be 58 at most."
   }
 }
 
@@ -88,11 +98,28 @@ variable "gti" {
     error_message = "gti.filter: the names allowed are monitor_id, status, alert_type, tags, match_value, severity, mscore_gte, search and has_analysis."
   }
   validation {
-    # A string has no elements, so it is refused here and not by the first run.
+    # jsondecode takes the last of two and says nothing; the functions refuse both.
+    # In a string, a quotation mark has a backslash before it, so that no string
+    # looks like a name here.
+    condition     = try(length(regexall("\"[a-z_]+\"\\s*:", var.gti.filter)) == length(keys(jsondecode(var.gti.filter))), true)
+    error_message = "gti.filter: each name must stand there once, in plain letters."
+  }
+  validation {
+    # As JSON again, since Terraform takes numbers and booleans for strings, and
+    # objects for lists.
     condition = alltrue([for name in ["monitor_id", "status", "alert_type", "tags", "match_value", "severity"] :
-      can([for v in jsondecode(var.gti.filter)[name] : regex("\\S", v)]) || !can(jsondecode(var.gti.filter)[name])
+      try(startswith(jsonencode(jsondecode(var.gti.filter)[name]), "[") && alltrue([for v in jsondecode(var.gti.filter)[name] : startswith(jsonencode(v), "\"") && trimspace(v) != ""]), false)
+      if can(jsondecode(var.gti.filter)[name])
     ])
     error_message = "gti.filter: monitor_id, status, alert_type, tags, match_value and severity must be lists of strings such as [\"high\"]."
+  }
+  validation {
+    condition     = try(startswith(jsonencode(jsondecode(var.gti.filter).search), "\""), true)
+    error_message = "gti.filter: search must be a string."
+  }
+  validation {
+    condition     = try(contains(["true", "false"], jsonencode(jsondecode(var.gti.filter).has_analysis)), true)
+    error_message = "gti.filter: has_analysis must be true or false, without quotation marks."
   }
   validation {
     condition     = try(length(setsubtract(jsondecode(var.gti.filter).severity, ["high", "medium", "low"])) == 0, true)
@@ -105,8 +132,15 @@ variable "gti" {
     error_message = "gti.filter: the values allowed in status are new, read, escalated, in_progress, closed, no_action_required, duplicate, not_relevant and tracked_external."
   }
   validation {
-    condition     = !can(jsondecode(var.gti.filter).mscore_gte) || try(contains(range(101), jsondecode(var.gti.filter).mscore_gte), false)
-    error_message = "gti.filter: mscore_gte must be a whole number from 0 to 100."
+    condition     = !can(jsondecode(var.gti.filter).mscore_gte) || can(regex("\"mscore_gte\"\\s*:\\s*(100|[1-9]?[0-9])\\s*[,}]", var.gti.filter)) # the text, as 50.0 and 5e1 are decoded to 50
+    error_message = "gti.filter: mscore_gte must be a whole number from 0 to 100, in digits."
+  }
+  validation {
+    # A function takes 32 KiB of variables, names and values together:
+    # https://cloud.google.com/run/docs/configuring/services/overview-environment-variables
+    # length() counts characters; 4 of base64 are 3 bytes.
+    condition     = length(base64encode(var.gti.filter)) <= 40960
+    error_message = "gti.filter: must have 30 KiB at most."
   }
   validation {
     condition     = contains(range(1, 11), var.gti.max_concurrency)
@@ -117,20 +151,20 @@ variable "gti" {
     error_message = "gti.max_concurrency: with sync.max_instances times sync.concurrency it must not be more than 10, the API's limit for one user."
   }
   validation {
-    condition     = var.gti.max_qps > 0 && var.gti.max_qps <= 1000
-    error_message = "gti.max_qps: must be more than 0 and at most 1000 requests a second; fractions are allowed."
+    condition     = var.gti.max_qps >= 0.001 && var.gti.max_qps <= 1000
+    error_message = "gti.max_qps: must be 0.001 to 1000 requests a second; fractions are allowed."
   }
   validation {
-    condition     = var.gti.max_requests_per_day >= 1 && floor(var.gti.max_requests_per_day) == var.gti.max_requests_per_day
-    error_message = "gti.max_requests_per_day: must be a whole number of 1 or more."
+    condition     = var.gti.max_requests_per_day >= 1 && var.gti.max_requests_per_day <= 1000000000 && floor(var.gti.max_requests_per_day) == var.gti.max_requests_per_day
+    error_message = "gti.max_requests_per_day: must be a whole number from 1 to 1000000000."
   }
   validation {
-    condition     = var.gti.max_alerts_per_run >= 0 && floor(var.gti.max_alerts_per_run) == var.gti.max_alerts_per_run
-    error_message = "gti.max_alerts_per_run: must be a whole number of 0 or more; 0 is no limit."
+    condition     = var.gti.max_alerts_per_run >= 0 && var.gti.max_alerts_per_run <= 1000000000 && floor(var.gti.max_alerts_per_run) == var.gti.max_alerts_per_run
+    error_message = "gti.max_alerts_per_run: must be a whole number from 0 to 1000000000; 0 is no limit."
   }
   validation {
-    condition     = can(regex("^https://[^/?#@\\s]+(/[^?#@\\s]*)?$", var.gti.base_url))
-    error_message = "gti.base_url: must be https://HOST/PATH, without a user, a query or a fragment."
+    condition     = can(regex("^https://${local.authority}(/([A-Za-z0-9/._~!$&'()*+,;=:-]|%[0-9A-Fa-f]{2})*)?$", var.gti.base_url))
+    error_message = "gti.base_url: must be https://HOST/PATH or https://HOST:PORT/PATH, without a user, a query or a fragment."
   }
   validation {
     condition     = can(regex("^[!-~]([ -~]{0,126}[!-~])?$", var.gti.tool_name))
@@ -153,8 +187,8 @@ variable "windows" {
   nullable = false
 
   validation {
-    condition     = alltrue([for text in values(var.windows) : can(regex("^(0|([0-9]+(\\.[0-9]+)?(h|m|s|ms))+)$", text))])
-    error_message = "windows: every span must be a Go duration of 0 or more with the units h, m, s and ms, like 90s, 10m or 24h."
+    condition     = alltrue([for text in values(var.windows) : text == "0" || (can(regex(local.duration_pattern, text)) && can(timeadd(local.epoch, text)))])
+    error_message = "windows: every span must be a Go duration of 0 or more with the units h, m, s and ms, like 90s, 10m or 24h, in whole milliseconds and less than 292 years."
   }
   validation {
     condition     = try(timecmp(timeadd(local.epoch, var.windows.initial_lookback), timeadd(local.epoch, var.windows.settle)) > 0, true)
@@ -197,19 +231,19 @@ variable "schedule" {
     error_message = "schedule.interval_minutes: must be 1, 2, 3, 4, 5, 6, 10, 12, 15, 20, 30 or 60, or 2, 3, 4, 6, 8, 12 or 24 hours in minutes (120 to 1440); for other times give schedule.cron."
   }
   validation {
-    condition     = var.schedule.cron == null || can(regex("^[0-9A-Za-z*,/-]+( [0-9A-Za-z*,/-]+){4}$", var.schedule.cron))
-    error_message = "schedule.cron: must be a cron expression of five fields, like 0 6 * * 1-5."
+    condition     = var.schedule.cron == null || can(regex(local.cron_pattern, var.schedule.cron))
+    error_message = "schedule.cron: must be a cron expression of five fields with one space between them, like 0 6 * * 1-5: minute 0-59, hour 0-23, day 1-31, month 1-12 or JAN-DEC, weekday 0-7 or SUN-SAT; each *, numbers, ranges like 1-5, */2 or 0-30/10, or a list of these with commas."
   }
   validation {
     condition     = var.schedule.cron == null || var.schedule.interval_minutes != null
     error_message = "schedule.interval_minutes: with schedule.cron it must be given too, as the longest time between two runs in minutes."
   }
   validation {
-    condition     = var.schedule.interval_minutes == null ? true : var.schedule.interval_minutes >= 1 && floor(var.schedule.interval_minutes) == var.schedule.interval_minutes
-    error_message = "schedule.interval_minutes: must be a whole number of minutes, 1 or more."
+    condition     = var.schedule.interval_minutes == null ? true : var.schedule.interval_minutes >= 1 && var.schedule.interval_minutes <= 44640 && floor(var.schedule.interval_minutes) == var.schedule.interval_minutes
+    error_message = "schedule.interval_minutes: must be a whole number of minutes from 1 to 44640, which are 31 days."
   }
   validation {
-    condition     = can(regex("^[A-Za-z]+([/_+-][A-Za-z0-9]+)*$", var.schedule.time_zone))
+    condition     = can(regex(local.time_zone_pattern, var.schedule.time_zone))
     error_message = "schedule.time_zone: must be a name of the tz database, like Etc/UTC or Europe/Zurich."
   }
 }
@@ -218,6 +252,7 @@ variable "runtime" {
   description = "Runtime of both functions. docs/operations.md says when and how to move on."
   type        = string
   default     = "go126"
+  nullable    = false
 
   validation {
     # go.mod says go 1.26.
@@ -230,6 +265,7 @@ variable "log_level" {
   description = "From which severity on the functions log."
   type        = string
   default     = "info"
+  nullable    = false
 
   validation {
     condition     = contains(["debug", "info", "warn", "error"], var.log_level)
@@ -253,8 +289,8 @@ variable "ingest" {
     error_message = "ingest.timeout_seconds: must be a whole number from 60 to 1770, because Cloud Scheduler waits for an answer 30 minutes at most."
   }
   validation {
-    condition     = var.ingest.budget == null || can(regex("^([0-9]+(\\.[0-9]+)?(h|m|s|ms))+$", var.ingest.budget))
-    error_message = "ingest.budget: must be a Go duration with the units h, m, s and ms, like 8m or 510s."
+    condition     = var.ingest.budget == null || (can(regex(local.duration_pattern, var.ingest.budget)) && can(timeadd(local.epoch, var.ingest.budget)))
+    error_message = "ingest.budget: must be a Go duration with the units h, m, s and ms, like 8m or 510s, in whole milliseconds."
   }
   validation {
     condition     = try(timecmp(timeadd(local.epoch, var.ingest.budget), timeadd(local.epoch, "0")) > 0 && !(timecmp(timeadd(local.epoch, var.ingest.budget), timeadd(local.epoch, "${var.ingest.timeout_seconds - 10}s")) > 0), true)
@@ -308,9 +344,9 @@ variable "topics" {
 
   validation {
     condition = alltrue([for name in compact([var.topics.alerts, var.topics.rejects, var.topics.status, var.topics.dead_letters]) :
-      can(regex("^[A-Za-z][A-Za-z0-9._~+%-]{2,254}$", name)) && !startswith(name, "goog")
+      can(regex("^[A-Za-z][A-Za-z0-9._~+%-]{2,249}$", name)) && !startswith(name, "goog") # with -push or -pull, a subscription's name of 255
     ])
-    error_message = "topics: a name must be a letter, then 2 to 254 letters, digits and -._~+%, not beginning with goog (the id alone, without projects/…/topics/)."
+    error_message = "topics: a name must be a letter, then 2 to 249 letters, digits and -._~+%, not beginning with goog (the id alone, without projects/…/topics/)."
   }
   validation {
     condition = length(distinct([
@@ -339,29 +375,45 @@ variable "alert_subscriptions" {
   nullable = false
 
   validation {
-    condition     = alltrue([for name in keys(var.alert_subscriptions) : can(regex("^[a-z][a-z0-9-]{0,62}$", name))])
-    error_message = "alert_subscriptions: a name must be a small letter, then up to 62 small letters, digits and dashes."
+    condition     = alltrue([for s in values(var.alert_subscriptions) : s != null])
+    error_message = "alert_subscriptions: a subscription must be an object, not null; {} is one that is pulled and gets everything."
   }
   validation {
-    condition     = alltrue([for s in values(var.alert_subscriptions) : s.filter == "" || (length(s.filter) <= 256 && can(regex("\\battributes\\s*[.:]|hasPrefix\\s*\\(\\s*attributes\\.", s.filter)))])
-    error_message = "alert_subscriptions.filter: must be a Pub/Sub filter on attributes of at most 256 characters, such as attributes.priority = \"P1\"."
+    condition     = alltrue([for name in keys(var.alert_subscriptions) : can(regex("^[a-z][a-z0-9-]{0,62}$", name)) && name != "rejects"])
+    error_message = "alert_subscriptions: a name must be a small letter, then up to 62 small letters, digits and dashes, and not rejects, which is another one's in the output subscriptions."
   }
   validation {
-    condition     = alltrue([for s in values(var.alert_subscriptions) : s.bigquery_table == null || s.push_endpoint == null])
+    condition     = alltrue([for name in keys(var.alert_subscriptions) : length("${coalesce(var.topics.alerts, "dtm-alerts${local.suffix}")}-${name}") <= 255])
+    error_message = "alert_subscriptions: a name and that of topics.alerts together must have 254 characters at most, because the subscription is called TOPIC-NAME."
+  }
+  validation {
+    condition = alltrue([for s in values(var.alert_subscriptions) :
+      s.filter == "" || (can(regex(local.filter_pattern, s.filter)) && 0 == length(regexall("[(]", replace(s.filter, "/${local.quoted_text}/", ""))) - length(regexall("[)]", replace(s.filter, "/${local.quoted_text}/", ""))))
+      if s != null
+    ])
+    error_message = "alert_subscriptions.filter: must be a Pub/Sub filter such as attributes.priority = \"P1\". It is made of attributes.KEY = \"VALUE\", attributes.KEY != \"VALUE\", hasPrefix(attributes.KEY, \"VALUE\") and attributes:KEY, with AND, OR, NOT and parentheses."
+  }
+  validation {
+    # length() counts characters; 4 of base64 are 3 bytes, less one for each =.
+    condition     = alltrue([for s in values(var.alert_subscriptions) : length(base64encode(s.filter)) / 4 * 3 - length(regexall("=", base64encode(s.filter))) <= 256 if s != null])
+    error_message = "alert_subscriptions.filter: must have 256 bytes at most."
+  }
+  validation {
+    condition     = alltrue([for s in values(var.alert_subscriptions) : s.bigquery_table == null || s.push_endpoint == null if s != null])
     error_message = "alert_subscriptions: a subscription has bigquery_table or push_endpoint or neither, not both."
   }
   validation {
-    condition     = alltrue([for s in values(var.alert_subscriptions) : s.bigquery_table == null || can(regex("^[a-z][a-z0-9-]+\\.[A-Za-z0-9_]+\\.[A-Za-z0-9_-]+$", s.bigquery_table))])
+    condition     = alltrue([for s in values(var.alert_subscriptions) : s.bigquery_table == null || can(regex("^[a-z][a-z0-9-]+\\.[A-Za-z0-9_]+\\.[A-Za-z0-9_-]+$", s.bigquery_table)) if s != null])
     error_message = "alert_subscriptions.bigquery_table: must be PROJECT.DATASET.TABLE."
   }
   validation {
-    condition     = alltrue([for s in values(var.alert_subscriptions) : s.push_endpoint == null ? s.push_audience == null : can(regex("^https://[^/\\s]+(/\\S*)?$", s.push_endpoint))])
-    error_message = "alert_subscriptions.push_endpoint: must be an https:// address; push_audience goes only with it."
+    condition     = alltrue([for s in values(var.alert_subscriptions) : s.push_endpoint == null ? s.push_audience == null : can(regex("^https://${local.authority}([/?][^\\s#]*)?$", s.push_endpoint)) if s != null])
+    error_message = "alert_subscriptions.push_endpoint: must be https://HOST/PATH or https://HOST:PORT/PATH, without a user and a password, which would stand in Terraform's state; push_audience goes only with it."
   }
 }
 
 variable "database" {
-  description = "The Firestore database: one of its own (name and location), or an existing one by name. policies says whether this instance sets the TTL policies and index exemptions of an existing one: exactly one of the instances that share a database should."
+  description = "The Firestore database: one of its own (name and location), or an existing one by name. policies says whether this instance sets the TTL policies and index exemptions of an existing one: exactly one of the instances that share a database should. They are for every collection named alerts or backfills in it, whoever's: see docs/security.md."
   type = object({
     name     = optional(string)
     location = optional(string)
@@ -372,11 +424,15 @@ variable "database" {
   nullable = false
 
   validation {
-    condition     = can(regex("^(\\(default\\)|[a-z][a-z0-9-]{2,61}[a-z0-9])$", coalesce(var.database.existing, var.database.name, local.name)))
-    error_message = "database.name and database.existing: must be (default), or 4 to 63 small letters, digits and dashes, beginning with a letter and not ending with a dash."
+    # https://cloud.google.com/firestore/docs/reference/rest/v1/projects.databases/create
+    condition = alltrue([for id in [var.database.existing, var.database.name, local.name] :
+      can(regex("^(\\(default\\)|[a-z][a-z0-9-]{2,61}[a-z0-9])$", id)) && !can(regex("^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$", id))
+      if id != null
+    ])
+    error_message = "database.name and database.existing: must be (default), or 4 to 63 small letters, digits and dashes, beginning with a letter and not ending with a dash, and not in the form of a UUID."
   }
   validation {
-    condition     = can(regex("^(nam5|nam7|eur3|[a-z]+-[a-z]+[0-9]+)$", coalesce(var.database.location, var.region)))
+    condition     = contains(["nam5", "nam7", "eur3"], coalesce(var.database.location, var.region)) || can(regex(local.region_pattern, coalesce(var.database.location, var.region)))
     error_message = "database.location: must be a region like europe-west1, or nam5, nam7 or eur3."
   }
   validation {
@@ -399,8 +455,8 @@ variable "secret" {
   nullable = false
 
   validation {
-    condition     = var.secret.existing == null || can(regex("^(projects/[a-z0-9-]+/secrets/)?[A-Za-z0-9_-]{1,255}$", var.secret.existing))
-    error_message = "secret.existing: must be the id of a secret, or projects/PROJECT/secrets/ID, without a version. Never the key itself."
+    condition     = var.secret.existing == null || (can(regex("^(projects/[a-z0-9-]+/secrets/)?[A-Za-z0-9_-]{1,255}$", var.secret.existing)) && !can(regex("[0-9a-f]{64}$", var.secret.existing))) # a key is 64 such digits
+    error_message = "secret.existing: must be the id of a secret, or projects/PROJECT/secrets/ID, without a version. Never the key itself, nor what looks like one (64 hexadecimal digits)."
   }
   validation {
     condition     = can(regex("^(latest|[1-9][0-9]*)$", var.secret.version))
@@ -430,6 +486,11 @@ variable "monitoring" {
   validation {
     condition     = alltrue([for c in var.monitoring.notification_channels : can(regex("^projects/[^/]+/notificationChannels/[^/]+$", c))])
     error_message = "monitoring.notification_channels: must be names like projects/PROJECT/notificationChannels/ID."
+  }
+  validation {
+    # https://cloud.google.com/monitoring/quotas
+    condition     = length(var.monitoring.notification_channels) <= 16
+    error_message = "monitoring.notification_channels: must be 16 at most, because an alert policy takes no more."
   }
   validation {
     condition     = var.monitoring.lag_minutes > 0

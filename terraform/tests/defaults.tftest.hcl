@@ -207,6 +207,42 @@ run "long_names_fit" {
   }
 }
 
+run "a_bucket_that_storage_takes" {
+  command = plan
+  variables {
+    name = "google-dtm"
+  }
+
+  assert {
+    condition     = can(regex("^my-project-[0-9a-f]{8}-source$", google_storage_bucket.source.name)) && google_cloudfunctions2_function.ingest.name == "google-dtm-ingest"
+    error_message = "no google in a bucket's name: ${google_storage_bucket.source.name}"
+  }
+}
+
+run "a_bucket_for_a_feed_misspelt" {
+  command = plan
+  variables {
+    feed = "a-g00gle"
+  }
+
+  assert {
+    condition     = can(regex("^my-project-[0-9a-f]{8}-source$", google_storage_bucket.source.name))
+    error_message = "nor what looks like it: ${google_storage_bucket.source.name}"
+  }
+}
+
+run "a_bucket_with_goo_in_its_name" {
+  command = plan
+  variables {
+    feed = "googoo-gle"
+  }
+
+  assert {
+    condition     = google_storage_bucket.source.name == "my-project-dtm-relay-googoo-gle-source"
+    error_message = "other names stay"
+  }
+}
+
 run "intervals" {
   command = plan
   variables {

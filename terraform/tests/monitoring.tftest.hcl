@@ -185,6 +185,20 @@ run "metrics_policies_and_dashboard_name_each_other" {
     condition     = strcontains(file("${path.module}/../internal/dtm/meter.go"), "LiveShare = Share{Errors: ${local.errors_per_hour},")
     error_message = "The error budget is another one in the code."
   }
+  # Each event that the code logs when a function can't start, at ERROR.
+  assert {
+    condition = toset(flatten(regexall("ErrorContext\\(ctx, \"[^\"]+\", \"event\", \"([a-z_]+)\"", file("${path.module}/../internal/app/first.go")))) == toset(
+      regexall("[a-z]+", regex("jsonPayload\\.event=\\(([^)]*)\\)", replace(google_logging_metric.counter["start_failures"].filter, "\" OR \"", "\" \""))[0])
+    ) && strcontains(google_logging_metric.counter["start_failures"].filter, "severity=ERROR")
+    error_message = "The lines of a function that can't start are others in the code."
+  }
+  assert {
+    condition = alltrue([
+      strcontains(google_logging_metric.counter["start_failures"].filter, "service_name=(\"${google_cloudfunctions2_function.ingest.name}\" OR \"${google_cloudfunctions2_function.sync.name}\")"),
+      strcontains(google_monitoring_alert_policy.this["failed"].conditions[0].condition_prometheus_query_language[0].query, "or sum(increase(${local.series.start_failures}{${local.here}}[25m])) > 0.5"),
+    ])
+    error_message = "One such line, of either function, is enough."
+  }
   assert {
     condition     = alltrue([for m in values(google_logging_metric.distribution) : strcontains(m.filter, "NOT jsonPayload.dry_run=true")]) && strcontains(google_logging_metric.counter["runs"].filter, "NOT jsonPayload.dry_run=true")
     error_message = "A dry run is no sign of life."
@@ -250,10 +264,10 @@ run "two_feeds_share_nothing" {
   }
 }
 
-run "without_the_runs_lines" {
+run "without_the_write_backs_lines" {
   command = plan
   variables {
-    log_level = "warn"
+    log_level = "error"
   }
 
   expect_failures = [google_monitoring_alert_policy.no_success]
@@ -263,7 +277,7 @@ run "off" {
   command = plan
   variables {
     monitoring = { enabled = false }
-    log_level  = "warn"
+    log_level  = "error"
   }
 
   assert {

@@ -39,6 +39,14 @@ run "region_misspelt" {
   expect_failures = [var.region]
 }
 
+run "region_that_can_not_be" {
+  command = plan
+  variables {
+    region = "europe-west99"
+  }
+  expect_failures = [var.region]
+}
+
 run "region_is_a_multi_region" {
   command = plan
   variables {
@@ -51,6 +59,14 @@ run "name_with_capitals" {
   command = plan
   variables {
     name = "DTM"
+  }
+  expect_failures = [var.name]
+}
+
+run "name_too_short_for_a_database" {
+  command = plan
+  variables {
+    name = "dtm"
   }
   expect_failures = [var.name]
 }
@@ -83,6 +99,14 @@ run "label_with_a_bad_value" {
   command = plan
   variables {
     labels = { team = "SOC" }
+  }
+  expect_failures = [var.labels]
+}
+
+run "labels_beyond_what_google_takes" {
+  command = plan
+  variables {
+    labels = { for n in range(59) : "label${n}" => "x" }
   }
   expect_failures = [var.labels]
 }
@@ -151,6 +175,134 @@ run "filter_with_a_score_in_words" {
   expect_failures = [var.gti]
 }
 
+run "filter_with_an_analysis_in_words" {
+  command = plan
+  variables {
+    gti = { filter = "{\"has_analysis\":\"yes\"}" }
+  }
+  expect_failures = [var.gti]
+}
+
+run "filter_with_an_analysis_of_null" {
+  command = plan
+  variables {
+    gti = { filter = "{\"has_analysis\":null}" }
+  }
+  expect_failures = [var.gti]
+}
+
+run "filter_with_a_boolean_in_quotes" {
+  command = plan
+  variables {
+    gti = { filter = "{\"has_analysis\":\"true\"}" }
+  }
+  expect_failures = [var.gti]
+}
+
+run "filter_with_a_search_for_a_number" {
+  command = plan
+  variables {
+    gti = { filter = "{\"search\":5}" }
+  }
+  expect_failures = [var.gti]
+}
+
+run "filter_with_a_search_of_a_list" {
+  command = plan
+  variables {
+    gti = { filter = "{\"search\":[\"a\"]}" }
+  }
+  expect_failures = [var.gti]
+}
+
+run "filter_with_a_search_of_null" {
+  command = plan
+  variables {
+    gti = { filter = "{\"search\":null}" }
+  }
+  expect_failures = [var.gti]
+}
+
+run "filter_with_numbers_for_tags" {
+  command = plan
+  variables {
+    gti = { filter = "{\"tags\":[1,2]}" }
+  }
+  expect_failures = [var.gti]
+}
+
+run "filter_with_booleans_for_tags" {
+  command = plan
+  variables {
+    gti = { filter = "{\"tags\":[true]}" }
+  }
+  expect_failures = [var.gti]
+}
+
+run "filter_with_an_object_for_a_list" {
+  command = plan
+  variables {
+    gti = { filter = "{\"tags\":{\"a\":\"b\"}}" }
+  }
+  expect_failures = [var.gti]
+}
+
+run "filter_with_null_for_a_list" {
+  command = plan
+  variables {
+    gti = { filter = "{\"tags\":null}" }
+  }
+  expect_failures = [var.gti]
+}
+
+run "filter_with_an_empty_tag" {
+  command = plan
+  variables {
+    gti = { filter = "{\"tags\":[\"a\",\" \"]}" }
+  }
+  expect_failures = [var.gti]
+}
+
+run "filter_with_a_score_with_a_fraction" {
+  command = plan
+  variables {
+    gti = { filter = "{\"mscore_gte\":50.0}" }
+  }
+  expect_failures = [var.gti]
+}
+
+run "filter_with_a_score_with_an_exponent" {
+  command = plan
+  variables {
+    gti = { filter = "{\"mscore_gte\":5e1}" }
+  }
+  expect_failures = [var.gti]
+}
+
+run "filter_with_a_score_of_null" {
+  command = plan
+  variables {
+    gti = { filter = "{\"mscore_gte\":null}" }
+  }
+  expect_failures = [var.gti]
+}
+
+run "filter_with_a_name_twice" {
+  command = plan
+  variables {
+    gti = { filter = "{\"severity\":[\"high\"],\"severity\":[\"low\"]}" }
+  }
+  expect_failures = [var.gti]
+}
+
+run "filter_too_long" {
+  command = plan
+  variables {
+    gti = { filter = jsonencode({ search = join("", [for n in range(1024) : "thirty-two letters in each of it"]) }) }
+  }
+  expect_failures = [var.gti]
+}
+
 run "no_concurrency" {
   command = plan
   variables {
@@ -183,6 +335,14 @@ run "no_rate" {
   expect_failures = [var.gti]
 }
 
+run "rate_of_nearly_nothing" {
+  command = plan
+  variables {
+    gti = { max_qps = 0.0001 }
+  }
+  expect_failures = [var.gti]
+}
+
 run "rate_too_high" {
   command = plan
   variables {
@@ -195,6 +355,22 @@ run "no_requests" {
   command = plan
   variables {
     gti = { max_requests_per_day = 0 }
+  }
+  expect_failures = [var.gti]
+}
+
+run "requests_beyond_an_integer" {
+  command = plan
+  variables {
+    gti = { max_requests_per_day = 1e20 }
+  }
+  expect_failures = [var.gti]
+}
+
+run "alerts_beyond_an_integer" {
+  command = plan
+  variables {
+    gti = { max_alerts_per_run = 1e20 }
   }
   expect_failures = [var.gti]
 }
@@ -223,6 +399,30 @@ run "base_url_with_a_query" {
   expect_failures = [var.gti]
 }
 
+run "base_url_with_a_port_too_high" {
+  command = plan
+  variables {
+    gti = { base_url = "https://gti.example.com:65536/" }
+  }
+  expect_failures = [var.gti]
+}
+
+run "base_url_with_a_bad_host" {
+  command = plan
+  variables {
+    gti = { base_url = "https://gti..example.com/" }
+  }
+  expect_failures = [var.gti]
+}
+
+run "base_url_with_a_bad_escape" {
+  command = plan
+  variables {
+    gti = { base_url = "https://gti.example.com/%zz" }
+  }
+  expect_failures = [var.gti]
+}
+
 run "tool_name_with_a_line_break" {
   command = plan
   variables {
@@ -243,6 +443,22 @@ run "window_in_days" {
   command = plan
   variables {
     windows = { updates = "30d" }
+  }
+  expect_failures = [var.windows]
+}
+
+run "window_finer_than_a_millisecond" {
+  command = plan
+  variables {
+    windows = { overlap = "1.5ms" }
+  }
+  expect_failures = [var.windows]
+}
+
+run "window_longer_than_a_go_duration" {
+  command = plan
+  variables {
+    windows = { max_lookback = "3000000h" }
   }
   expect_failures = [var.windows]
 }
@@ -352,6 +568,14 @@ run "cron_of_four_fields" {
   expect_failures = [var.schedule]
 }
 
+run "cron_of_a_minute_that_is_not" {
+  command = plan
+  variables {
+    schedule = { cron = "60 * * * *", interval_minutes = 60 }
+  }
+  expect_failures = [var.schedule]
+}
+
 run "cron_in_words" {
   command = plan
   variables {
@@ -364,6 +588,22 @@ run "cron_without_an_interval" {
   command = plan
   variables {
     schedule = { cron = "0 6 * * *" }
+  }
+  expect_failures = [var.schedule]
+}
+
+run "cron_with_an_interval_of_months" {
+  command = plan
+  variables {
+    schedule = { cron = "0 0 1 */2 *", interval_minutes = 44641 }
+  }
+  expect_failures = [var.schedule]
+}
+
+run "time_zone_of_another_planet" {
+  command = plan
+  variables {
+    schedule = { time_zone = "Mars/Olympus" }
   }
   expect_failures = [var.schedule]
 }
@@ -440,6 +680,22 @@ run "budget_without_a_unit" {
   expect_failures = [var.ingest]
 }
 
+run "budget_finer_than_a_millisecond" {
+  command = plan
+  variables {
+    ingest = { budget = "10s1.5ms" }
+  }
+  expect_failures = [var.ingest]
+}
+
+run "budget_longer_than_a_go_duration" {
+  command = plan
+  variables {
+    ingest = { budget = "3000000h" }
+  }
+  expect_failures = [var.ingest]
+}
+
 run "budget_of_nothing" {
   command = plan
   variables {
@@ -504,6 +760,14 @@ run "topic_too_short" {
   expect_failures = [var.topics]
 }
 
+run "topic_too_long_for_its_subscription" {
+  command = plan
+  variables {
+    topics = { status = join("", [for n in range(251) : "a"]) }
+  }
+  expect_failures = [var.topics]
+}
+
 run "topic_of_googles" {
   command = plan
   variables {
@@ -544,6 +808,55 @@ run "subscription_with_a_bad_name" {
   expect_failures = [var.alert_subscriptions]
 }
 
+run "subscription_of_null" {
+  command = plan
+  variables {
+    alert_subscriptions = { soar = null }
+  }
+  expect_failures = [var.alert_subscriptions]
+}
+
+run "subscription_with_a_name_that_is_taken" {
+  command = plan
+  variables {
+    alert_subscriptions = { rejects = {} }
+  }
+  expect_failures = [var.alert_subscriptions]
+}
+
+run "subscription_and_topic_with_too_long_a_name" {
+  command = plan
+  variables {
+    topics              = { alerts = join("", [for n in range(250) : "a"]) }
+    alert_subscriptions = { urgent = {} }
+  }
+  expect_failures = [var.alert_subscriptions]
+}
+
+run "subscription_with_a_filter_of_another_language" {
+  command = plan
+  variables {
+    alert_subscriptions = { soar = { filter = "attributes.priority == \"P1\"" } }
+  }
+  expect_failures = [var.alert_subscriptions]
+}
+
+run "subscription_with_a_filter_of_open_parentheses" {
+  command = plan
+  variables {
+    alert_subscriptions = { soar = { filter = "(attributes.priority = \"P1)\"" } }
+  }
+  expect_failures = [var.alert_subscriptions]
+}
+
+run "subscription_with_a_filter_of_257_bytes" {
+  command = plan
+  variables {
+    alert_subscriptions = { soar = { filter = "attributes.a = \"${join("", [for n in range(120) : "ü"])}\"" } }
+  }
+  expect_failures = [var.alert_subscriptions]
+}
+
 run "subscription_with_a_bad_filter" {
   command = plan
   variables {
@@ -576,6 +889,14 @@ run "subscription_unencrypted" {
   expect_failures = [var.alert_subscriptions]
 }
 
+run "subscription_with_a_password" {
+  command = plan
+  variables {
+    alert_subscriptions = { soar = { push_endpoint = "https://user:password@soar.example.com/" } }
+  }
+  expect_failures = [var.alert_subscriptions]
+}
+
 run "subscription_with_an_audience_for_nothing" {
   command = plan
   variables {
@@ -588,6 +909,30 @@ run "database_with_a_bad_name" {
   command = plan
   variables {
     database = { name = "db" }
+  }
+  expect_failures = [var.database]
+}
+
+run "database_like_a_uuid" {
+  command = plan
+  variables {
+    database = { name = "f47ac10b-58cc-4372-a567-0e02b2c3d479" }
+  }
+  expect_failures = [var.database]
+}
+
+run "database_of_no_name" {
+  command = plan
+  variables {
+    database = { existing = "", policies = true }
+  }
+  expect_failures = [var.database]
+}
+
+run "database_in_a_region_that_can_not_be" {
+  command = plan
+  variables {
+    database = { location = "europe-central1" }
   }
   expect_failures = [var.database]
 }
@@ -632,12 +977,28 @@ run "secret_with_a_version" {
   expect_failures = [var.secret]
 }
 
+run "secret_that_is_a_key" {
+  command = plan
+  variables {
+    secret = { existing = join("", [for n in range(8) : "0123abcd"]) }
+  }
+  expect_failures = [var.secret]
+}
+
 run "secret_version_in_words" {
   command = plan
   variables {
     secret = { version = "newest" }
   }
   expect_failures = [var.secret]
+}
+
+run "too_many_channels" {
+  command = plan
+  variables {
+    monitoring = { notification_channels = [for n in range(17) : "projects/p/notificationChannels/${n}"] }
+  }
+  expect_failures = [var.monitoring]
 }
 
 # The bounds themselves are allowed.
@@ -667,5 +1028,30 @@ run "the_bounds_of_both_functions_together" {
     schedule = { interval_minutes = 10, time_zone = "America/Argentina/Buenos_Aires" }
     ingest   = { timeout_seconds = 60, budget = "50s", memory = "512Mi" }
     database = { name = "(default)", location = "nam5" }
+  }
+}
+
+run "what_looks_odd_and_is_right" {
+  command = plan
+  variables {
+    region    = "europe-central2"
+    feed      = null
+    log_level = null
+    labels    = { for n in range(58) : "label${n}" => "" }
+    gti = {
+      filter             = "{ \"search\" : \"a \\\"severity\\\": b\", \"tags\":[\"5\",\"true\",\"mscore_gte\"], \"mscore_gte\" : 50 }"
+      max_alerts_per_run = 1000000000, max_requests_per_day = 1000000000, base_url = "https://gti.example.com:65535/api%2Fv3/"
+    }
+    windows  = { settle = "1.5s", overlap = "0.0001h", max_lookback = "745h" }
+    schedule = { cron = "0,30 00-23/2 1 JAN-MAR,12 7", interval_minutes = 44640, time_zone = "EST5EDT" }
+    ingest   = { budget = "0.5m" }
+    topics   = { alerts = join("", [for n in range(245) : "a"]), rejects = join("", [for n in range(250) : "a"]) }
+    alert_subscriptions = {
+      nine-long = { filter = "attributes.ab = \"${join("", [for n in range(119) : "ü"])}\"" }
+      pushed    = { push_endpoint = "https://soar.example.com:8443/hook?feed=a@b", filter = "NOT (attributes:origin AND -hasPrefix(attributes.reason, \"(\"))" }
+    }
+    database   = { existing = "f47ac10b-58cc-4372-a567-0e02b2c3d47", policies = false }
+    secret     = { existing = join("", [for n in range(8) : "0123ABCD"]) }
+    monitoring = { notification_channels = [for n in range(16) : "projects/p/notificationChannels/${n}"] }
   }
 }

@@ -187,6 +187,14 @@ run "outputs" {
     error_message = output.next_steps
   }
   assert {
+    condition     = !strcontains(output.next_steps, "-X POST") && strcontains(output.next_steps, "curl \"$URL/\" -d ''")
+    error_message = "Google's front ends answer a POST without a length with 411; curl's -d sends one: ${output.next_steps}"
+  }
+  assert {
+    condition     = output.logs_url == "https://console.cloud.google.com/logs/query;query=resource.labels.service_name%3D%22dtm-relay-ingest%22%20OR%20resource.labels.service_name%3D%22dtm-relay-sync%22?project=my-project"
+    error_message = output.logs_url
+  }
+  assert {
     condition     = output.topics.alerts == "projects/my-project/topics/dtm-alerts" && output.secret == "projects/my-project/secrets/dtm-relay-gti-api-key" && output.database == "dtm-relay"
     error_message = "names for others"
   }
