@@ -142,8 +142,10 @@ func (e *KeyError) Unwrap() error { return e.API }
 // NoAnswerError is a request without a usable answer: the network failed, or the
 // body was cut or is no page.
 type NoAnswerError struct {
-	where string // host and path
-	err   error
+	// Answered: the API did answer, with success, and what it sent can't be read.
+	Answered bool
+	where    string // host and path
+	err      error
 }
 
 func (e *NoAnswerError) Error() string {

@@ -150,7 +150,7 @@ func (s *Session) send(ctx context.Context, a ask, target *url.URL, key string, 
 		case strings.Contains(err.Error(), key): // net/http quotes malformed answers
 			err = errors.New(scrub(err.Error(), key))
 		}
-		return &NoAnswerError{where: a.where(), err: err}
+		return &NoAnswerError{Answered: got.status != 0, where: a.where(), err: err}
 	}
 
 	got.askedAt = time.Now()
@@ -217,6 +217,9 @@ func (s *Session) send(ctx context.Context, a ask, target *url.URL, key string, 
 			return answer{}, nil, err
 		}
 		return answer{}, nil, &newKeyError{answer: failure}
+	}
+	if failure.Status == http.StatusTooManyRequests && failure.Code == "QuotaExceededError" {
+		return answer{}, nil, s.end(newQuotaError(failure))
 	}
 	return answer{}, nil, failure
 }

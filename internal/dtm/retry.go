@@ -88,9 +88,6 @@ func (s *Session) judge(a ask, attempt int, err error) (wait time.Duration, fina
 		}
 		wait = s.client.backoff(attempt)
 	case errors.As(err, &answer) && answer.Status == http.StatusTooManyRequests:
-		if answer.Code == "QuotaExceededError" {
-			return 0, s.end(newQuotaError(answer))
-		}
 		// It says that nothing was done, so that even a token may be asked again.
 		// The limits are per user: all requests wait.
 		if wait = answer.RetryAfter; wait == 0 {
@@ -207,7 +204,7 @@ func (s *Session) try(ctx context.Context, a ask, retry bool) (answer, error) {
 	got, err := s.exchange(ctx, a, memory, retry)
 	if err == nil {
 		if got.alerts, err = a.read(got); err != nil {
-			err = &NoAnswerError{where: a.where(), err: err}
+			err = &NoAnswerError{Answered: true, where: a.where(), err: err}
 		}
 	}
 	if err != nil {

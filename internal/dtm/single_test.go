@@ -85,7 +85,7 @@ func TestGetUnusable(t *testing.T) {
 	}
 	for _, answer = range []string{"", "<html></html>", `{"id":"a1",`} {
 		var silent *NoAnswerError
-		if _, err := c.Session(LiveShare).Once().Get(t.Context(), "a1", true); !errors.As(err, &silent) {
+		if _, err := c.Session(LiveShare).Once().Get(t.Context(), "a1", true); !errors.As(err, &silent) || !silent.Answered {
 			t.Errorf("%q: %v", answer, err)
 		}
 	}

@@ -10,7 +10,9 @@ import (
 	"dtmrelay.internal/dtmrelay/internal/dtm"
 )
 
-// Pauses behind a refused API key, each twice as long as the one before.
+// Pauses behind a refused API key or a quota that is used up, each twice as long
+// as the one before. A quota's own time may be a day away: it may be raised before
+// that, and Pub/Sub gives a message up.
 const (
 	shortestPause = 30 * time.Second
 	longestPause  = 10 * time.Minute
@@ -37,19 +39,18 @@ type breaker struct {
 	mu     sync.Mutex
 	api    API
 	cause  error     // why there is a pause; nil: there is none
-	keyID  string    // of the refused key; empty when it was not the key
+	keyID  string    // of the key that was refused, or has no quota left
 	until  time.Time // the pause ends, at the latest
 	length time.Duration
 }
 
 // session returns the session to ask with, or a *PausedError. keyID names the key
-// that there is now: with another one than the refused there is no pause.
+// that there is now: the pause is only for the one that was refused.
 func (b *breaker) session(keyID string) (API, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.cause != nil {
-		replaced := b.keyID != "" && keyID != b.keyID
-		if left := time.Until(b.until); left > 0 && !replaced {
+		if left := time.Until(b.until); left > 0 && keyID == b.keyID {
 			return nil, &PausedError{RetryAfter: left, Cause: b.cause}
 		}
 		b.cause = nil
@@ -75,11 +76,10 @@ func (b *breaker) heard(api API, keyID string, err error) {
 		return // others have heard it before
 	}
 	switch {
-	case errors.As(err, &key):
+	case errors.As(err, &key), errors.As(err, &quota):
 		b.length = min(max(2*b.length, shortestPause), longestPause)
-		b.pause(err, keyID, b.length)
-	case errors.As(err, &quota):
-		b.pause(err, "", quota.RetryAfter)
+		b.api = nil
+		b.cause, b.keyID, b.until = err, keyID, time.Now().Add(b.length)
 	case err == nil, errors.As(err, &answer):
 		b.length = 0
 	case errors.As(err, &lost), errors.As(err, &budget),
@@ -88,9 +88,4 @@ func (b *breaker) heard(api API, keyID string, err error) {
 		// A secret that could not be read again has ended the session as well.
 		b.api = nil
 	}
-}
-
-func (b *breaker) pause(cause error, keyID string, length time.Duration) {
-	b.api = nil
-	b.cause, b.keyID, b.until = cause, keyID, time.Now().Add(length)
 }

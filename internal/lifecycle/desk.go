@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"dtmrelay.internal/dtmrelay/internal/dtm"
@@ -315,5 +316,9 @@ func (d *Desk) classify(j *job) {
 	j.origin = state.FromGTI
 	if a.Fault == "" {
 		j.origin, _ = comesRound(rec, a)
+	}
+	// One that is published once more has used its mark up.
+	if i := slices.IndexFunc(rec.Statuses, func(s state.StatusChange) bool { return s.At.Equal(a.UpdatedAt) }); i >= 0 {
+		j.origin = rec.Statuses[i].Origin
 	}
 }

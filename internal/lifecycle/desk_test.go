@@ -100,6 +100,9 @@ func (p *topics) Publish(_ context.Context, messages []message.Message) []error 
 			if a["refs"] != "" {
 				text += " bare"
 			}
+			if a["monitor_name"] != "" {
+				text += " of " + a["monitor_name"]
+			}
 			p.took = append(p.took, text)
 		}
 	}

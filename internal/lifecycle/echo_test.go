@@ -176,6 +176,31 @@ func TestEcho(t *testing.T) {
 	}
 }
 
+// TestRepublishedOrigin: a version that is published once more comes from where it
+// came from, though its mark is used up.
+func TestRepublishedOrigin(t *testing.T) {
+	desk, book, topic := newDesk()
+	handle := func(a dtm.Alert) {
+		t.Helper()
+		if _, err := desk.Handle(t.Context(), []dtm.Alert{a}, all); err != nil {
+			t.Fatal(err)
+		}
+	}
+	handle(version("a", "new", 0))
+	e := book.records["a"]
+	e.Record.Echoes = []state.Echo{{Version: second(20), Status: "closed"}}
+	book.put(e)
+	handle(version("a", "closed", 20))
+	handle(version("b", "new", 0))
+	topic.took = nil
+	desk.Backfill, desk.Missing, desk.Republish = "b-1", true, true
+	handle(version("a", "closed", 20))
+	handle(version("b", "new", 0))
+	if diff := cmp.Diff([]string{"a created by writeback", "b created"}, topic.took); diff != "" {
+		t.Errorf("published (-want +got):\n%s", diff)
+	}
+}
+
 // TestAdmit: what was never published is only published where the desk is told to.
 func TestAdmit(t *testing.T) {
 	desk, book, topic := newDesk()

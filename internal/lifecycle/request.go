@@ -203,7 +203,8 @@ func (p *requestParser) requestedAt(published time.Time) time.Time {
 	if !p.take("requested_at", "a string", &text) {
 		return published
 	}
-	at, err := time.Parse(time.RFC3339, text)
+	// RFC 3339, 5.6: T and Z may be small.
+	at, err := time.Parse(time.RFC3339, strings.ToUpper(text))
 	if err != nil || at.Unix() < 0 {
 		p.fault("requested_at is %q; allowed: %s", shorten(text), allowed)
 		return published

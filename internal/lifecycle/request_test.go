@@ -30,6 +30,7 @@ func TestParseRequest(t *testing.T) {
 		},
 		{"no tags clear the list", `{"alert_id":"a","tags":[]}`, lifecycle.Request{AlertID: "a", Tags: []string{}, At: at}},
 		{"null is absent", `{"alert_id":"a","status":"new","tags":null,"add_tags":null,"expect_status":null,"requested_at":null,"feed":null,"requested_by":null}`, lifecycle.Request{AlertID: "a", Status: "new", At: at}},
+		{"a time in small letters", `{"alert_id":"a","status":"new","requested_at":"2026-03-02t00:30:00z"}`, lifecycle.Request{AlertID: "a", Status: "new", At: day.Add(30 * time.Minute)}},
 		{"a time ahead", `{"alert_id":"a","status":"new","requested_at":"2026-03-02T01:00:01.235Z"}`, lifecycle.Request{AlertID: "a", Status: "new", At: at}},
 		{"the longest", `{"alert_id":"` + strings.Repeat("a", 128) + `","add_tags":["` + strings.Repeat("ü", 128) + `"],"reason":"` + strings.Repeat("r", 1024) + `"}`, lifecycle.Request{AlertID: strings.Repeat("a", 128), AddTags: []string{strings.Repeat("ü", 128)}, At: at}},
 	} {

@@ -84,6 +84,7 @@ func (d *Desk) without(ctx context.Context, j *job, err error) (gone, crowded bo
 		quota *dtm.QuotaError
 		wait  *dtm.WaitError
 		large *dtm.PageTooLargeError
+		lost  *dtm.NoAnswerError
 	)
 	switch {
 	case err == nil, errors.As(err, &large):
@@ -94,6 +95,8 @@ func (d *Desk) without(ctx context.Context, j *job, err error) (gone, crowded bo
 	case errors.As(err, &api) && api.Status == http.StatusNotFound:
 		return true, false, nil
 	case errors.As(err, &api) && api.Status != http.StatusTooManyRequests:
+		return false, false, nil
+	case errors.As(err, &lost) && lost.Answered: // after all attempts
 		return false, false, nil
 	}
 	return false, false, fmt.Errorf("fetching alert %s: %w", j.alert.ID, err)

@@ -4,13 +4,20 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
+	"path"
+	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"dtmrelay.internal/dtmrelay/internal/dtm"
+	"dtmrelay.internal/dtmrelay/internal/dtmsim"
 	"dtmrelay.internal/dtmrelay/internal/lifecycle"
+	"dtmrelay.internal/dtmrelay/internal/state"
 )
 
 // bare is an alert as a listing without documents shows it.
@@ -33,17 +40,17 @@ func TestWhole(t *testing.T) {
 		{
 			name:  "fetched",
 			fetch: func(int) (dtm.Page, error) { return dtm.Page{Alerts: []dtm.Alert{version("a", "new", 0)}}, nil },
-			tally: lifecycle.Tally{Handled: 1, Created: 1}, took: []string{"a created"},
+			tally: lifecycle.Tally{Handled: 1, Created: 1}, took: []string{"a created of Brand"},
 		},
 		{
 			name:  "changed in the meantime",
 			fetch: func(int) (dtm.Page, error) { return dtm.Page{Alerts: []dtm.Alert{version("a", "read", 9)}}, nil },
-			tally: lifecycle.Tally{Handled: 1, Created: 1}, took: []string{"a created"},
+			tally: lifecycle.Tally{Handled: 1, Created: 1}, took: []string{"a created of Brand"},
 		},
 		{
 			name:  "older than what was listed",
 			fetch: func(int) (dtm.Page, error) { return dtm.Page{Alerts: []dtm.Alert{version("a", "new", -9)}}, nil },
-			tally: lifecycle.Tally{Handled: 1, Created: 1}, took: []string{"a created bare"},
+			tally: lifecycle.Tally{Handled: 1, Created: 1}, took: []string{"a created bare of Brand"},
 		},
 		{
 			name:  "gone",
@@ -53,12 +60,12 @@ func TestWhole(t *testing.T) {
 		{
 			name:  "too large for memory",
 			fetch: func(int) (dtm.Page, error) { return dtm.Page{}, &dtm.PageTooLargeError{} },
-			tally: lifecycle.Tally{Handled: 1, Created: 1}, took: []string{"a created bare"},
+			tally: lifecycle.Tally{Handled: 1, Created: 1}, took: []string{"a created bare of Brand"},
 		},
 		{
 			name:  "one that GTI can't show stops nothing",
 			fetch: func(int) (dtm.Page, error) { return dtm.Page{}, fmt.Errorf("gave up: %w", &dtm.APIError{Status: 500}) },
-			tally: lifecycle.Tally{Handled: 1, Created: 1}, took: []string{"a created bare"},
+			tally: lifecycle.Tally{Handled: 1, Created: 1}, took: []string{"a created bare of Brand"},
 		},
 		{
 			name:  "the key is refused",
@@ -89,6 +96,81 @@ func TestWhole(t *testing.T) {
 			if diff := cmp.Diff(c.took, topic.took); diff != "" {
 				t.Errorf("published (-want +got):\n%s", diff)
 			}
+		})
+	}
+}
+
+// TestWholeIsWhatItIsPublishedAs: the version that was fetched may be a later one
+// than was listed, and is published for what it is.
+func TestWholeIsWhatItIsPublishedAs(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		before []dtm.Alert // published
+		echo   state.Echo
+		took   string
+	}{
+		{"a new one, that was written back since", nil, state.Echo{Version: second(9), Status: "closed"}, "a created by writeback of Brand"},
+		{"once more, and changed since", []dtm.Alert{version("a", "new", 0)}, state.Echo{}, "a status_changed from new of Brand"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			desk, book, topic := newDesk()
+			if _, err := desk.Handle(t.Context(), c.before, all); err != nil {
+				t.Fatal(err)
+			}
+			e := book.records["a"]
+			e.Record.ID, e.Record.Echoes = "a", []state.Echo{c.echo}
+			book.put(e)
+			topic.took = nil
+			desk.Backfill, desk.Missing, desk.Republish = "b", true, true
+			desk.Whole = func(context.Context, string) (dtm.Page, error) {
+				return dtm.Page{Alerts: []dtm.Alert{version("a", "closed", 9)}}, nil
+			}
+			if _, err := desk.Handle(t.Context(), []dtm.Alert{bare("a", 0)}, all); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff([]string{c.took}, topic.took); diff != "" {
+				t.Errorf("published (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestWholeThatGTIAnswersBadly: what GTI does answer with, and nobody can read, is
+// published as it was listed, beside the others. Of the network one knows nothing.
+func TestWholeThatGTIAnswersBadly(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		fault dtmsim.Fault
+		took  []string // nothing with an error
+	}{
+		{"no JSON to the end", dtmsim.Fault{Status: 200, Body: `{"id":"bad","created_at":`}, []string{"bad created bare of Brand", "good created of Brand"}},
+		{"cut off", dtmsim.Fault{Truncate: 40}, []string{"bad created bare of Brand", "good created of Brand"}},
+		{"silent within", dtmsim.Fault{Truncate: 40, Hang: true}, []string{"bad created bare of Brand", "good created of Brand"}},
+		{"a proxy's page", dtmsim.Fault{HTML: true}, []string{"bad created bare of Brand", "good created of Brand"}},
+		{"silent", dtmsim.Fault{Hang: true}, nil},
+		{"a network that is down", dtmsim.Fault{ResetBefore: true}, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				created := time.Now().UTC().Add(-time.Hour)
+				good := alert("good")
+				good.Body = fmt.Appendf(nil, `{"id":"good","created_at":%q,"doc":{}}`, created.Format(time.RFC3339))
+				o := newOffice(dtmsim.Options{}, alert("bad"), good)
+				c.fault.Kind = dtmsim.Get
+				c.fault.When = func(r *http.Request) bool { return path.Base(r.URL.Path) == "bad" }
+				o.api.AddFault(c.fault)
+				session := o.client().Session(dtm.BackfillShare)
+				desk, _, topic := newDesk()
+				desk.Whole = func(ctx context.Context, id string) (dtm.Page, error) { return session.Get(ctx, id, true) }
+				page := []dtm.Alert{bare("bad", 0), bare("good", 0)}
+				for i := range page {
+					page[i].CreatedAt, page[i].UpdatedAt = created, created
+				}
+				_, err := desk.Handle(t.Context(), page, all)
+				if diff := cmp.Diff(c.took, topic.took); diff != "" || (err == nil) != (c.took != nil) {
+					t.Errorf("%v, published (-want +got):\n%s", err, diff)
+				}
+			})
 		})
 	}
 }
@@ -125,7 +207,7 @@ func TestWholeWithinMemory(t *testing.T) {
 		t.Errorf("asked for %v", asked)
 	}
 	for _, text := range topic.took {
-		if text != "known created" && text != "known status_changed from new bare" && text[len(text)-len("created"):] != "created" {
+		if text != "known created" && text != "known status_changed from new bare of Brand" && !strings.HasSuffix(text, " created of Brand") {
 			t.Errorf("published %s", text)
 		}
 	}

@@ -18,6 +18,10 @@ import (
 const (
 	// maxWishes is how many wishes a record keeps, but for those of the message at hand.
 	maxWishes = 200
+	// maxWishBytes bounds their texts, again without those of the message at hand,
+	// which has at most 300 KB. A database takes no record above 1 MiB, and that one
+	// would stop each run that meets the alert.
+	maxWishBytes = 256 << 10
 	// maxOpen is how long after its request a wish is written along with those of
 	// others. Pub/Sub has given up a message whose wish is still open then.
 	maxOpen = 24 * time.Hour
@@ -232,7 +236,7 @@ func (p plan) write(rec *state.Record, open bool) {
 		// Those of the same moment stay, or a duplicate of one would pass for the latest.
 		return !w.Open && isBeaten(p.mine, w) && w.At.Before(p.mine[0].At)
 	})
-	kept = dropOldest(kept, maxWishes-len(p.mine))
+	kept = dropOldest(kept, maxWishes-len(p.mine), maxWishBytes)
 	for _, w := range p.mine {
 		w.Open = open
 		kept = append(kept, w)
@@ -252,17 +256,31 @@ func remove(rec *state.Record, asked []state.Wish) bool {
 	return len(rec.Wishes) < before
 }
 
-// dropOldest keeps n wishes. Those that are open go last: their messages come
-// again, and bring them back.
-func dropOldest(list []state.Wish, n int) []state.Wish {
-	for len(list) > max(0, n) {
+// dropOldest keeps n wishes, with so many bytes of text. Those that are open go
+// last: their messages come again, and bring them back.
+func dropOldest(list []state.Wish, n, bytes int) []state.Wish {
+	held := 0
+	for _, w := range list {
+		held += textBytes(w)
+	}
+	for len(list) > max(0, n) || held > bytes {
 		oldest := 0
 		for i, w := range list {
 			if o := list[oldest]; w.Open != o.Open && o.Open || w.Open == o.Open && w.Seq < o.Seq {
 				oldest = i
 			}
 		}
+		held -= textBytes(list[oldest])
 		list = slices.Delete(list, oldest, oldest+1)
 	}
 	return list
+}
+
+func textBytes(w state.Wish) int { return len(w.By) + len(w.Expect) + bytesOf(w.Values) }
+
+func bytesOf(texts []string) (n int) {
+	for _, text := range texts {
+		n += len(text)
+	}
+	return n
 }

@@ -27,7 +27,10 @@ const (
 	// maxRounds bounds how often a message starts over because others write to the
 	// same alert.
 	maxRounds = 12
-	maxEchoes = 8
+	// maxEchoes is how many marks a record keeps, and maxEchoBytes how many bytes of
+	// tags they hold together: a database takes no record above 1 MiB.
+	maxEchoes    = 8
+	maxEchoBytes = 128 << 10
 )
 
 // API reads and changes single alerts (dtm.Session).

@@ -19,6 +19,11 @@ func echoOf(p dtm.Patch, seq int64) state.Echo {
 	if p.Tags != nil {
 		e.Tags = *p.Tags
 	}
+	// Nobody bounds the tags that an alert has in GTI. Without them only its version,
+	// or its status, makes the change known when it comes round.
+	if bytesOf(e.Tags) > maxEchoBytes {
+		e.Tags = []string{}
+	}
 	return e
 }
 
@@ -56,7 +61,7 @@ func (t *task) begin(ctx context.Context, entry state.Entry, p plan, echo state.
 	if countZero(rec.Echoes, echo) < 2 {
 		rec.Echoes = append(rec.Echoes, echo)
 	}
-	rec.Echoes = rec.Echoes[max(0, len(rec.Echoes)-maxEchoes):]
+	rec.Echoes = boundEchoes(rec.Echoes)
 	ok, err := t.record(ctx, entry)
 	if ok {
 		t.known = rec.WishSeq
@@ -98,6 +103,20 @@ func (t *task) stamp(rec *state.Record) {
 		}
 		return a.Version.Compare(b.Version)
 	})
+	rec.Echoes = boundEchoes(rec.Echoes)
+}
+
+// boundEchoes keeps the last marks, and the tags of the last of them: those with a
+// version are before the others, and known by it.
+func boundEchoes(list []state.Echo) []state.Echo {
+	list = list[max(0, len(list)-maxEchoes):]
+	held := 0
+	for i, e := range slices.Backward(list) {
+		if held += bytesOf(e.Tags); held > maxEchoBytes && e.Tags != nil {
+			list[i].Tags = []string{}
+		}
+	}
+	return list
 }
 
 func zeroEcho(list []state.Echo, e state.Echo) int {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -302,11 +303,28 @@ func TestWritebackAnswers(t *testing.T) {
 	}
 }
 
-// TestWritebackStopsAtARefusedKey: while the key is refused, it costs one request
-// for each pause, whatever comes, and none once there is another key.
+// TestWritebackStopsAtARefusedKey: while the key is refused, or has no quota left,
+// it costs one request for each pause, whatever comes, and none once there is
+// another key.
 func TestWritebackStopsAtARefusedKey(t *testing.T) {
+	t.Run("refused", func(t *testing.T) {
+		testPauses[*dtm.KeyError](t, dtmsim.Options{Key: "key-2"}, dtmsim.Fault{})
+	})
+	t.Run("without quota", func(t *testing.T) {
+		testPauses[*dtm.QuotaError](t, dtmsim.Options{}, dtmsim.Fault{
+			Status: 429, Body: dtmsim.QuotaExceeded, When: func(r *http.Request) bool { return r.Header.Get("X-Apikey") == "key-1" },
+		})
+	})
+}
+
+// testPauses lets six messages come each second.
+func testPauses[Cause error](t *testing.T, options dtmsim.Options, fault dtmsim.Fault) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		o := newOffice(dtmsim.Options{Key: "key-2"}, alert("a"), alert("b"), alert("c"), alert("d"), alert("e"), alert("f"))
+		o := newOffice(options, alert("a"), alert("b"), alert("c"), alert("d"), alert("e"), alert("f"))
+		if fault.When != nil {
+			o.api.AddFault(fault)
+		}
 		p := o.newProcess()
 		flood := func() (transient int) {
 			var wg sync.WaitGroup
@@ -326,7 +344,7 @@ func TestWritebackStopsAtARefusedKey(t *testing.T) {
 		}
 		began := time.Now()
 		var times []time.Duration
-		for sent := 0; time.Since(began) < time.Hour; time.Sleep(time.Second) {
+		for sent := 0; time.Since(began) < time.Hour; time.Sleep(time.Until(time.Now().Truncate(time.Second).Add(time.Second))) {
 			if n := flood(); n != 6 {
 				t.Fatalf("%d of 6 come again", n)
 			}
@@ -343,13 +361,48 @@ func TestWritebackStopsAtARefusedKey(t *testing.T) {
 			t.Error(diff)
 		}
 		var paused *lifecycle.PausedError
-		var key *dtm.KeyError
-		if _, err := p.deliver(t.Context(), ask("a", 1, `"status":"closed"`)); !errors.As(err, &paused) || !errors.As(err, &key) || paused.RetryAfter <= 0 || paused.RetryAfter > 10*time.Minute {
+		var cause Cause
+		if _, err := p.deliver(t.Context(), ask("a", 1, `"status":"closed"`)); !errors.As(err, &paused) || !errors.As(err, &cause) || paused.RetryAfter <= 0 || paused.RetryAfter > 10*time.Minute {
 			t.Errorf("%v", err)
 		}
 		o.keys.set("key-2", nil)
 		if n := flood(); n != 0 {
 			t.Errorf("%d come again with a new key", n)
+		}
+	})
+}
+
+// TestWritebackGoesOnAfterTheQuota: it was raised, or a new day has begun. The next
+// pause is a short one again.
+func TestWritebackGoesOnAfterTheQuota(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOffice(dtmsim.Options{}, alert("a"))
+		o.api.AddFault(dtmsim.Fault{Status: 429, Body: dtmsim.QuotaExceeded, Times: 2})
+		p := o.newProcess()
+		deliver := func(n int) error {
+			_, err := p.deliver(t.Context(), ask("a", n, fmt.Sprintf(`"add_tags":["t%d"]`, n)))
+			return err
+		}
+		for n, pause := range []time.Duration{30 * time.Second, time.Minute} {
+			if deliver(n) == nil {
+				t.Fatal("no error without a quota")
+			}
+			var paused *lifecycle.PausedError
+			if err := deliver(n); !errors.As(err, &paused) || paused.RetryAfter != pause {
+				t.Errorf("no. %d: %v, want a pause of %v", n, err, pause)
+			}
+			time.Sleep(pause)
+		}
+		if err := deliver(3); err != nil {
+			t.Error(err)
+		}
+		o.api.AddFault(dtmsim.Fault{Status: 429, Body: dtmsim.QuotaExceeded, Times: 1})
+		if deliver(4) == nil {
+			t.Fatal("no error without a quota")
+		}
+		time.Sleep(30 * time.Second)
+		if err := deliver(4); err != nil {
+			t.Error(err)
 		}
 	})
 }
@@ -502,6 +555,147 @@ func TestWritebackLandsLate(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestWritebackKeepsTheLatestWishes: of too many the oldest that are settled go
+// first, and what is open stays as long as possible.
+func TestWritebackKeepsTheLatestWishes(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		tag, by int  // bytes of each wish
+		open    bool // all are
+		kept    int  // of 250, but for the one that is delivered
+	}{
+		{"many", 10, 0, false, 199},
+		{"many that are open", 10, 0, true, 199},
+		{"large", 4096, 0, false, 64},
+		{"large that are open", 4096, 0, true, 64},
+		{"large by who asked", 10, 4086, false, 64},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				o := newOffice(dtmsim.Options{}, alert("a"))
+				long := time.Now().Add(-48 * time.Hour) // nobody writes them along
+				o.edit("a", func(r *state.Record) {
+					r.WishSeq = 250
+					for seq := r.WishSeq; seq > 0; seq-- {
+						tag := fmt.Sprint(seq, strings.Repeat("x", c.tag))[:c.tag]
+						r.Wishes = append(r.Wishes, state.Wish{
+							Field: state.WishAddTag, Values: []string{tag}, At: long, By: strings.Repeat("y", c.by), Seq: seq, Open: c.open || seq == 1,
+						})
+					}
+				})
+				if out, err := o.newProcess().deliver(t.Context(), ask("a", 1, `"status":"closed"`)); err != nil || out.Result != "written" {
+					t.Fatalf("%+v, %v", out, err)
+				}
+				var got, want []int64
+				for _, w := range o.record("a").Wishes {
+					got = append(got, w.Seq)
+				}
+				slices.Sort(got)
+				if !c.open {
+					want, c.kept = append(want, 1), c.kept-1
+				}
+				for seq := 251 - c.kept; seq <= 251; seq++ {
+					want = append(want, int64(seq))
+				}
+				if diff := cmp.Diff(want, got); diff != "" {
+					t.Errorf("kept (-want +got):\n%s", diff)
+				}
+			})
+		})
+	}
+}
+
+// TestWritebackRecordIsBounded: with the largest requests, of which none can be
+// written, a database still takes the record. When they can, all are settled.
+func TestWritebackRecordIsBounded(t *testing.T) {
+	const requests = 41
+	list := func(begin string, n int) string {
+		var tags []string
+		for i := range n {
+			name := fmt.Sprintf("%s-%d-", begin, i)
+			tags = append(tags, fmt.Sprintf("%q", name+strings.Repeat("x", 256-len(name))))
+		}
+		return "[" + strings.Join(tags, ",") + "]"
+	}
+	message := func(n int) string {
+		fields := `"tags":` + list(fmt.Sprint("set", n), 100)
+		switch {
+		case n == 0:
+			fields = `"status":"closed"`
+		case n%5 == 0: // the most wishes beside which others are kept
+			fields += `,"add_tags":` + list(fmt.Sprint("add", n), 100) + `,"remove_tags":` + list(fmt.Sprint("remove", n), 90)
+		}
+		return ask("a", n, fmt.Sprintf(`%s,"requested_by":%q`, fields, strings.Repeat("y", 1024)))
+	}
+	synctest.Test(t, func(t *testing.T) {
+		o := newOffice(dtmsim.Options{}, alert("a"))
+		check := func() {
+			t.Helper()
+			// 240 KB are left for the alert's other fields, its statuses and versions.
+			if size := len(o.ledger["a"].text); size > 1<<20-240_000 {
+				t.Errorf("the record has %d bytes", size)
+			}
+			marks := 0
+			for _, e := range o.record("a").Echoes {
+				marks += len(strings.Join(e.Tags, ""))
+				if e.Seq == 1 && e.Tags != nil {
+					t.Errorf("a mark of a status alone has tags: %+v", e)
+				}
+			}
+			if marks > 128<<10 {
+				t.Errorf("the marks hold %d bytes of tags", marks)
+			}
+		}
+		o.api.AddFault(dtmsim.Fault{Kind: dtmsim.Patch, ResetBefore: true, Times: requests})
+		for n := range requests {
+			if _, err := o.newProcess().deliver(t.Context(), message(n)); err == nil {
+				t.Fatal("no error without a network")
+			}
+			check()
+			time.Sleep(time.Minute)
+		}
+		for n := range requests {
+			if _, err := o.newProcess().deliver(t.Context(), message(n)); err != nil {
+				t.Fatal(err)
+			}
+			check()
+		}
+		versions := o.api.Versions("a")
+		last := versions[len(versions)-1]
+		if last.Status != "closed" || len(last.Tags) != 200 || !strings.HasPrefix(last.Tags[0], fmt.Sprintf("set%d-0-", requests-1)) {
+			t.Errorf("%s with %d tags: %.99q", last.Status, len(last.Tags), last.Tags)
+		}
+		for _, w := range o.record("a").Wishes {
+			if w.Open {
+				t.Errorf("%s %.20q is open", w.Field, w.Values)
+			}
+		}
+	})
+}
+
+// TestWritebackOfManyTags: an alert may have got more tags elsewhere than a mark
+// can hold. It is known by its version all the same.
+func TestWritebackOfManyTags(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var tags []string
+		for i := range 2000 {
+			tags = append(tags, fmt.Sprint(i, strings.Repeat("x", 250)))
+		}
+		o := newOffice(dtmsim.Options{}, alert("a", tags...))
+		if _, err := o.newProcess().deliver(t.Context(), ask("a", 1, `"add_tags":["y"]`)); err != nil {
+			t.Fatal(err)
+		}
+		versions := o.api.Versions("a")
+		if n := len(versions[len(versions)-1].Tags); n != 2001 {
+			t.Errorf("%d tags", n)
+		}
+		want := []state.Echo{{Version: versions[len(versions)-1].UpdatedAt, Tags: []string{}}}
+		if diff := cmp.Diff(want, o.record("a").Echoes, anySeq); diff != "" {
+			t.Error(diff)
+		}
+	})
 }
 
 // TestWritebackIsNotBlockedByOthers: GTI refuses what another message wants, which

@@ -157,6 +157,17 @@ type process struct {
 // newProcess starts a process.
 func (o *office) newProcess() *process {
 	p := &process{office: o, pause: func(string) time.Duration { return 0 }}
+	client := o.client()
+	p.Writer = lifecycle.NewWriter(lifecycle.WriterOptions{
+		Ledger: p, Rejects: p, Counter: p, Feed: "default", TTL: time.Hour,
+		Session: func() lifecycle.API { return &steppedAPI{p, client.Session(dtm.SyncShare).Once()} },
+		KeyID:   o.keys.Key,
+	})
+	return p
+}
+
+// client talks to the API.
+func (o *office) client() *dtm.Client {
 	client, err := dtm.New(dtm.Options{
 		BaseURL: "https://gti.example/api/v3", ToolName: "test", UserAgent: "test", Keys: o.keys, Meter: dtm.NewMeter(100_000),
 		Concurrency: 10, QPS: 1000, Transport: o.api.RoundTripper(), Rand: func() float64 { return 0.5 },
@@ -164,12 +175,7 @@ func (o *office) newProcess() *process {
 	if err != nil {
 		panic(err)
 	}
-	p.Writer = lifecycle.NewWriter(lifecycle.WriterOptions{
-		Ledger: p, Rejects: p, Counter: p, Feed: "default", TTL: time.Hour,
-		Session: func() lifecycle.API { return &steppedAPI{p, client.Session(dtm.SyncShare).Once()} },
-		KeyID:   o.keys.Key,
-	})
-	return p
+	return client
 }
 
 // step does something outside, unless the process is dead by then.
