@@ -374,8 +374,9 @@ func (w *world) checkQuiet(p *proc) {
 	if requests != want {
 		w.fail("%s has nothing to read and sends %d requests, want %d", p.name, requests, want)
 	}
-	// Requests are counted every 10 s, and the lease is renewed every 15 s.
-	most := 4 + int(p.took/(10*time.Second)) + int(p.took/state.RenewEvery)
+	// Requests are counted and those of others read every 10 s, and the lease is
+	// renewed every 15 s.
+	most := 4 + 2*int(p.took/(10*time.Second)) + int(p.took/state.RenewEvery)
 	if w.listings() > 0 {
 		most += int(min(p.took/time.Second, 2)) // the live feed is stored while the sweep goes on
 	}

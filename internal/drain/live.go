@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
 	"time"
 
@@ -77,6 +76,10 @@ const (
 	// shutdownGrace is the same when the platform ends the instance (Cloud Run:
 	// 10 s between SIGTERM and SIGKILL).
 	shutdownGrace = 6 * time.Second
+	// budgetClosing and shutdownClosing are what the last calls to the database have
+	// behind these, so that the report still comes.
+	budgetClosing   = 8 * time.Second
+	shutdownClosing = 2 * time.Second
 	// countEvery is how often the requests made are added to the database's counters.
 	countEvery = 10 * time.Second
 )
@@ -106,7 +109,7 @@ func (r *Runner) live(ctx context.Context, report *Report, began time.Time) (out
 	}
 	feed, version, usage, err := r.Store.Open(opening, r.Feed, keyID)
 	if err != nil {
-		return Failed, StopError, fmt.Errorf("reading feed %s: %w", r.Feed, err)
+		return Failed, StopError, err
 	}
 	report.before(feed)
 	if !report.DryRun && feed.Lease != nil && began.Before(feed.Lease.ExpiresAt) {
@@ -140,7 +143,7 @@ func (r *Runner) live(ctx context.Context, report *Report, began time.Time) (out
 	outcome, reason, err = judge(err)
 	r.stats(report)
 
-	closing, cancel := context.WithTimeout(base, callTime)
+	closing, cancel := context.WithTimeout(base, closingTime(w.fetching))
 	defer cancel()
 	defer stopCounting(closing)
 	if holder == nil {
@@ -163,6 +166,19 @@ func (r *Runner) live(ctx context.Context, report *Report, began time.Time) (out
 	return Failed, reason, err
 }
 
+// closingTime is what a run has for its last calls to the database. One that is
+// cut short has spent of the platform's patience what publishing took.
+func closingTime(fetching context.Context) time.Duration {
+	switch cause := context.Cause(fetching); {
+	case errors.Is(cause, errShutdown):
+		return shutdownClosing
+	case errors.Is(cause, errBudget):
+		return budgetClosing
+	default:
+		return callTime
+	}
+}
+
 // plan adds what this run is for to the feed, and reports whether the filter is
 // another one than before.
 func (r *Runner) plan(f *state.Feed, now time.Time) (refiltered bool) {
@@ -172,7 +188,7 @@ func (r *Runner) plan(f *state.Feed, now time.Time) (refiltered bool) {
 	}
 	if text := r.Options.Filter.String(); text != f.Filter || f.FilterSince.IsZero() {
 		refiltered = !f.FilterSince.IsZero()
-		if past := (state.Gap{Since: f.BeginsAt, Until: f.Position()}); refiltered && past.Since.Before(past.Until) {
+		if past := (state.Gap{Since: f.BeginsAt, Until: f.End}); refiltered && past.Since.Before(past.Until) {
 			f.FilterPast = []state.Gap{past}
 		}
 		f.Filter, f.FilterSince = text, now
@@ -225,20 +241,34 @@ func judge(err error) (outcome, reason string, failure error) {
 // and a last time when the function it returns is called.
 func (r *Runner) count(base context.Context, keyID string, known state.Usage) (stop func(context.Context)) {
 	quit, done := make(chan struct{}), make(chan struct{})
-	add := func(ctx context.Context) {
+	counting, cancel := context.WithCancel(base)
+	add := func(ctx context.Context) (added bool) {
 		var u state.Usage
 		u.Requests, u.Errors = r.Meter.Take()
 		if len(u.Requests) == 0 && len(u.Errors) == 0 {
-			return
+			return false
 		}
 		ctx, cancel := context.WithTimeout(ctx, callTime)
 		defer cancel()
 		// A count that is lost costs no alert; the run's own writes say whether
 		// the database is there.
-		if err := r.Store.AddUsage(ctx, keyID, u, outdated(known, time.Now())); err != nil {
+		err := r.Store.AddUsage(ctx, keyID, u, outdated(known, time.Now()))
+		if err != nil {
 			r.Log.WarnContext(ctx, "requests could not be counted", "feed", r.Feed, "error", err.Error())
 		}
 		known = state.Usage{}
+		return err == nil
+	}
+	// Other feeds and SyncStatus use up the same budgets.
+	load := func(ctx context.Context) {
+		ctx, cancel := context.WithTimeout(ctx, callTime)
+		defer cancel()
+		_, _, usage, err := r.Store.Open(ctx, r.Feed, keyID)
+		if err != nil {
+			r.Log.WarnContext(ctx, "the requests of others could not be counted", "feed", r.Feed, "error", err.Error())
+			return
+		}
+		r.Meter.Load(usage.Requests, usage.Errors)
 	}
 	go func() {
 		defer close(done)
@@ -249,13 +279,18 @@ func (r *Runner) count(base context.Context, keyID string, known state.Usage) (s
 			case <-quit:
 				return
 			case <-ticker.C:
-				add(base)
+				if add(counting) {
+					load(counting)
+				}
 			}
 		}
 	}()
 	return func(ctx context.Context) {
 		close(quit)
+		stop := context.AfterFunc(ctx, cancel)
 		<-done
+		stop()
+		cancel()
 		add(ctx)
 	}
 }

@@ -45,7 +45,8 @@ func extend(f *state.Feed, end time.Time, overlap time.Duration) {
 
 // tidy sorts slices, drops those that are done, and joins neighbours of which
 // the later one was not begun. There are at most maxSlices afterwards: beyond
-// that, the work of the newest is forgotten and done again.
+// that, the work of the newest, and what was read between them, is forgotten and
+// done again.
 func tidy(in []state.Slice) []state.Slice {
 	in = slices.Clone(in)
 	slices.SortFunc(in, func(a, b state.Slice) int { return a.From.Compare(b.From) })
@@ -54,7 +55,7 @@ func tidy(in []state.Slice) []state.Slice {
 		if !s.DoneUntil.Before(s.To) {
 			continue
 		}
-		if n := len(out); n > 0 && out[n-1].To.Equal(s.From) && (s.DoneUntil.Equal(s.From) || n == maxSlices) {
+		if n := len(out); n > 0 && (n == maxSlices || out[n-1].To.Equal(s.From) && s.DoneUntil.Equal(s.From)) {
 			out[n-1].To = s.To
 			continue
 		}

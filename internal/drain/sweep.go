@@ -36,8 +36,12 @@ func (w *work) sweep(feed state.Feed) (err error) {
 	}
 	fetching := w.fetching
 	if w.holder != nil { // a dry run leaves nothing to backfills
-		// The rest of the minute is the backfills'.
-		turn, cancel := context.WithDeadlineCause(w.fetching, w.turn.Add(-liveEvery/2), errTurn)
+		// The rest of the minute, or of the run, is the backfills'.
+		end := w.turn.Add(-liveEvery / 2)
+		if deadline, ok := w.fetching.Deadline(); ok && time.Until(deadline)/2 < time.Until(end) {
+			end = time.Now().Add(time.Until(deadline) / 2)
+		}
+		turn, cancel := context.WithDeadlineCause(w.fetching, end, errTurn)
 		defer cancel()
 		fetching = turn
 	}
@@ -48,10 +52,14 @@ func (w *work) sweep(feed state.Feed) (err error) {
 	}
 	for i, kind := range kinds {
 		end, err := w.sweepListing(fetching, kind, feed)
-		var budget *dtm.BudgetError
+		var (
+			budget *dtm.BudgetError
+			wait   *dtm.WaitError
+		)
 		switch {
-		case errors.As(err, &budget):
-			// Its share of the key's budget is used up, and the live feed's isn't.
+		case errors.As(err, &budget), errors.As(err, &wait) && w.holder != nil && w.hasTime(wait.Wait):
+			// Its share of the key's budget is used up, and the live feed's isn't; or GTI
+			// asks for a wait that is longer than a sweep, and not than the run.
 			w.Log.WarnContext(w.ctx, "changes are not looked for", "event", "sweep", "feed", w.Feed, "reason", err.Error())
 			return nil
 		case err != nil:
@@ -158,12 +166,7 @@ func (w *work) whole(fetching context.Context, s Session) func(context.Context, 
 	if !w.Options.Refs {
 		return nil
 	}
-	return func(ctx context.Context, id string) (dtm.Page, error) {
-		if fetching.Err() != nil {
-			return dtm.Page{}, context.Cause(fetching)
-		}
-		return s.Get(ctx, id, true)
-	}
+	return func(_ context.Context, id string) (dtm.Page, error) { return s.Get(fetching, id, true) }
 }
 
 // allow gives leave to publish up to n alerts.

@@ -92,18 +92,3 @@ func TestFailedSweep(t *testing.T) {
 		})
 	}
 }
-
-// TestWholeAlerts are fetched until the time for fetching is up: what is published
-// behind it has only a grace.
-func TestWholeAlerts(t *testing.T) {
-	w := &work{Runner: &Runner{Options: Options{Refs: true}}}
-	fetching, stop := context.WithCancelCause(t.Context())
-	whole := w.whole(fetching, empty{})
-	if _, err := whole(t.Context(), "a"); err == nil || errors.Is(err, errTurn) {
-		t.Errorf("it was not fetched: %v", err)
-	}
-	stop(errTurn)
-	if _, err := whole(t.Context(), "a"); !errors.Is(err, errTurn) {
-		t.Errorf("it is fetched all the same: %v", err)
-	}
-}

@@ -1,0 +1,505 @@
+package drain
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"log/slog"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"dtmrelay.internal/dtmrelay/internal/dtm"
+	"dtmrelay.internal/dtmrelay/internal/dtmsim"
+	"dtmrelay.internal/dtmrelay/internal/lifecycle"
+	"dtmrelay.internal/dtmrelay/internal/message"
+	"dtmrelay.internal/dtmrelay/internal/state"
+	"dtmrelay.internal/dtmrelay/internal/state/bolt"
+)
+
+// wire answers the client's requests in place of a network.
+type wire func(r *http.Request) reply
+
+type reply struct {
+	status     int
+	retryAfter string
+	body       string
+	next       string // the token of the next link
+}
+
+func (f wire) RoundTrip(r *http.Request) (*http.Response, error) {
+	a := f(r)
+	header := http.Header{}
+	if a.retryAfter != "" {
+		header.Set("Retry-After", a.retryAfter)
+	}
+	if a.next != "" {
+		header.Set("Link", `<https://gti.example/api/v3/dtm/alerts?page=`+a.next+`>; rel="next"`)
+	}
+	if a.status == 0 {
+		a.status = http.StatusOK
+	}
+	select {
+	case <-r.Context().Done():
+		return nil, r.Context().Err()
+	default:
+		return &http.Response{StatusCode: a.status, Header: header, Body: io.NopCloser(strings.NewReader(a.body)), Request: r}, nil
+	}
+}
+
+// What a request is for.
+func isOne(r *http.Request) bool   { return !strings.HasSuffix(r.URL.Path, "/alerts") }
+func isSweep(r *http.Request) bool { return r.URL.Query().Get("sort") == "updated_at" }
+func isLive(r *http.Request) bool {
+	return !isOne(r) && !isSweep(r) && r.URL.Query().Get("refs") == "true"
+}
+
+func alertsOf(all ...string) reply { return reply{body: `{"alerts":[` + strings.Join(all, ",") + `]}`} }
+
+type key struct{}
+
+func (key) Key(context.Context) (string, error)           { return "key", nil }
+func (key) Renew(context.Context, string) (string, error) { return "key", nil }
+
+// topic takes every message, and keeps the alerts' ids.
+type topic struct{ ids []string }
+
+func (p *topic) Publish(_ context.Context, m []message.Message) []error {
+	for _, m := range m {
+		p.ids = append(p.ids, m.Attributes["alert_id"])
+	}
+	return make([]error, len(m))
+}
+
+func (p *topic) Reject(_ context.Context, m []message.Message) []error { return make([]error, len(m)) }
+
+// feedWith is the database of a feed that has run for four hours, with backfills
+// of an hour long ago.
+func feedWith(t *testing.T, s state.Store, backfills ...state.Backfill) {
+	t.Helper()
+	now := time.Now().UTC().Truncate(ms)
+	filter := dtm.Filter{}.String()
+	if _, err := s.WriteFeed(t.Context(), "f", state.Feed{
+		BeginsAt: now.Add(-5 * time.Hour), FirstRun: now.Add(-4 * time.Hour), End: now.Add(-5 * time.Minute),
+		Filter: filter, FilterSince: now.Add(-4 * time.Hour), LastAudit: now,
+	}, ""); err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range backfills {
+		b.State, b.Filter, b.RequestedAt = state.Pending, filter, now
+		b.Since, b.Until = now.Add(-4*time.Hour), now.Add(-3*time.Hour)
+		b.Slices = []state.Slice{{From: b.Since, To: b.Until, DoneUntil: b.Since}}
+		if err := s.CreateBackfill(t.Context(), "f", b); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// inTheBackfills is a created_at that lies in feedWith's backfills.
+func inTheBackfills() string { return time.Now().UTC().Add(-210 * time.Minute).Format(time.RFC3339) }
+
+func newStore(t *testing.T) state.Store {
+	t.Helper()
+	s, err := bolt.OpenNoSync(filepath.Join(t.TempDir(), "db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+// newRun is a run with the real client, desk and a store.
+func newRun(t *testing.T, s state.Store, api http.RoundTripper, to *topic) *Runner {
+	t.Helper()
+	meter := dtm.NewMeter(1000)
+	c, err := dtm.New(dtm.Options{
+		BaseURL: "https://gti.example/api/v3", ToolName: "t", UserAgent: "t", Keys: key{}, Meter: meter, Concurrency: 2, QPS: 100, Transport: api,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &Runner{
+		Feed: "f", RunID: "r", Store: s, Meter: meter, Log: slog.New(slog.DiscardHandler),
+		Options: Options{
+			Workers: 2, PageSize: 25, Refs: true, InitialLookback: time.Hour, MaxLookback: 120 * time.Hour, Overlap: 10 * time.Minute,
+			Settle: 30 * time.Second, Budget: 9 * time.Minute, UpdatesWindow: 24 * time.Hour,
+		},
+		KeyID:   func(context.Context) (string, error) { return "k", nil },
+		Session: c.Session(dtm.LiveShare), Sweeps: c.Session(dtm.SweepShare), Side: c.Session(dtm.BackfillShare),
+		Desk: func(o DeskOptions) Desk {
+			return &lifecycle.Desk{
+				Ledger: s, Publisher: to, Feed: "f", RunID: "r", TTL: 1000 * time.Hour, Alive: o.Alive,
+				Backfill: o.Backfill, Missing: o.Missing, Republish: o.Republish, Admit: o.Admit, Whole: o.Whole,
+			}
+		},
+	}
+}
+
+func stateOf(t *testing.T, s state.Store, id string) string {
+	t.Helper()
+	b, _, err := s.Backfill(t.Context(), "f", id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b.State
+}
+
+// TestSweepThatIsToWait: a wait that is longer than a sweep, and shorter than the
+// run, holds up nothing else.
+func TestSweepThatIsToWait(t *testing.T) {
+	s := newStore(t)
+	synctest.Test(t, func(t *testing.T) {
+		feedWith(t, s, state.Backfill{ID: "b-1"})
+		throttled := false
+		r := newRun(t, s, wire(func(r *http.Request) reply {
+			if isSweep(r) && !throttled {
+				throttled = true
+				return reply{status: http.StatusTooManyRequests, retryAfter: "45"}
+			}
+			return alertsOf()
+		}), &topic{})
+		report, err := r.Live(t.Context(), "schedule", false)
+		if report.Outcome != OK || stateOf(t, s, "b-1") != state.Done {
+			t.Errorf("the run ends as %s %s after %d ms, the backfill is %s: %v", report.Outcome, report.StopReason, report.DurationMS, stateOf(t, s, "b-1"), err)
+		}
+	})
+}
+
+// TestSweepInAShortRun: a sweep that can't be read to its end within the run's
+// time leaves some of it to the backfill that it becomes.
+func TestSweepInAShortRun(t *testing.T) {
+	s := newStore(t)
+	synctest.Test(t, func(t *testing.T) {
+		alerts := make([]dtmsim.Alert, 1500)
+		for i := range alerts {
+			created := time.Now().UTC().Add(-4*time.Hour + time.Duration(i)*time.Second)
+			alerts[i] = dtmsim.Alert{ID: fmt.Sprintf("a%04d", i), Type: "Message", Status: "new", CreatedAt: created, UpdatedAt: created}
+		}
+		sim := dtmsim.New(dtmsim.Options{Key: "key", Latency: time.Second}, alerts)
+		to := &topic{}
+		run := func(budget time.Duration) Report {
+			t.Helper()
+			r := newRun(t, s, sim.RoundTripper(), to)
+			r.Options.Refs, r.Options.PageSize, r.Options.InitialLookback, r.Options.Budget = false, 100, 5*time.Hour, budget
+			report, err := r.Live(t.Context(), "schedule", false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return report
+		}
+		run(9 * time.Minute)
+		time.Sleep(time.Hour)
+		for _, a := range alerts {
+			sim.Update(a.ID, func(a *dtmsim.Alert) { a.Status = "closed" })
+		}
+		var last Report
+		for range 10 { // until OVERLAP has passed
+			last = run(10 * time.Second)
+			time.Sleep(2 * time.Minute)
+		}
+		if len(to.ids) != 2*len(alerts) || last.Outcome != OK {
+			t.Errorf("after ten runs %d changes have come, and the last one ends as %s %s", len(to.ids)-len(alerts), last.Outcome, last.StopReason)
+		}
+	})
+}
+
+// TestOthersUseTheSameKey: what other feeds send while a run goes on counts.
+func TestOthersUseTheSameKey(t *testing.T) {
+	s := newStore(t)
+	synctest.Test(t, func(t *testing.T) {
+		feedWith(t, s, state.Backfill{ID: "b-1"})
+		first := time.Now().UTC().Add(-230 * time.Minute)
+		r := newRun(t, s, wire(func(r *http.Request) reply {
+			if isLive(r) && !r.URL.Query().Has("page") || isSweep(r) {
+				if since, _ := time.Parse(time.RFC3339, r.URL.Query().Get("since")); isSweep(r) || since.After(first) {
+					return alertsOf()
+				}
+			}
+			time.Sleep(time.Second)
+			var n int
+			_, _ = fmt.Sscan(r.URL.Query().Get("page"), &n)
+			page := alertsOf(fmt.Sprintf(`{"id":"a%d","created_at":%q}`, n, first.Add(time.Duration(n)*time.Second).Format(time.RFC3339)))
+			page.next = fmt.Sprint(n + 1)
+			return page
+		}), &topic{})
+		bucket := time.Now().UTC().Truncate(state.RequestBucket).Unix()
+		time.AfterFunc(5*time.Second, func() {
+			if err := s.AddUsage(t.Context(), "k", state.Usage{Requests: map[int64]int64{bucket: 600}}, state.Usage{}); err != nil { // of 1,000 a day
+				t.Error(err)
+			}
+		})
+		report, err := r.Live(t.Context(), "schedule", false)
+		if report.Requests > 25 || stateOf(t, s, "b-1") != state.Running {
+			t.Errorf("%d requests, the backfill is %s: %v", report.Requests, stateOf(t, s, "b-1"), err)
+		}
+	})
+}
+
+// TestWaitForOneAlert: an alert that is fetched by its id keeps nobody waiting for
+// longer than the run has.
+func TestWaitForOneAlert(t *testing.T) {
+	s := newStore(t)
+	synctest.Test(t, func(t *testing.T) {
+		feedWith(t, s, state.Backfill{ID: "audit-2000-01-01", Kind: state.Audit})
+		created := inTheBackfills()
+		r := newRun(t, s, wire(func(r *http.Request) reply {
+			switch {
+			case isOne(r):
+				return reply{status: http.StatusTooManyRequests, retryAfter: "3600"}
+			case isLive(r), isSweep(r):
+				return alertsOf()
+			}
+			return alertsOf(`{"id":"a","created_at":"` + created + `"}`)
+		}), &topic{})
+		began := time.Now()
+		report, err := r.Live(t.Context(), "schedule", false)
+		if took := time.Since(began); report.Outcome != Partial || report.StopReason != StopWait || took > time.Second {
+			t.Errorf("the run ends as %s %s after %v: %v", report.Outcome, report.StopReason, took, err)
+		}
+		if got := stateOf(t, s, "audit-2000-01-01"); got != state.Running {
+			t.Errorf("the audit is %s", got)
+		}
+	})
+}
+
+// TestStopsAmongSingleAlerts: a page of alerts that are fetched one by one ends
+// with the run, and does not keep the live feed from its turn.
+func TestStopsAmongSingleAlerts(t *testing.T) {
+	for _, c := range []struct {
+		name             string
+		budget, shutdown time.Duration
+		within           time.Duration
+		reason           string
+	}{
+		{name: "SIGTERM", budget: 9 * time.Minute, shutdown: 5 * time.Second, within: 6 * time.Second, reason: StopShutdown},
+		{name: "the budget", budget: 20 * time.Second, within: 21 * time.Second, reason: StopBudget},
+		{name: "the live feed's turn", budget: 9 * time.Minute, within: 9 * time.Minute, reason: StopDone},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := newStore(t)
+			synctest.Test(t, func(t *testing.T) {
+				feedWith(t, s, state.Backfill{ID: "audit-2000-01-01", Kind: state.Audit})
+				var all []string
+				created := inTheBackfills()
+				for i := range 100 {
+					all = append(all, fmt.Sprintf(`{"id":"a%d","created_at":%q}`, i, created))
+				}
+				began := time.Now()
+				asked, longest := began, time.Duration(0)
+				to := &topic{}
+				r := newRun(t, s, wire(func(r *http.Request) reply {
+					switch {
+					case isOne(r):
+						select {
+						case <-time.After(3 * time.Second):
+						case <-r.Context().Done():
+						}
+						_, id, _ := strings.Cut(r.URL.Path, "/alerts/")
+						return reply{body: fmt.Sprintf(`{"id":%q,"created_at":%q,"doc":{}}`, id, created)}
+					case isSweep(r):
+						return alertsOf()
+					case isLive(r):
+						longest, asked = max(longest, time.Since(asked)), time.Now()
+						return alertsOf()
+					}
+					return alertsOf(all...)
+				}), to)
+				r.Options.Budget = c.budget
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				if c.shutdown > 0 {
+					time.AfterFunc(c.shutdown, cancel)
+				}
+				report, err := r.Live(ctx, "schedule", false)
+				if took := time.Since(began); report.StopReason != c.reason || took > c.within {
+					t.Errorf("the run ends as %s %s after %v: %v", report.Outcome, report.StopReason, took, err)
+				}
+				if longest > 90*time.Second {
+					t.Errorf("the live feed had no turn for %v", longest)
+				}
+				if c.reason == StopDone && len(to.ids) != 100 {
+					t.Errorf("%d of 100 were published", len(to.ids))
+				}
+			})
+		})
+	}
+}
+
+// TestOneUnreadableAlert is published as it was listed: it holds up no others.
+func TestOneUnreadableAlert(t *testing.T) {
+	for name, filter := range map[string]dtm.Filter{"audit": {}, "came to match": {Severity: []string{"high"}}} {
+		t.Run(name, func(t *testing.T) {
+			s := newStore(t)
+			synctest.Test(t, func(t *testing.T) {
+				feedWith(t, s, state.Backfill{ID: "audit-2000-01-01", Kind: state.Audit}, state.Backfill{ID: "b-1"})
+				created, updated := inTheBackfills(), time.Now().UTC().Format(time.RFC3339)
+				listed := func(id string) string {
+					return fmt.Sprintf(`{"id":%q,"created_at":%q,"updated_at":%q}`, id, created, updated)
+				}
+				to := &topic{}
+				r := newRun(t, s, wire(func(r *http.Request) reply {
+					switch {
+					case strings.HasSuffix(r.URL.Path, "/bad"):
+						return reply{body: `{"id":"bad","created_at":`}
+					case isOne(r):
+						return reply{body: listed("good")}
+					case isLive(r), isSweep(r) && r.URL.Query().Get("severity") == "":
+						return alertsOf()
+					}
+					return alertsOf(listed("bad"), listed("good"))
+				}), to)
+				r.Options.Filter = filter
+				report, err := r.Live(t.Context(), "schedule", false)
+				if report.Outcome != OK || len(to.ids) != 2 || stateOf(t, s, "b-1") != state.Done {
+					t.Errorf("the run ends as %s, published %v, the backfill is %s: %v", report.Outcome, to.ids, stateOf(t, s, "b-1"), err)
+				}
+			})
+		})
+	}
+}
+
+// giants is a session that can read only short listings.
+type giants struct{ empty }
+
+func (s giants) List(ctx context.Context, q dtm.Query) iter.Seq2[dtm.Page, error] {
+	if q.Until.Sub(q.Since) < 5*time.Second {
+		return s.empty.List(ctx, q)
+	}
+	return func(yield func(dtm.Page, error) bool) {
+		yield(dtm.Page{}, &dtm.PageTooLargeError{Size: q.Size, Limit: 1})
+	}
+}
+
+// TestAGiantInABackfill that can't be got past holds up no younger backfill.
+func TestAGiantInABackfill(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		now, filter := time.Now().UTC(), dtm.Filter{}.String()
+		s := newShelf(
+			state.Backfill{ID: "b-1", State: state.Pending, Filter: filter, Since: at(0), Until: at(10), Slices: []state.Slice{span3(0, 10, 0)}},
+			state.Backfill{ID: "b-2", State: state.Pending, Filter: filter, Since: at(0), Until: at(2), Slices: []state.Slice{span3(0, 2, 0)}},
+		)
+		s.feed = state.Feed{
+			BeginsAt: now.Add(-2 * time.Hour), FirstRun: now.Add(-time.Hour), End: now.Add(-time.Minute), Unfinished: []string{"b-1", "b-2"},
+			Filter: filter, FilterSince: now.Add(-time.Hour),
+		}
+		var asked []string
+		r := newRun(t, nil, nil, &topic{})
+		r.Store = s
+		r.Session, r.Sweeps = empty{name: "live", asked: &asked}, empty{name: "sweep", asked: &asked}
+		r.Side = giants{empty{name: "backfill", asked: &asked}}
+		r.Options.MaxLookback = 1e6 * time.Hour
+		r.Desk = func(DeskOptions) Desk { return idle{} }
+		_, err := r.Live(t.Context(), "schedule", false)
+		if b := s.records["b-2"]; b.State != state.Done {
+			t.Errorf("the younger backfill is %s: %v", b.State, err)
+		}
+		var large *dtm.PageTooLargeError
+		if b := s.records["b-1"]; b.State != state.Running || !strings.Contains(b.Error, "larger than") || errors.As(err, &large) {
+			t.Errorf("the first is %s, %q, and the run ends with %v", b.State, b.Error, err)
+		}
+	})
+}
+
+// TestFilterPast: what was read with another filter, and is not pending, is shown.
+func TestFilterPast(t *testing.T) {
+	r := &Runner{Options: Options{Filter: dtm.Filter{Severity: []string{"high"}}, Overlap: 10 * time.Second, InitialLookback: time.Hour}}
+	f := state.Feed{
+		BeginsAt: at(0), FirstRun: at(0), End: at(1000), Filter: dtm.Filter{}.String(), FilterSince: at(0),
+		Slices: []state.Slice{span3(100, 200, 110)}, // what is behind it was read before it
+	}
+	r.plan(&f, at(1100))
+	for s := 0; s < 990; s += 10 {
+		past := false
+		for _, g := range f.FilterPast {
+			past = past || !at(s).Before(g.Since) && at(s).Before(g.Until)
+		}
+		if !past && !unread(f.Slices, at(s)) {
+			t.Fatalf("%v was read with the other filter only: %v, pending %v", at(s), f.FilterPast, f.Slices)
+		}
+	}
+}
+
+// TestPendingSlices are 64 at most, wherever the holes between them are.
+func TestPendingSlices(t *testing.T) {
+	f := state.Feed{BeginsAt: at(0), End: at(2000)}
+	for i := range maxSlices {
+		f.Slices = append(f.Slices, span3(20*i, 20*i+10, 20*i+5))
+	}
+	extend(&f, at(2100), 0)
+	if len(f.Slices) > maxSlices || !unread(f.Slices, at(2050)) || !unread(f.Slices, at(20*maxSlices-15)) {
+		t.Errorf("%d slices are pending: %v", len(f.Slices), f.Slices[len(f.Slices)-2:])
+	}
+}
+
+// silent is a database that answers nothing any more from a moment on.
+type silent struct {
+	state.Store
+	from time.Time
+}
+
+func (s silent) hang(ctx context.Context) error {
+	if time.Now().Before(s.from) {
+		return nil
+	}
+	<-ctx.Done()
+	return context.Cause(ctx)
+}
+
+func (s silent) WriteFeed(ctx context.Context, feed string, f state.Feed, v state.Version) (state.Version, error) {
+	if err := s.hang(ctx); err != nil {
+		return "", err
+	}
+	return s.Store.WriteFeed(ctx, feed, f, v)
+}
+
+func (s silent) AddUsage(ctx context.Context, keyID string, add, old state.Usage) error {
+	if err := s.hang(ctx); err != nil {
+		return err
+	}
+	return s.Store.AddUsage(ctx, keyID, add, old)
+}
+
+// TestTheReportComes before the platform ends the process (10 s behind SIGTERM,
+// 30 s behind the budget), also when the database is silent.
+func TestTheReportComes(t *testing.T) {
+	for _, c := range []struct {
+		name             string
+		budget, shutdown time.Duration
+		end              time.Duration
+	}{
+		{name: "SIGTERM", budget: 9 * time.Minute, shutdown: 25 * time.Second, end: 34 * time.Second},
+		{name: "the budget", budget: 25 * time.Second, end: 54 * time.Second},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			store := newStore(t)
+			synctest.Test(t, func(t *testing.T) {
+				feedWith(t, store)
+				r := newRun(t, silent{store, time.Now().Add(12 * time.Second)}, wire(func(r *http.Request) reply {
+					select {
+					case <-time.After(5 * time.Second):
+					case <-r.Context().Done():
+					}
+					page := alertsOf(`{"id":"a","created_at":"` + time.Now().UTC().Add(-10*time.Minute).Format(time.RFC3339) + `"}`)
+					page.next = fmt.Sprint(time.Now().Unix())
+					return page
+				}), &topic{})
+				r.Options.Budget = c.budget
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				if c.shutdown > 0 {
+					time.AfterFunc(c.shutdown, cancel)
+				}
+				began := time.Now()
+				report, err := r.Live(ctx, "schedule", false)
+				if took := time.Since(began); err == nil || report.Outcome != Failed || took > c.end {
+					t.Errorf("after %v: %s, %v", took, report.Outcome, err)
+				}
+			})
+		})
+	}
+}
