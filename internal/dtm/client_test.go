@@ -780,6 +780,31 @@ func TestUnusableNextIsNotTheEnd(t *testing.T) {
 	}
 }
 
+// TestCreatedAhead: no listing will ever come to what was created years ahead.
+func TestCreatedAhead(t *testing.T) {
+	ahead := func(d time.Duration) string { return time.Now().UTC().Add(d).Format(time.RFC3339) }
+	c := newClient(t, direct(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = fmt.Fprintf(w, `{"alerts":[{"id":"a","created_at":%q},{"id":"b","created_at":%q},{"id":"c","created_at":"9999-12-31T23:59:59Z"}]}`,
+			ahead(23*time.Hour), ahead(25*time.Hour))
+	}), nil)
+	var faults []string
+	for page, err := range c.Session(LiveShare).List(t.Context(), Query{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, a := range page.Alerts {
+			faults = append(faults, a.Fault)
+			if len(a.Raw) == 0 {
+				t.Error("an alert has lost its bytes")
+			}
+		}
+	}
+	const fault = "its created_at lies in the future"
+	if diff := cmp.Diff([]string{"", fault, fault}, faults); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
 func TestPageLimit(t *testing.T) {
 	const limit = 200 << 10
 	page := testPage(60, 2<<10) // about 120 KiB

@@ -151,6 +151,9 @@ func (g *giant) object(member func(name []byte)) {
 		g.space()
 		g.expect(':')
 		g.space()
+		if g.err != nil {
+			return
+		}
 		member(name)
 		switch g.space() {
 		case ',':

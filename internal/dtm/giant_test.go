@@ -82,6 +82,7 @@ func TestGiant(t *testing.T) {
 		{name: "no JSON value", body: `{"alerts":[{"id":tru}]}`, err: errInvalid},
 		{name: "not an object at all", body: `[1]`, err: errInvalid},
 		{name: "nothing", err: errInvalid},
+		{name: "cut off in the first name", body: `{"`, err: errInvalid},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got, err := readGiant(strings.NewReader(c.body), maxGiant)

@@ -87,18 +87,21 @@ func (s *Session) List(ctx context.Context, q Query) iter.Seq2[Page, error] {
 
 // readPageOf reads the answer to a list request.
 func readPageOf(got answer) ([]Alert, error) {
-	switch {
-	case got.status == http.StatusNoContent: // which stands for an empty list
+	if got.status == http.StatusNoContent { // which stands for an empty list
 		return nil, nil
-	case got.alerts != nil: // of a page that was not kept
-		return got.alerts, nil
 	}
-	alerts, err := decodePage(got.body)
+	alerts := got.alerts
+	if alerts == nil { // else it is one that was not kept
+		var err error
+		if alerts, err = decodePage(got.body); err != nil {
+			return nil, err
+		}
+	}
 	for i, a := range alerts {
 		// It is behind all that a listing of created_at will ever ask for.
 		if a.CreatedAt.After(got.askedAt.Add(maxAhead)) {
-			alerts[i] = Alert{Raw: a.Raw, Fault: "its created_at lies in the future"}
+			alerts[i] = Alert{Raw: a.Raw, Cut: a.Cut, Fault: "its created_at lies in the future"}
 		}
 	}
-	return alerts, err
+	return alerts, nil
 }
