@@ -34,6 +34,7 @@ const KeepFinished = 90 * 24 * time.Hour
 
 var (
 	errTurn      = errors.New("it is the live feed's turn")
+	errFruitless = fmt.Errorf("%w, and the backfill got nowhere in its own", errTurn)
 	errCancelled = errors.New("the backfill was cancelled")
 )
 
@@ -41,10 +42,17 @@ var (
 // to the live feed every minute. It ends when none is left, or with what stopped it.
 func (w *work) backfills() error {
 	done := map[string]bool{}
+	// behind are those that got nowhere in their last turn: a page, or one alert
+	// that is fetched by its id, may take longer than any turn.
+	behind := map[string]bool{}
 	for {
-		i := slices.IndexFunc(w.unfinished, func(id string) bool { return !done[id] })
-		if i < 0 {
+		i := slices.IndexFunc(w.unfinished, func(id string) bool { return !done[id] && !behind[id] })
+		switch {
+		case i < 0 && len(behind) == 0:
 			return nil
+		case i < 0:
+			clear(behind)
+			continue
 		}
 		id := w.unfinished[i]
 		err := w.backfill(id, w.turn)
@@ -67,6 +75,7 @@ func (w *work) backfills() error {
 			// later run goes on.
 			return nil
 		case errors.Is(err, errTurn):
+			behind[id] = errors.Is(err, errFruitless)
 		case errors.As(err, &wait) && w.hasTime(wait.Wait): // the live feed waits for it
 		default:
 			return err
@@ -133,6 +142,9 @@ func (w *work) backfill(id string, until time.Time) error {
 	stopWriting()
 	if err == nil && len(e.progress.Slices) > 0 {
 		err = &listingError{errors.New("the API repeats a page token, and brings nothing new")}
+	}
+	if errors.Is(err, errTurn) && time.Since(began) >= liveEvery/2 && !t.movedFrom(b) {
+		err = errFruitless
 	}
 	done := t.finish(err)
 	if errors.Is(err, errCancelled) {
@@ -357,6 +369,14 @@ func (t *ticket) write(ctx context.Context) error {
 	return nil
 }
 
+// movedFrom reports whether anything was published or read since the record was b.
+func (t *ticket) movedFrom(b state.Backfill) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := t.record
+	return now.Published+now.Rejected > b.Published+b.Rejected || !slices.Equal(now.Slices, b.Slices)
+}
+
 // finish notes how the work ended, and reports whether the backfill is finished.
 func (t *ticket) finish(err error) bool {
 	var api *dtm.APIError
@@ -396,7 +416,9 @@ func retryable(status int) bool {
 // DryBackfill counts what a backfill would publish, and leaves no trace but the
 // count of requests. When it could not be counted to the end, the error says why.
 func (r *Runner) DryBackfill(ctx context.Context, b state.Backfill) (state.Backfill, error) {
-	base := context.WithoutCancel(ctx)
+	began := time.Now()
+	base, done := r.outlive(ctx, began)
+	defer done()
 	keyID, err := r.KeyID(ctx)
 	if err != nil {
 		return b, err
@@ -415,7 +437,7 @@ func (r *Runner) DryBackfill(ctx context.Context, b state.Backfill) (state.Backf
 	report := Report{WouldPublish: new(int64), ByType: map[string]int64{}, BySeverity: map[string]int64{}}
 	stopCounting := r.count(base, keyID, usage)
 	w := &work{Runner: r, ctx: ctx, leased: base, report: &report, alive: func() error { return nil }}
-	end := w.begin(time.Now())
+	end := w.begin(began)
 	defer end()
 	e := &engine{
 		opts: r.Options, source: r.Side, report: &report, save: func(Progress) {}, onGap: func(state.Gap) {},

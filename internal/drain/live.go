@@ -99,8 +99,8 @@ func (r *Runner) Live(ctx context.Context, trigger string, dryRun bool) (Report,
 }
 
 func (r *Runner) live(ctx context.Context, report *Report, began time.Time) (outcome, reason string, err error) {
-	// What is under way is finished after ctx ends.
-	base := context.WithoutCancel(ctx)
+	base, done := r.outlive(ctx, began)
+	defer done()
 	opening, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
 	keyID, err := r.KeyID(opening)
@@ -143,7 +143,7 @@ func (r *Runner) live(ctx context.Context, report *Report, began time.Time) (out
 	outcome, reason, err = judge(err)
 	r.stats(report)
 
-	closing, cancel := context.WithTimeout(base, closingTime(w.fetching))
+	closing, cancel := context.WithTimeout(base, callTime)
 	defer cancel()
 	defer stopCounting(closing)
 	if holder == nil {
@@ -166,16 +166,21 @@ func (r *Runner) live(ctx context.Context, report *Report, began time.Time) (out
 	return Failed, reason, err
 }
 
-// closingTime is what a run has for its last calls to the database. One that is
-// cut short has spent of the platform's patience what publishing took.
-func closingTime(fetching context.Context) time.Duration {
-	switch cause := context.Cause(fetching); {
-	case errors.Is(cause, errShutdown):
-		return shutdownClosing
-	case errors.Is(cause, errBudget):
-		return budgetClosing
-	default:
-		return callTime
+var errLate = errors.New("the database did not answer before the run had to be over")
+
+// outlive returns the context of a run's calls to the database. What is under way
+// when ctx or the budget ends is finished, and the end of the run is stored, but
+// only as long as the platform lets the report come.
+func (r *Runner) outlive(ctx context.Context, began time.Time) (base context.Context, done func()) {
+	base, late := context.WithCancelCause(context.WithoutCancel(ctx))
+	base, cancel := context.WithDeadlineCause(base, began.Add(r.Options.Budget+budgetGrace+budgetClosing), errLate)
+	stop := context.AfterFunc(ctx, func() {
+		time.AfterFunc(shutdownGrace+shutdownClosing, func() { late(errLate) })
+	})
+	return base, func() {
+		stop()
+		cancel()
+		late(nil)
 	}
 }
 

@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -67,9 +69,14 @@ func (key) Key(context.Context) (string, error)           { return "key", nil }
 func (key) Renew(context.Context, string) (string, error) { return "key", nil }
 
 // topic takes every message, and keeps the alerts' ids.
-type topic struct{ ids []string }
+type topic struct {
+	mu  sync.Mutex // workers publish side by side
+	ids []string
+}
 
 func (p *topic) Publish(_ context.Context, m []message.Message) []error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	for _, m := range m {
 		p.ids = append(p.ids, m.Attributes["alert_id"])
 	}
@@ -198,12 +205,12 @@ func TestSweepInAShortRun(t *testing.T) {
 			sim.Update(a.ID, func(a *dtmsim.Alert) { a.Status = "closed" })
 		}
 		var last Report
-		for range 10 { // until OVERLAP has passed
+		for range 15 { // until OVERLAP has passed
 			last = run(10 * time.Second)
 			time.Sleep(2 * time.Minute)
 		}
 		if len(to.ids) != 2*len(alerts) || last.Outcome != OK {
-			t.Errorf("after ten runs %d changes have come, and the last one ends as %s %s", len(to.ids)-len(alerts), last.Outcome, last.StopReason)
+			t.Errorf("after some runs %d changes have come, and the last one ends as %s %s", len(to.ids)-len(alerts), last.Outcome, last.StopReason)
 		}
 	})
 }
@@ -324,6 +331,59 @@ func TestStopsAmongSingleAlerts(t *testing.T) {
 				}
 				if c.reason == StopDone && len(to.ids) != 100 {
 					t.Errorf("%d of 100 were published", len(to.ids))
+				}
+			})
+		})
+	}
+}
+
+// TestSlowSingleAlerts: also where an alert that is fetched by its id takes longer
+// than there is time for, the others are published, and the next backfill is worked.
+func TestSlowSingleAlerts(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		takes func(id string) time.Duration
+		most  int // that are not published
+	}{
+		{"each of them takes its time", func(string) time.Duration { return 20 * time.Second }, 0},
+		{"one is never answered", func(id string) time.Duration {
+			if id == "a3" {
+				return time.Hour
+			}
+			return 0
+		}, 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := newStore(t)
+			synctest.Test(t, func(t *testing.T) {
+				feedWith(t, s, state.Backfill{ID: "audit-2000-01-01", Kind: state.Audit}, state.Backfill{ID: "b-1"})
+				created := inTheBackfills()
+				var all []string
+				for i := range 12 { // more than are fetched at a time
+					all = append(all, fmt.Sprintf(`{"id":"a%d","created_at":%q}`, i, created))
+				}
+				to := &topic{}
+				api := wire(func(r *http.Request) reply {
+					switch {
+					case isOne(r):
+						_, id, _ := strings.Cut(r.URL.Path, "/alerts/")
+						select {
+						case <-time.After(c.takes(id)):
+						case <-r.Context().Done():
+						}
+						return reply{body: fmt.Sprintf(`{"id":%q,"created_at":%q,"doc":{}}`, id, created)}
+					case isLive(r), isSweep(r):
+						return alertsOf()
+					}
+					return alertsOf(all...)
+				})
+				for range 2 {
+					if report, err := newRun(t, s, api, to).Live(t.Context(), "schedule", false); err != nil {
+						t.Fatalf("%s: %v", report.Outcome, err)
+					}
+				}
+				if len(to.ids) < len(all)-c.most || stateOf(t, s, "b-1") != state.Done {
+					t.Errorf("%d of %d are published, and the backfill behind them is %s", len(to.ids), len(all), stateOf(t, s, "b-1"))
 				}
 			})
 		})
@@ -457,6 +517,13 @@ func (s silent) WriteFeed(ctx context.Context, feed string, f state.Feed, v stat
 	return s.Store.WriteFeed(ctx, feed, f, v)
 }
 
+func (s silent) WriteRecords(ctx context.Context, feed string, entries []state.Entry) ([]error, error) {
+	if err := s.hang(ctx); err != nil {
+		return nil, err
+	}
+	return s.Store.WriteRecords(ctx, feed, entries)
+}
+
 func (s silent) AddUsage(ctx context.Context, keyID string, add, old state.Usage) error {
 	if err := s.hang(ctx); err != nil {
 		return err
@@ -465,41 +532,89 @@ func (s silent) AddUsage(ctx context.Context, keyID string, add, old state.Usage
 }
 
 // TestTheReportComes before the platform ends the process (10 s behind SIGTERM,
-// 30 s behind the budget), also when the database is silent.
+// 30 s behind the budget), whenever the database falls silent.
 func TestTheReportComes(t *testing.T) {
 	for _, c := range []struct {
-		name             string
-		budget, shutdown time.Duration
-		end              time.Duration
+		name  string
+		pages int64         // of the live feed, of 5 s each
+		run   time.Duration // until SIGTERM, or the end of the budget
+		end   time.Duration // behind that
 	}{
-		{name: "SIGTERM", budget: 9 * time.Minute, shutdown: 25 * time.Second, end: 34 * time.Second},
-		{name: "the budget", budget: 25 * time.Second, end: 54 * time.Second},
+		{"SIGTERM early", 9, 2 * time.Second, 9 * time.Second},
+		{"SIGTERM", 9, 24 * time.Second, 9 * time.Second},
+		{"SIGTERM when all is done", 1, 22 * time.Second, 9 * time.Second},
+		{"the budget", 9, 24 * time.Second, 29 * time.Second},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			store := newStore(t)
-			synctest.Test(t, func(t *testing.T) {
-				feedWith(t, store)
-				r := newRun(t, silent{store, time.Now().Add(12 * time.Second)}, wire(func(r *http.Request) reply {
-					select {
-					case <-time.After(5 * time.Second):
-					case <-r.Context().Done():
+		for silence := -time.Second; silence < 25*time.Second; silence += 2 * time.Second {
+			t.Run(fmt.Sprint(c.name, " ", silence), func(t *testing.T) {
+				store := newStore(t)
+				synctest.Test(t, func(t *testing.T) {
+					feedWith(t, store)
+					first := time.Now().UTC().Add(-4 * time.Minute)
+					var pages atomic.Int64 // workers list side by side
+					r := newRun(t, silent{store, time.Now().Add(silence)}, wire(func(r *http.Request) reply {
+						select {
+						case <-time.After(5 * time.Second):
+						case <-r.Context().Done():
+						}
+						if isSweep(r) {
+							return alertsOf()
+						}
+						n := pages.Add(1)
+						created := first.Add(time.Duration(n) * time.Second)
+						page := alertsOf(fmt.Sprintf(`{"id":"a%d","created_at":%q}`, n, created.Format(time.RFC3339)))
+						if n < c.pages {
+							page.next = fmt.Sprint(n)
+						}
+						return page
+					}), &topic{})
+					ctx, cancel := context.WithCancel(t.Context())
+					defer cancel()
+					if c.name == "the budget" {
+						r.Options.Budget = c.run
+					} else {
+						time.AfterFunc(c.run, cancel)
 					}
-					page := alertsOf(`{"id":"a","created_at":"` + time.Now().UTC().Add(-10*time.Minute).Format(time.RFC3339) + `"}`)
-					page.next = fmt.Sprint(time.Now().Unix())
-					return page
-				}), &topic{})
-				r.Options.Budget = c.budget
-				ctx, cancel := context.WithCancel(t.Context())
-				defer cancel()
-				if c.shutdown > 0 {
-					time.AfterFunc(c.shutdown, cancel)
-				}
-				began := time.Now()
-				report, err := r.Live(ctx, "schedule", false)
-				if took := time.Since(began); err == nil || report.Outcome != Failed || took > c.end {
-					t.Errorf("after %v: %s, %v", took, report.Outcome, err)
-				}
+					began := time.Now()
+					report, err := r.Live(ctx, "schedule", false)
+					if took := time.Since(began); took > c.run+c.end {
+						t.Errorf("the report comes after %v: %s %s %v", took, report.Outcome, report.StopReason, err)
+					}
+				})
 			})
-		})
+		}
 	}
+}
+
+// TestASlowDatabaseAtTheEnd: a run that ends by itself waits for it.
+func TestASlowDatabaseAtTheEnd(t *testing.T) {
+	store := newStore(t)
+	synctest.Test(t, func(t *testing.T) {
+		feedWith(t, store)
+		api := wire(func(*http.Request) reply {
+			time.Sleep(5 * time.Second)
+			return alertsOf()
+		})
+		report, err := newRun(t, slow15{store, time.Now().Add(9 * time.Second)}, api, &topic{}).Live(t.Context(), "schedule", false)
+		if report.Outcome != OK {
+			t.Errorf("%s %s %v", report.Outcome, report.StopReason, err)
+		}
+	})
+}
+
+// slow15 is a database that takes 15 s for the feed's document from a moment on.
+type slow15 struct {
+	state.Store
+	from time.Time
+}
+
+func (s slow15) WriteFeed(ctx context.Context, feed string, f state.Feed, v state.Version) (state.Version, error) {
+	if time.Now().After(s.from) {
+		select {
+		case <-time.After(15 * time.Second):
+		case <-ctx.Done():
+			return "", context.Cause(ctx)
+		}
+	}
+	return s.Store.WriteFeed(ctx, feed, f, v)
 }

@@ -29,7 +29,7 @@ func (d *Desk) whole(ctx context.Context, jobs []*job, tally *Tally) error {
 
 func (d *Desk) deliverWhole(ctx context.Context, batch []*job, tally *Tally) error {
 	pages := make([]dtm.Page, len(batch))
-	gone, crowded := make([]bool, len(batch)), make([]bool, len(batch))
+	gone, crowded, failed := make([]bool, len(batch)), make([]bool, len(batch)), make([]bool, len(batch))
 	defer func() {
 		for _, p := range pages {
 			p.Release()
@@ -43,15 +43,17 @@ func (d *Desk) deliverWhole(ctx context.Context, batch []*job, tally *Tally) err
 		group.Go(func() (err error) {
 			pages[i], err = d.Whole(ctx, j.alert.ID)
 			gone[i], crowded[i], err = d.without(ctx, j, err)
+			failed[i] = err != nil
 			return err
 		})
 	}
-	if err := group.Wait(); err != nil {
-		return err
-	}
+	// Those that came are published whatever became of the others: who tries again
+	// finds fewer, also where one takes longer than there ever is time for.
+	failure := group.Wait()
 	var ready []*job
 	for i, j := range batch {
 		switch {
+		case failed[i]:
 		case gone[i]:
 			tally.LeftAlone++
 		case crowded[i] && len(batch) > 1: // for when the others are released
@@ -62,6 +64,9 @@ func (d *Desk) deliverWhole(ctx context.Context, batch []*job, tally *Tally) err
 	}
 	if err := d.deliver(ctx, ready, tally); err != nil {
 		return err
+	}
+	if failure != nil {
+		return failure
 	}
 	for i, j := range batch {
 		pages[i].Release()
