@@ -1,6 +1,7 @@
 package dtm
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -162,10 +163,12 @@ func (s *Session) send(ctx context.Context, a ask, target *url.URL, key string, 
 	}
 	defer func() { _ = resp.Body.Close() }() // what matters was read or failed before
 	watch.Reset(bodyTimeout)
-	body := &progress{Reader: resp.Body, moved: func(n int) {
+	// What is read has a buffer of its own: this one is for the byte behind a page
+	// that is full.
+	body := bufio.NewReaderSize(&progress{Reader: resp.Body, moved: func(n int) {
 		watch.Reset(bodyTimeout)
 		s.count(func(st *Stats) { st.Bytes += int64(n) })
-	}}
+	}}, 16)
 	got.receivedAt, got.status, got.header = time.Now(), resp.StatusCode, resp.Header
 
 	switch {
@@ -297,16 +300,15 @@ func (m *pageMemory) release() { m.resize(0) }
 
 // readPage reads a whole body. Its share of the memory grows with it, and is at
 // the end what the body takes. With errTooLarge it returns what it has read.
-func (c *Client) readPage(r io.Reader, memory *pageMemory) ([]byte, error) {
+func (c *Client) readPage(r *bufio.Reader, memory *pageMemory) ([]byte, error) {
 	var body []byte
 	for {
 		if len(body) == cap(body) {
 			size := min(max(firstBuffer, 2*int64(cap(body))), c.pageLimit)
 			if int64(len(body)) == c.pageLimit {
 				// Full to the last byte: only the end may follow.
-				var more [1]byte
-				if n, err := io.ReadFull(r, more[:]); n > 0 {
-					return append(body, more[0]), errTooLarge
+				if _, err := r.Peek(1); err == nil {
+					return body, errTooLarge
 				} else if err != io.EOF {
 					return nil, err
 				}
