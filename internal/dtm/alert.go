@@ -21,6 +21,9 @@ type Alert struct {
 	// created_at, an id outside [A-Za-z0-9_-]{1,128}); empty for a usable one.
 	// Of an alert with a fault only Raw counts.
 	Fault string
+	// Unreadable: the element is no JSON at all, and Raw is what stands between its
+	// neighbours. It has a Fault too.
+	Unreadable bool
 
 	ID          string
 	Type        string // alert_type; the API's list of types grows, so any value is possible
@@ -36,6 +39,12 @@ type Alert struct {
 	// UpdatedAt is in UTC and whole milliseconds: together with ID it names one
 	// version of the alert. A missing or unreadable updated_at counts as CreatedAt.
 	UpdatedAt time.Time
+	// Undated: the alert has no usable updated_at of its own, so that its place in a
+	// list by updated_at says nothing.
+	Undated bool
+	// Ahead: UpdatedAt lies more than a day in the future. Such a version must not
+	// count as the newest one, or every later change would pass for an older one.
+	Ahead bool
 }
 
 // Tags returns the alert's tags in their order. What is no string is left out.
@@ -76,6 +85,11 @@ type Page struct {
 	// AskedAt is when the request was sent: what came into the index later
 	// can't be in the page.
 	AskedAt time.Time
+	// ReceivedAt is when the answer began to come.
+	ReceivedAt time.Time
+	// Date is the API's clock when it answered (HTTP Date, whole seconds, cut off);
+	// zero when the answer has no usable one.
+	Date time.Time
 
 	release func()
 }

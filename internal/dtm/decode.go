@@ -83,7 +83,7 @@ func alertAt(b []byte, at int) (a Alert, end int) {
 		return Alert{Raw: raw, Fault: "no created_at that is an RFC 3339 time"}, end
 	}
 	if a.UpdatedAt, ok = parseTime(updated); !ok {
-		a.UpdatedAt = a.CreatedAt
+		a.UpdatedAt, a.Undated = a.CreatedAt, true
 	}
 	a.Raw = raw
 	return a, end

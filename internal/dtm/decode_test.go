@@ -28,23 +28,23 @@ func TestParseAlert(t *testing.T) {
 				CreatedAt: created, UpdatedAt: time.Date(2025, 8, 7, 10, 1, 57, 5e8, time.UTC),
 			},
 		},
-		{"no updated_at", `{"id":"a","created_at":"2025-08-07T10:01:49.199Z"}`, Alert{ID: "a", CreatedAt: created, UpdatedAt: created}},
-		{"unreadable updated_at", `{"id":"a","created_at":"2025-08-07T10:01:49.199Z","updated_at":"soon"}`, Alert{ID: "a", CreatedAt: created, UpdatedAt: created}},
+		{"no updated_at", `{"id":"a","created_at":"2025-08-07T10:01:49.199Z"}`, Alert{ID: "a", CreatedAt: created, UpdatedAt: created, Undated: true}},
+		{"unreadable updated_at", `{"id":"a","created_at":"2025-08-07T10:01:49.199Z","updated_at":"soon"}`, Alert{ID: "a", CreatedAt: created, UpdatedAt: created, Undated: true}},
 		{
 			"wrong types count as absent", `{"id":"a","created_at":"2025-08-07T10:01:49.199Z","status":1,"severity":null,"alert_type":["x"],"indicator_mscore":"50","monitor_id":{},"monitor_name":true,"doc":null}`,
-			Alert{ID: "a", CreatedAt: created, UpdatedAt: created},
+			Alert{ID: "a", CreatedAt: created, UpdatedAt: created, Undated: true},
 		},
 		{
 			"a wrong type behind a right one", `{"id":"a","created_at":"2025-08-07T10:01:49.199Z","status":"new","status":1,"indicator_mscore":1,"indicator_mscore":null,"doc":{},"doc":[]}`,
-			Alert{ID: "a", CreatedAt: created, UpdatedAt: created},
+			Alert{ID: "a", CreatedAt: created, UpdatedAt: created, Undated: true},
 		},
 		{
 			"names are exact", `{"id":"a","ID":"b","Id":"c","created_at":"2025-08-07T10:01:49.199Z","CREATED_AT":"x","Status":"closed"}`,
-			Alert{ID: "a", CreatedAt: created, UpdatedAt: created},
+			Alert{ID: "a", CreatedAt: created, UpdatedAt: created, Undated: true},
 		},
-		{"escapes in a name", `{"\u0069d":"a","created_at":"2025-08-07T10:01:49.199Z"}`, Alert{ID: "a", CreatedAt: created, UpdatedAt: created}},
-		{"score as written", `{"id":"a","created_at":"2025-08-07T10:01:49.199Z","indicator_mscore":5.0e1}`, Alert{ID: "a", CreatedAt: created, UpdatedAt: created, MScore: "5.0e1"}},
-		{"space around", " {\"id\" : \"a\" ,\n\"created_at\":\t\"2025-08-07T10:01:49.199Z\"}\r\n", Alert{ID: "a", CreatedAt: created, UpdatedAt: created}},
+		{"escapes in a name", `{"\u0069d":"a","created_at":"2025-08-07T10:01:49.199Z"}`, Alert{ID: "a", CreatedAt: created, UpdatedAt: created, Undated: true}},
+		{"score as written", `{"id":"a","created_at":"2025-08-07T10:01:49.199Z","indicator_mscore":5.0e1}`, Alert{ID: "a", CreatedAt: created, UpdatedAt: created, Undated: true, MScore: "5.0e1"}},
+		{"space around", " {\"id\" : \"a\" ,\n\"created_at\":\t\"2025-08-07T10:01:49.199Z\"}\r\n", Alert{ID: "a", CreatedAt: created, UpdatedAt: created, Undated: true}},
 		{"empty object", `{}`, Alert{Fault: "no id of 1 to 128 letters, digits, _ and -"}},
 		{"null", `null`, Alert{Fault: "not an object"}},
 		{"array", `[{"id":"a"}]`, Alert{Fault: "not an object"}},
@@ -275,13 +275,14 @@ func comparePicked(t *testing.T, a Alert) {
 	if a.Fault != "" {
 		return
 	}
-	updated, ok := parseTime(text("updated_at"))
-	if !ok {
+	updated, dated := parseTime(text("updated_at"))
+	if !dated {
 		updated = created
 	}
 	want := Alert{
 		Raw: a.Raw, ID: text("id"), Type: text("alert_type"), Status: text("status"), Severity: text("severity"),
 		MonitorID: text("monitor_id"), MonitorName: text("monitor_name"), CreatedAt: created, UpdatedAt: updated,
+		Undated: !dated,
 	}
 	var score any
 	d := json.NewDecoder(bytes.NewReader(fields["indicator_mscore"]))

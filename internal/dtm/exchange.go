@@ -46,7 +46,25 @@ type answer struct {
 }
 
 func (a answer) page() Page {
-	return Page{Alerts: a.alerts, AskedAt: a.askedAt, release: a.release}
+	return Page{Alerts: a.alerts, AskedAt: a.askedAt, ReceivedAt: a.receivedAt, Date: a.date(), release: a.release}
+}
+
+// date is the API's clock; zero when it doesn't say.
+func (a answer) date() time.Time {
+	date, err := http.ParseTime(a.header.Get("Date"))
+	if err != nil {
+		return time.Time{}
+	}
+	return date.UTC()
+}
+
+// latest is the later one of our clock and the API's: what lies far ahead of both
+// is a mistake of the alert, and of neither clock.
+func (a answer) latest() time.Time {
+	if date := a.date(); date.After(a.askedAt) {
+		return date
+	}
+	return a.askedAt
 }
 
 // exchange sends a request, follows redirects on the same host, and reads the

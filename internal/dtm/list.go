@@ -18,7 +18,7 @@ const (
 
 	queryTime = "2006-01-02T15:04:05.000Z"
 
-	// maxAhead is how far GTI's clock may be ahead of ours.
+	// maxAhead is how far ahead of the clocks a time of an alert may be.
 	maxAhead = 24 * time.Hour
 )
 
@@ -85,6 +85,15 @@ func (s *Session) List(ctx context.Context, q Query) iter.Seq2[Page, error] {
 	}
 }
 
+// ahead reports whether an alert's updated_at lies too far in the API's future.
+func (a answer) ahead(alert Alert) bool {
+	now := a.date()
+	if now.IsZero() {
+		now = a.askedAt
+	}
+	return alert.Fault == "" && alert.UpdatedAt.After(now.Add(maxAhead))
+}
+
 // readPageOf reads the answer to a list request.
 func readPageOf(got answer) ([]Alert, error) {
 	if got.status == http.StatusNoContent { // which stands for an empty list
@@ -98,10 +107,11 @@ func readPageOf(got answer) ([]Alert, error) {
 		}
 	}
 	for i, a := range alerts {
-		// It is behind all that a listing of created_at will ever ask for.
-		if a.CreatedAt.After(got.askedAt.Add(maxAhead)) {
+		// It is later than all that a listing of created_at will ever ask for.
+		if a.CreatedAt.After(got.latest().Add(maxAhead)) {
 			alerts[i] = Alert{Raw: a.Raw, Cut: a.Cut, Fault: "its created_at lies in the future"}
 		}
+		alerts[i].Ahead = got.ahead(alerts[i])
 	}
 	return alerts, nil
 }
