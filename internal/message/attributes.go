@@ -99,11 +99,13 @@ func Time(t time.Time) string {
 	return t.UTC().Format("2006-01-02T15:04:05.000Z")
 }
 
-// Priority is P1 for the API's severity high, P2 for medium, and P3 for low. A
-// missing or unknown severity is P2: never silently low.
+// Priority is P1 for the API's severities critical and high, P2 for medium, and P3
+// for low, in lower case as the API writes them. A missing or unknown severity is
+// P2: never silently low. (DTM API: it has no critical yet, so that is no value of
+// a filter; Google's other products do.)
 func Priority(severity string) string {
 	switch severity {
-	case "high":
+	case "critical", "high":
 		return "P1"
 	case "low":
 		return "P3"

@@ -101,7 +101,7 @@ func TestDedupeKeyIsTheSameForOneVersion(t *testing.T) {
 
 func TestPriorityIsNeverSilentlyLow(t *testing.T) {
 	for severity, want := range map[string]string{
-		"high": "P1", "medium": "P2", "low": "P3", "": "P2", "critical": "P2", "unspecified": "P2", "LOW": "P2",
+		"critical": "P1", "high": "P1", "medium": "P2", "low": "P3", "": "P2", "unspecified": "P2", "LOW": "P2", "CRITICAL": "P2",
 	} {
 		if got := Priority(severity); got != want {
 			t.Errorf("Priority(%q) = %s, want %s", severity, got, want)
