@@ -175,11 +175,9 @@ func (w *work) backfillEngine(fetching context.Context, b state.Backfill, t *tic
 	desk := DeskOptions{Alive: w.alive, Backfill: b.ID, Missing: b.Kind == "", Republish: b.Republish}
 	if b.Kind != "" {
 		opts.Refs, opts.PageSize = false, dtm.PageSize(false)
-	}
-	switch b.Kind {
-	case state.Audit, state.Matches:
 		desk.Whole = w.whole(fetching, w.Side)
-	case state.Changes:
+	}
+	if b.Kind == state.Changes {
 		desk.Admit = func(dtm.Alert) bool { return false }
 	}
 	known := w.holder.Feed().Refusal

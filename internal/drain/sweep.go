@@ -138,14 +138,15 @@ func (w *work) sweepOf(fetching context.Context, kind string, feed state.Feed) *
 	if back.IsZero() { // the feed is older than the sweep
 		back = feed.BeginsAt
 	}
-	options := DeskOptions{Alive: w.alive, DryRun: w.report.DryRun, Admit: func(dtm.Alert) bool { return false }}
+	options := DeskOptions{
+		Alive: w.alive, DryRun: w.report.DryRun, Admit: func(dtm.Alert) bool { return false }, Whole: w.whole(fetching, w.Sweeps),
+	}
 	filter := w.Options.Filter.Lasting()
 	if kind == state.Matches {
 		filter = w.Options.Filter
 		options.Admit = func(a dtm.Alert) bool {
 			return !a.CreatedAt.Before(feed.BeginsAt) && a.CreatedAt.Before(feed.End) && !unread(feed.Slices, a.CreatedAt)
 		}
-		options.Whole = w.whole(fetching, w.Sweeps)
 	}
 	return &lifecycle.Sweep{
 		Source: w.Sweeps, Desk: w.Desk(options), Back: back.Add(-w.Options.Overlap), Shifting: kind == state.Matches,

@@ -48,8 +48,9 @@ type Desk struct {
 	Missing bool
 	// Republish publishes what the ledger knows once more.
 	Republish bool
-	// Admit, unless nil, says whether an alert of which nothing was published is
-	// any business of this desk. What isn't is left alone, unusable elements too.
+	// Admit, unless nil, says whether an alert of which the ledger has no version is
+	// any business of this desk. What isn't is left alone, unusable elements too. An
+	// alert that was only rejected so far is the feed's, whatever Admit says.
 	Admit func(dtm.Alert) bool
 	// Whole, unless nil, fetches an alert that is to be published for the first
 	// time: the listing left its document out.
@@ -264,7 +265,7 @@ func (d *Desk) fateOf(a dtm.Alert, i int, rec state.Record, newest dtm.Alert, be
 		return superseded
 	case a.UpdatedAt.Equal(rec.HandledVersion):
 		return suppressed
-	case !rec.Known() && d.Admit != nil && !d.Admit(a):
+	case rec.HandledVersion.IsZero() && d.Admit != nil && !d.Admit(a):
 		return leftAlone
 	default:
 		return toSend

@@ -17,9 +17,21 @@ import (
 const together = 8
 
 // whole delivers the jobs, after fetching the alerts that are published for the
-// first time as they are with their document.
+// first time as they are with their document. What needs no fetching goes first,
+// in one bulk: one alert to fetch must not cut a page of changes into many writes.
 func (d *Desk) whole(ctx context.Context, jobs []*job, tally *Tally) error {
-	for batch := range slices.Chunk(jobs, together) {
+	var listed, toFetch []*job
+	for _, j := range jobs {
+		if j.event == Created && j.alert.Fault == "" {
+			toFetch = append(toFetch, j)
+		} else {
+			listed = append(listed, j)
+		}
+	}
+	if err := d.deliver(ctx, listed, tally); err != nil {
+		return err
+	}
+	for batch := range slices.Chunk(toFetch, together) {
 		if err := d.deliverWhole(ctx, batch, tally); err != nil {
 			return err
 		}
@@ -37,9 +49,6 @@ func (d *Desk) deliverWhole(ctx context.Context, batch []*job, tally *Tally) err
 	}()
 	var group errgroup.Group
 	for i, j := range batch {
-		if j.event != Created || j.alert.Fault != "" {
-			continue
-		}
 		group.Go(func() (err error) {
 			pages[i], err = d.Whole(ctx, j.alert.ID)
 			gone[i], crowded[i], err = d.without(ctx, j, err)

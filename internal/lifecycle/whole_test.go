@@ -214,3 +214,105 @@ func TestWholeWithinMemory(t *testing.T) {
 		}
 	}
 }
+
+// TestChangeOfARejectedAlert: an alert of which only a version was rejected is
+// the feed's. Its next version is published as its first one, whole, also by a
+// desk that admits nothing new.
+func TestChangeOfARejectedAlert(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		rejected dtm.Alert
+		listed   dtm.Alert
+		fetch    func() (dtm.Page, error)
+		tally    lifecycle.Tally
+		took     []string
+		statuses []string
+	}{
+		{
+			name: "refused by the topic", rejected: version("refused", "new", 0), listed: bare("refused", 5),
+			fetch: func() (dtm.Page, error) { return dtm.Page{Alerts: []dtm.Alert{version("refused", "new", 5)}}, nil },
+			tally: lifecycle.Tally{Handled: 1, Created: 1}, took: []string{"refused created of Brand"}, statuses: []string{"new gti"},
+		},
+		{
+			name: "too large, and then it isn't", rejected: large("a", false), listed: bare("a", 5),
+			fetch: func() (dtm.Page, error) { return dtm.Page{Alerts: []dtm.Alert{version("a", "read", 9)}}, nil },
+			tally: lifecycle.Tally{Handled: 1, Created: 1}, took: []string{"a created of Brand"}, statuses: []string{"read gti"},
+		},
+		{
+			name: "still too large with its document", rejected: large("a", false), listed: bare("a", 5),
+			fetch: func() (dtm.Page, error) { return dtm.Page{}, &dtm.PageTooLargeError{} },
+			tally: lifecycle.Tally{Handled: 1, Created: 1}, took: []string{"a created bare of Brand"}, statuses: []string{"new gti"},
+		},
+		{
+			name: "gone", rejected: version("refused", "new", 0), listed: bare("refused", 5),
+			fetch: func() (dtm.Page, error) { return dtm.Page{}, &dtm.APIError{Status: 404} },
+			tally: lifecycle.Tally{Handled: 1, LeftAlone: 1},
+		},
+		{
+			name: "the version that was rejected", rejected: version("refused", "new", 5), listed: bare("refused", 5),
+			tally: lifecycle.Tally{Handled: 1, Suppressed: 1},
+		},
+		{
+			name: "an older version", rejected: version("refused", "new", 5), listed: bare("refused", 0),
+			tally: lifecycle.Tally{Handled: 1, Superseded: 1},
+		},
+		{
+			name: "an element that is no alert", rejected: element("1"), listed: element("1"),
+			tally: lifecycle.Tally{Handled: 1, LeftAlone: 1},
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			desk, book, topic := newDesk()
+			topic.refuse = "refused"
+			if tally, err := desk.Handle(t.Context(), []dtm.Alert{c.rejected}, all); err != nil || tally.Rejected != 1 {
+				t.Fatalf("%+v %v", tally, err)
+			}
+			topic.refuse = ""
+			desk.Admit = func(dtm.Alert) bool { return false }
+			desk.Whole = func(context.Context, string) (dtm.Page, error) { return c.fetch() }
+			tally, err := desk.Handle(t.Context(), []dtm.Alert{c.listed}, all)
+			if diff := cmp.Diff(c.tally, tally, anyOldest); diff != "" || err != nil {
+				t.Errorf("%v, tally (-want +got):\n%s", err, diff)
+			}
+			if diff := cmp.Diff(c.took, topic.took); diff != "" {
+				t.Errorf("published (-want +got):\n%s", diff)
+			}
+			var statuses []string
+			for _, s := range book.records[c.listed.ID].Record.Statuses {
+				statuses = append(statuses, s.Status+" "+s.Origin)
+			}
+			if diff := cmp.Diff(c.statuses, statuses); diff != "" {
+				t.Errorf("statuses (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestOneFetchHoldsUpNoOthers: a page is recorded in one bulk but for those that
+// are fetched.
+func TestOneFetchHoldsUpNoOthers(t *testing.T) {
+	desk, book, topic := newDesk()
+	topic.refuse = "b"
+	page := []dtm.Alert{version("b", "new", 0)}
+	for i := range 60 {
+		page = append(page, version(fmt.Sprintf("a-%02d", i), "new", 0))
+	}
+	if _, err := desk.Handle(t.Context(), page, all); err != nil {
+		t.Fatal(err)
+	}
+	topic.refuse, topic.took, book.bulks = "", nil, 0
+	for i := range page {
+		page[i].UpdatedAt = second(5)
+	}
+	desk.Admit = func(dtm.Alert) bool { return false }
+	desk.Whole = func(_ context.Context, id string) (dtm.Page, error) {
+		return dtm.Page{Alerts: []dtm.Alert{version(id, "new", 5)}}, nil
+	}
+	tally, err := desk.Handle(t.Context(), page, all)
+	if err != nil || tally.Created != 1 || tally.Updated != 60 {
+		t.Fatalf("%+v %v", tally, err)
+	}
+	if book.bulks != 2 {
+		t.Errorf("%d bulks were written, want one for what was listed and one for what was fetched", book.bulks)
+	}
+}
