@@ -140,8 +140,8 @@ type timeline struct {
 	Status    string               `json:"status,omitempty"`
 	Outcome   string               `json:"outcome,omitempty"` // of the latest version
 	CreatedAt *time.Time           `json:"created_at,omitempty"`
-	UpdatedAt *time.Time           `json:"updated_at,omitempty"`
-	FirstSeen *time.Time           `json:"first_seen"` // null: only a write-back was asked for
+	UpdatedAt *time.Time           `json:"updated_at,omitempty"` // of the latest version
+	FirstSeen *time.Time           `json:"first_seen"`           // null: only a write-back was asked for
 	Statuses  []state.StatusChange `json:"statuses"`
 	Versions  []state.AlertVersion `json:"versions"`
 	Wishes    []state.Wish         `json:"writebacks,omitempty"` // the latest request for each field
@@ -174,10 +174,10 @@ func (a *App) getAlert(w http.ResponseWriter, r *http.Request) {
 		AlertID: rec.ID, Feed: a.cfg.Feed, AlertType: rec.Type, Severity: rec.Severity, MonitorID: rec.MonitorID,
 		Priority: rec.Priority, Status: rec.Status, FirstSeen: orAbsent(rec.FirstSeen), Wishes: rec.Wishes, ExpireAt: rec.ExpireAt,
 		Statuses: append([]state.StatusChange{}, rec.Statuses...), Versions: append([]state.AlertVersion{}, rec.Versions...),
-		CreatedAt: orAbsent(rec.CreatedAt), UpdatedAt: orAbsent(rec.HandledVersion),
+		CreatedAt: orAbsent(rec.CreatedAt),
 	}
 	if n := len(rec.Versions); n > 0 {
-		t.Outcome = rec.Versions[n-1].Outcome
+		t.Outcome, t.UpdatedAt = rec.Versions[n-1].Outcome, orAbsent(rec.Versions[n-1].UpdatedAt)
 	}
 	answer(w, http.StatusOK, "application/json", t)
 }

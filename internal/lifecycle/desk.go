@@ -249,10 +249,10 @@ const (
 // ledger holds rec and whose newest version in the page is the best-th.
 func (d *Desk) fateOf(a dtm.Alert, i int, rec state.Record, newest dtm.Alert, best int) fate {
 	switch {
-	case i != best && a.UpdatedAt.Before(newest.UpdatedAt):
-		return superseded
-	case i != best:
+	case i != best && a.UpdatedAt.Equal(newest.UpdatedAt):
 		return suppressed
+	case i != best:
+		return superseded
 	case d.missing(a, rec):
 		return toSend
 	case d.Admit != nil && a.Fault != "":
@@ -263,7 +263,7 @@ func (d *Desk) fateOf(a dtm.Alert, i int, rec state.Record, newest dtm.Alert, be
 		return toSend
 	case a.UpdatedAt.Before(rec.HandledVersion):
 		return superseded
-	case a.UpdatedAt.Equal(rec.HandledVersion):
+	case a.UpdatedAt.Equal(rec.HandledVersion), aside(rec, a.UpdatedAt) != "":
 		return suppressed
 	case rec.HandledVersion.IsZero() && d.Admit != nil && !d.Admit(a):
 		return leftAlone
@@ -281,7 +281,7 @@ func (d *Desk) missing(a dtm.Alert, rec state.Record) bool {
 		return false
 	case a.Fault != "":
 		return true
-	case a.UpdatedAt.Equal(rec.PublishedVersion):
+	case a.UpdatedAt.Equal(rec.PublishedVersion), aside(rec, a.UpdatedAt) == state.Published:
 		return d.Republish
 	default:
 		return a.UpdatedAt.After(rec.PublishedVersion)
@@ -290,16 +290,24 @@ func (d *Desk) missing(a dtm.Alert, rec state.Record) bool {
 
 // newestOf says which of the alerts with one id is the newest version in the
 // page: a page never sends two versions of one alert, whose messages could pass
-// each other.
+// each other. One whose time lies ahead is newer only than others of its kind.
 func newestOf(alerts []dtm.Alert, entries []state.Entry) map[string]int {
 	best := make(map[string]int, len(alerts))
 	for i, a := range alerts {
-		id := entries[i].Record.ID
-		if j, ok := best[id]; !ok || a.UpdatedAt.After(alerts[j].UpdatedAt) {
-			best[id] = i
+		rec := entries[i].Record
+		j, ok := best[rec.ID]
+		if !ok || newer(rec, a, alerts[j]) {
+			best[rec.ID] = i
 		}
 	}
 	return best
+}
+
+func newer(rec state.Record, a, b dtm.Alert) bool {
+	if counts := isDated(rec, a); counts != isDated(rec, b) {
+		return counts
+	}
+	return a.UpdatedAt.After(b.UpdatedAt)
 }
 
 // classify names what a version means to someone who has the earlier ones, and
@@ -307,7 +315,7 @@ func newestOf(alerts []dtm.Alert, entries []state.Entry) map[string]int {
 func (d *Desk) classify(j *job) {
 	a, rec := j.alert, j.entry.Record
 	switch {
-	case !rec.Known(), d.Republish && !a.UpdatedAt.After(rec.PublishedVersion):
+	case !rec.Known(), d.Republish && wasPublished(rec, a):
 		j.event = Created
 	case rec.Status != message.Cut(a.Status):
 		j.event = StatusChanged

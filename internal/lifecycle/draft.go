@@ -28,10 +28,16 @@ func (f *Draft) note(d *Desk, jobs []*job) {
 		}
 		rec := j.entry.Record
 		d.note(&rec, j, time.Now())
+		var ahead []state.AlertVersion
+		for _, v := range rec.Versions {
+			if aside(rec, v.UpdatedAt) != "" {
+				ahead = append(ahead, v)
+			}
+		}
 		// Only these decide what the next version would be.
 		f.records[rec.ID] = state.Record{
 			ID: rec.ID, Status: rec.Status, PublishedVersion: rec.PublishedVersion, HandledVersion: rec.HandledVersion,
-			Backfill: rec.Backfill,
+			Backfill: rec.Backfill, Versions: ahead,
 		}
 	}
 }

@@ -14,6 +14,8 @@ const (
 	underWay = 2 * time.Minute
 	// skew is how far GTI's clock may be behind ours.
 	skew = 30 * time.Second
+	// farAhead is how far a mark's version may be ahead of the moment of its write.
+	farAhead = 24 * time.Hour
 )
 
 // comesRound says whether a version that is to be published is what the relay
@@ -28,7 +30,7 @@ func comesRound(rec state.Record, a dtm.Alert) (origin string, left []state.Echo
 	at := echoIn(rec, a)
 	for i, e := range rec.Echoes {
 		mayCome := e.Version.IsZero() && (a.UpdatedAt.Before(e.At.Add(underWay)) || pending(rec))
-		if i != at && (e.Version.After(a.UpdatedAt) || mayCome) {
+		if i != at && (written(e).After(a.UpdatedAt) || mayCome) {
 			left = append(left, e)
 		}
 	}
@@ -62,14 +64,24 @@ func echoIn(rec state.Record, a dtm.Alert) int {
 			if unknown < 0 && (ends || same) {
 				unknown = i
 			}
-		case e.Status != "" && !e.Version.After(a.UpdatedAt):
-			last = i // they are sorted
+		case e.Status != "" && !written(e).After(a.UpdatedAt) && (last < 0 || !written(e).Before(written(rec.Echoes[last]))):
+			last = i
 		}
 	}
 	if last >= 0 && changed && rec.Echoes[last].Status == status {
 		return last
 	}
 	return unknown
+}
+
+// written is the time that puts a mark among the versions: its own version, or
+// when it was written where that lies far ahead, and so would come after all others
+// for days. It is zero as long as the version is.
+func written(e state.Echo) time.Time {
+	if e.Version.After(e.At.Add(farAhead)) {
+		return e.At
+	}
+	return e.Version
 }
 
 func sameTags(a, b []string) bool {

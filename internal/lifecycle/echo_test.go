@@ -1,6 +1,7 @@
 package lifecycle_test
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -130,6 +131,33 @@ func TestEcho(t *testing.T) {
 			name: "still to come", before: []dtm.Alert{version("a", "new", 0)}, echoes: []state.Echo{answered},
 			then: []dtm.Alert{version("a", "new", 5)}, took: []string{"a updated"}, left: 1,
 		},
+		{
+			name: "answered with a version that lies ahead", before: []dtm.Alert{version("a", "new", 0)},
+			echoes: []state.Echo{{Version: second(5 * dayLong), At: second(19), Status: "closed"}},
+			then:   []dtm.Alert{ahead("a", "closed", 5), version("a", "read", 30), version("a", "closed", 40)},
+			took:   []string{"a status_changed from new by writeback", "a status_changed from closed", "a status_changed from read"},
+		},
+		{
+			name: "one that lies ahead is hidden by a later one with the right time", before: []dtm.Alert{version("a", "new", 0)},
+			echoes: []state.Echo{{Version: second(5 * dayLong), At: second(19), Status: "closed"}},
+			then:   []dtm.Alert{version("a", "closed", 30)}, took: []string{"a status_changed from new by writeback"},
+		},
+		{
+			name: "one that lies ahead is used up by a change to another status", before: []dtm.Alert{version("a", "new", 0)},
+			echoes: []state.Echo{{Version: second(5 * dayLong), At: second(19), Status: "closed"}},
+			then:   []dtm.Alert{version("a", "read", 30), version("a", "closed", 40)},
+			took:   []string{"a status_changed from new", "a status_changed from read"},
+		},
+		{
+			name: "one that lies ahead is still to come", before: []dtm.Alert{version("a", "new", 0)},
+			echoes: []state.Echo{{Version: second(5 * dayLong), At: second(19), Status: "closed"}},
+			then:   []dtm.Alert{version("a", "read", 10)}, took: []string{"a status_changed from new"}, left: 1,
+		},
+		{
+			name: "of two, the one that lies ahead was written first", before: []dtm.Alert{version("a", "new", 0)},
+			echoes: []state.Echo{{Version: second(20), At: second(19), Status: "closed"}, {Version: second(5 * dayLong), At: second(9), Status: "in_progress"}},
+			then:   []dtm.Alert{version("a", "closed", 30)}, took: []string{"a status_changed from new by writeback"},
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			desk, book, topic := newDesk()
@@ -144,7 +172,12 @@ func TestEcho(t *testing.T) {
 			}
 			topic.took = nil
 			e := book.records["a"]
-			e.Record.ID, e.Record.Echoes = "a", c.echoes
+			e.Record.ID, e.Record.Echoes = "a", slices.Clone(c.echoes)
+			for i, echo := range c.echoes {
+				if echo.At.IsZero() {
+					e.Record.Echoes[i].At = echo.Version
+				}
+			}
 			if c.open {
 				e.Record.Wishes = []state.Wish{{Field: state.WishStatus, Open: true}}
 			}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"dtmrelay.internal/dtmrelay/internal/dtm"
 	"dtmrelay.internal/dtmrelay/internal/message"
 	"dtmrelay.internal/dtmrelay/internal/state"
 )
@@ -83,8 +84,37 @@ func (d *Desk) reread(ctx context.Context, jobs []*job) error {
 	return nil
 }
 
+// aside is what became of a version that the record holds beside its handled and
+// its published one, because its time lay ahead when it came; empty when there is
+// no such version. A listing shows an alert in its current version, so it is among
+// the latest, which a record keeps.
+func aside(rec state.Record, version time.Time) string {
+	if !version.After(rec.HandledVersion) {
+		return ""
+	}
+	outcome := ""
+	for _, v := range rec.Versions {
+		if v.UpdatedAt.Equal(version) && outcome != state.Published {
+			outcome = v.Outcome
+		}
+	}
+	return outcome
+}
+
+// isDated reports whether a version's updated_at says which versions are newer. One
+// that lay ahead when it came goes on saying nothing when its time has come.
+func isDated(rec state.Record, a dtm.Alert) bool {
+	return !a.Ahead && aside(rec, a.UpdatedAt) == ""
+}
+
+// wasPublished reports whether this version was, or one that is as new.
+func wasPublished(rec state.Record, a dtm.Alert) bool {
+	return !a.UpdatedAt.After(rec.PublishedVersion) || aside(rec, a.UpdatedAt) == state.Published
+}
+
 // note merges what became of a job's version into a record, which may hold what
-// another writer knows. The published version never goes back.
+// another writer knows. The published version never goes back, and doesn't move to
+// a time that lies ahead, or every later change would pass for an older one.
 func (d *Desk) note(rec *state.Record, j *job, now time.Time) {
 	a := j.alert
 	version := a.UpdatedAt
@@ -98,8 +128,16 @@ func (d *Desk) note(rec *state.Record, j *job, now time.Time) {
 		rec.FirstSeen = now
 		rec.CreatedAt = a.CreatedAt
 	}
+	dated, first := isDated(*rec, a), !wasPublished(*rec, a)
+	// The alert is in the ledger by a version that is older than any.
+	before := a.CreatedAt.Add(-time.Millisecond)
 	if !version.Before(rec.HandledVersion) {
-		rec.HandledVersion = version
+		switch {
+		case dated:
+			rec.HandledVersion = version
+		case rec.HandledVersion.IsZero():
+			rec.HandledVersion = before
+		}
 		// A database refuses a record with a field of a megabyte, which would stop the
 		// feed at this alert: no more of it than an attribute holds.
 		rec.Type, rec.Severity, rec.MonitorID = message.Cut(a.Type), message.Cut(a.Severity), message.Cut(a.MonitorID)
@@ -110,7 +148,7 @@ func (d *Desk) note(rec *state.Record, j *job, now time.Time) {
 	v := state.AlertVersion{UpdatedAt: version, At: now, RunID: d.RunID, Outcome: j.outcome, Reason: j.reason}
 	if j.outcome == state.Published {
 		v.Event = j.event
-		if version.After(rec.PublishedVersion) {
+		if first {
 			_, rec.Echoes = comesRound(*rec, a)
 			status := message.Cut(a.Status)
 			if !rec.Known() || rec.Status != status {
@@ -118,7 +156,12 @@ func (d *Desk) note(rec *state.Record, j *job, now time.Time) {
 					state.StatusChange{Status: status, At: version, Origin: j.origin}))
 			}
 			rec.Status = status
-			rec.PublishedVersion = version
+			switch {
+			case dated:
+				rec.PublishedVersion = version
+			case !rec.Known():
+				rec.PublishedVersion = before
+			}
 		}
 	}
 	rec.Versions = trim(append(slices.Clone(rec.Versions), v))

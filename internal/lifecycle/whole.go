@@ -117,13 +117,14 @@ func (d *Desk) without(ctx context.Context, j *job, err error) (gone, crowded bo
 }
 
 // replace makes the fetched alert the job's, unless there is none or it is older
-// than what was listed. Only a listing names the monitor.
+// than what was listed, with a time that lies ahead or without. Only a listing
+// names the monitor.
 func (d *Desk) replace(j *job, page dtm.Page) {
 	if len(page.Alerts) != 1 {
 		return
 	}
 	a := page.Alerts[0]
-	if a.Fault != "" || a.ID != j.alert.ID || a.UpdatedAt.Before(j.alert.UpdatedAt) {
+	if a.Fault != "" || a.ID != j.alert.ID || a.UpdatedAt.Before(j.alert.UpdatedAt) && !j.alert.Ahead {
 		return
 	}
 	if a.MonitorName == "" {

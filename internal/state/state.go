@@ -163,15 +163,17 @@ type Record struct {
 	Severity  string
 	MonitorID string
 	Priority  string
-	Status    string // of the newest published version
+	Status    string // of the version that was published last
 	CreatedAt time.Time
 	FirstSeen time.Time
 
 	// PublishedVersion is the newest updated_at that was published; it never goes
-	// back. Zero: none was, so the alert is not known.
+	// back. Zero: none was, so the alert is not known. A version whose updated_at lay
+	// more than a day ahead of GTI's clock is only in Versions: where no other was
+	// published, this is a millisecond before CreatedAt.
 	PublishedVersion time.Time
 	// HandledVersion is the newest updated_at that anything was done with,
-	// also when it was dropped or rejected.
+	// also when it was dropped or rejected; of one that lay ahead as above.
 	HandledVersion time.Time
 
 	// Backfill is the one that last published or rejected a version, so that it
