@@ -125,6 +125,11 @@ func (f Feed) Clone() Feed {
 	return f
 }
 
+// Rest is what a store has found in an element of a list beside the fields that
+// this program knows, in the store's own form. A newer program of the same schema
+// wrote it. It stays with its element, so that writing the list again deletes nothing.
+type Rest string
+
 // What became of a version of an alert.
 const (
 	Published = "published"
@@ -143,6 +148,7 @@ type StatusChange struct {
 	Status string    `json:"status"`
 	At     time.Time `json:"at"` // updated_at of the first version that had it
 	Origin string    `json:"origin"`
+	Rest   Rest      `json:"-"`
 }
 
 // AlertVersion is one version of an alert and what became of it.
@@ -153,6 +159,7 @@ type AlertVersion struct {
 	Event     string    `json:"event,omitempty"` // created, updated, status_changed; empty unless published
 	Outcome   string    `json:"outcome"`         // published, dropped, rejected
 	Reason    string    `json:"reason,omitempty"`
+	Rest      Rest      `json:"-"`
 }
 
 // Record is an alert's document in the ledger. It holds no text of the alert.
@@ -212,6 +219,7 @@ type Wish struct {
 	Expect string    `json:"expect,omitempty"` // write it only while the alert has this status
 	Seq    int64     `json:"seq"`              // the record's WishSeq when it came
 	Open   bool      `json:"open"`             // its write was begun, and how that ended is not recorded yet
+	Rest   Rest      `json:"-"`
 }
 
 // Echo marks a change that the relay itself writes back, so that it is known
@@ -225,6 +233,7 @@ type Echo struct {
 	Status  string    `json:"status"` // empty when it was not written
 	// Tags is the whole list as it was written, in order; nil when it was not written.
 	Tags []string `json:"tags"`
+	Rest Rest     `json:"-"`
 }
 
 // Entry is a record with the condition for writing it.

@@ -5,6 +5,11 @@ import "context"
 // Store is the contract that both databases keep; statetest proves it. Times
 // come back in UTC, cut to whole milliseconds. Every method may be called by
 // several goroutines, and ends with its context.
+//
+// A document of this schema may hold fields that this program doesn't know. They
+// stay as they are when it is written again, those in a record's lists by their
+// Rest. A field of an unexpected type is an error that names document and field, or
+// writing the document would delete it.
 type Store interface {
 	// Open reads the feed's document and the counters of the key in one call.
 	// A feed that does not exist yet is a Feed that is zero but for Unfinished,

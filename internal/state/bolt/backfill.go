@@ -26,6 +26,7 @@ func (s *Store) CreateBackfill(ctx context.Context, feed string, b state.Backfil
 		if old.Version > 0 && !old.Value.Expired(time.Now()) {
 			return state.ErrConflict
 		}
+		old.found = nil // what has expired leaves nothing
 		if err := put(bucket, b.ID, old.next(cutBackfill(b))); err != nil {
 			return err
 		}

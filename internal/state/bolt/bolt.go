@@ -3,6 +3,7 @@
 package bolt
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -263,6 +264,8 @@ type document[T any] struct {
 	Schema  int    `json:"schema"`
 	Version uint64 `json:"version"` // counts the writes; 0: there is no document
 	Value   T      `json:"value"`
+
+	found []byte // as it was read, when it holds more than this program knows
 }
 
 func (d document[T]) version() state.Version {
@@ -274,7 +277,7 @@ func (d document[T]) version() state.Version {
 
 // next is the document after another write.
 func (d document[T]) next(value T) document[T] {
-	return document[T]{Schema: state.Schema, Version: d.Version + 1, Value: value}
+	return document[T]{Schema: state.Schema, Version: d.Version + 1, Value: value, found: d.found}
 }
 
 // get returns the zero document when there is none.
@@ -287,10 +290,19 @@ func get[T any](b *bbolt.Bucket, key string) (document[T], error) {
 }
 
 func decode[T any](raw []byte) (document[T], error) {
-	var d document[T]
+	var known document[T]
+	strict := json.NewDecoder(bytes.NewReader(raw))
+	strict.DisallowUnknownFields()
+	if strict.Decode(&known) == nil && known.Schema <= state.Schema && !strict.More() {
+		return known, nil
+	}
+	d := document[T]{found: bytes.Clone(raw)} // the database's memory ends with the transaction
 	err := json.Unmarshal(raw, &d)
 	if d.Schema > state.Schema { // then the value may well be unreadable
 		return document[T]{}, fmt.Errorf("schema %d: %w", d.Schema, state.ErrSchema)
+	}
+	if r, ok := any(&d.Value).(*state.Record); ok && err == nil {
+		err = readRests(r, raw)
 	}
 	if err != nil {
 		return document[T]{}, fmt.Errorf("the file is damaged: %w", err)
@@ -300,6 +312,9 @@ func decode[T any](raw []byte) (document[T], error) {
 
 func put[T any](b *bbolt.Bucket, key string, d document[T]) error {
 	raw, err := json.Marshal(d)
+	if err == nil && d.found != nil {
+		raw, err = merge(raw, d.found, any(d.Value))
+	}
 	if err != nil {
 		return err
 	}

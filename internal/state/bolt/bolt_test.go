@@ -26,11 +26,15 @@ func TestContract(t *testing.T) {
 			}
 		})
 		return s
-	}, func(t *testing.T, s state.Store, path ...string) { newer(t, s.(*Store), path...) })
+	}, func(t *testing.T, s state.Store, path ...string) {
+		newer(t, s.(*Store), path...)
+	}, func(t *testing.T, s state.Store, path ...string) (left func() int) {
+		return extend(t, s.(*Store), path...)
+	})
 }
 
-// newer raises the schema and makes the value unreadable for this program.
-func newer(t *testing.T, s *Store, path ...string) {
+// change lets f change an existing document.
+func change(t *testing.T, s *Store, path []string, f func(d map[string]any)) {
 	t.Helper()
 	err := s.db.Update(func(tx *bbolt.Tx) error {
 		b, key := tx.Bucket([]byte(path[0])), []byte(path[1])
@@ -45,7 +49,7 @@ func newer(t *testing.T, s *Store, path ...string) {
 		if err := json.Unmarshal(b.Get(key), &d); err != nil {
 			return err
 		}
-		d["schema"], d["value"] = state.Schema+1, "of another shape"
+		f(d)
 		raw, err := json.Marshal(d)
 		if err != nil {
 			return err
@@ -54,6 +58,42 @@ func newer(t *testing.T, s *Store, path ...string) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// newer raises the schema and makes the value unreadable for this program.
+func newer(t *testing.T, s *Store, path ...string) {
+	t.Helper()
+	change(t, s, path, func(d map[string]any) { d["schema"], d["value"] = state.Schema+1, "of another shape" })
+}
+
+// extend adds a member "later" to a document, its value, and the elements of lists.
+func extend(t *testing.T, s *Store, path ...string) (left func() int) {
+	t.Helper()
+	later := map[string]any{"since": 3, "of": []string{"a"}}
+	change(t, s, path, func(d map[string]any) {
+		d["later"] = later
+		value, ok := d["value"].(map[string]any)
+		if !ok {
+			return
+		}
+		value["later"] = later
+		for _, list := range []string{"Wishes", "Echoes", "Statuses", "Versions"} {
+			all, _ := value[list].([]any)
+			for _, e := range all {
+				e.(map[string]any)["later"] = later
+			}
+		}
+	})
+	return func() (n int) {
+		change(t, s, path, func(d map[string]any) {
+			raw, err := json.Marshal(d)
+			if err != nil {
+				t.Fatal(err)
+			}
+			n = strings.Count(string(raw), `"later":{"of":["a"],"since":3}`)
+		})
+		return n
 	}
 }
 

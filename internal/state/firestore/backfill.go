@@ -29,7 +29,7 @@ func unfinishedPath(feed string) string { return feedPath(feed) + "/unfinished/b
 // it reads who has it, and replaces one that has expired with another Commit.
 func (s *Store) CreateBackfill(ctx context.Context, feed string, b state.Backfill) error {
 	doing := fmt.Sprintf("creating backfill %s of feed %s", b.ID, feed)
-	_, err := s.writeBackfill(ctx, doing, feed, b, "", true)
+	_, err := s.writeBackfill(ctx, doing, feed, b, "", nil)
 	if !errors.Is(err, state.ErrConflict) {
 		return err
 	}
@@ -40,7 +40,7 @@ func (s *Store) CreateBackfill(ctx context.Context, feed string, b state.Backfil
 	if v != "" && !old.Expired(time.Now()) {
 		return err
 	}
-	_, err = s.writeBackfill(ctx, doing, feed, b, v, true)
+	_, err = s.writeBackfill(ctx, doing, feed, b, v, nil)
 	return err
 }
 
@@ -55,7 +55,7 @@ func (s *Store) Backfill(ctx context.Context, feed, id string) (state.Backfill, 
 
 // WriteBackfill implements state.Store with one Commit.
 func (s *Store) WriteBackfill(ctx context.Context, feed string, b state.Backfill, v state.Version) (state.Version, error) {
-	return s.writeBackfill(ctx, fmt.Sprintf("writing backfill %s of feed %s", b.ID, feed), feed, b, v, false)
+	return s.writeBackfill(ctx, fmt.Sprintf("writing backfill %s of feed %s", b.ID, feed), feed, b, v, backfillFields)
 }
 
 // Backfills implements state.Store with one RunQuery. Both orders go down, so
@@ -123,19 +123,20 @@ func (s *Store) readBackfill(ctx context.Context, doing, feed, id string) (state
 	return b, version(docs[0].GetUpdateTime()), nil
 }
 
-// writeBackfill writes the record and what follows from it for the list of
-// unfinished ones, both or neither. Only the record has a condition.
-func (s *Store) writeBackfill(ctx context.Context, doing, feed string, b state.Backfill, v state.Version, list bool) (state.Version, error) {
+// writeBackfill writes the fields in the mask, or with none a new record, and what
+// follows from it for the list of unfinished ones, both or neither. Only the record
+// has a condition.
+func (s *Store) writeBackfill(ctx context.Context, doing, feed string, b state.Backfill, v state.Version, mask *pb.DocumentMask) (state.Version, error) {
 	fields, err := encodeBackfill(b)
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", doing, err)
 	}
-	write, err := s.replace(backfillPath(feed, b.ID), fields, v)
+	write, err := s.update(backfillPath(feed, b.ID), fields, mask, v)
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", doing, err)
 	}
 	writes := []*pb.Write{write}
-	if b.Finished() || list {
+	if b.Finished() || mask == nil {
 		writes = append(writes, encodeUnfinished(s.name(unfinishedPath(feed)), b))
 	}
 	return s.commit(ctx, doing, writes, v)

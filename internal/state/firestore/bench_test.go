@@ -87,7 +87,7 @@ func BenchmarkProcessorTime(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			w, err := s.replace(path, nil, "")
+			w, err := s.update(path, nil, recordFields, "")
 			if err != nil {
 				b.Fatal(err)
 			}

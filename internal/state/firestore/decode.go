@@ -4,10 +4,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
 	pb "cloud.google.com/go/firestore/apiv1/firestorepb"
+	"google.golang.org/protobuf/proto"
 
 	"dtmrelay.internal/dtmrelay/internal/state"
 )
@@ -86,14 +88,27 @@ func decodeRecord(path string, fields map[string]*pb.Value) (state.Record, error
 				Expect: r.text("expect"),
 				Seq:    r.integer("seq"),
 				Open:   r.boolean("open"),
+				Rest:   r.rest("field", "values", "at", "by", "expect", "seq", "open"),
 			}
 		}),
 		WishSeq: r.integer("wish_seq"),
 		Echoes: each(r, "echoes", func(r reader) state.Echo {
-			return state.Echo{Version: r.time("version"), At: r.time("at"), Seq: r.integer("seq"), Status: r.text("status"), Tags: r.texts("tags")}
+			return state.Echo{
+				Version: r.time("version"),
+				At:      r.time("at"),
+				Seq:     r.integer("seq"),
+				Status:  r.text("status"),
+				Tags:    r.texts("tags"),
+				Rest:    r.rest("version", "at", "seq", "status", "tags"),
+			}
 		}),
 		Statuses: each(r, "statuses", func(r reader) state.StatusChange {
-			return state.StatusChange{Status: r.text("status"), At: r.time("at"), Origin: r.text("origin")}
+			return state.StatusChange{
+				Status: r.text("status"),
+				At:     r.time("at"),
+				Origin: r.text("origin"),
+				Rest:   r.rest("status", "at", "origin"),
+			}
 		}),
 		Versions: each(r, "versions", func(r reader) state.AlertVersion {
 			return state.AlertVersion{
@@ -103,6 +118,7 @@ func decodeRecord(path string, fields map[string]*pb.Value) (state.Record, error
 				Event:     r.text("event"),
 				Outcome:   r.text("outcome"),
 				Reason:    r.text("reason"),
+				Rest:      r.rest("updated_at", "at", "run_id", "event", "outcome", "reason"),
 			}
 		}),
 		ExpireAt: r.time("expire_at"),
@@ -231,6 +247,29 @@ func (r reader) time(name string) time.Time {
 		return time.Time{}
 	}
 	return v.TimestampValue.AsTime().Truncate(time.Millisecond)
+}
+
+// rest returns the other fields than the known ones as entries of a map in wire
+// form, ready for a writer.
+func (r reader) rest(known ...string) state.Rest {
+	var others map[string]*pb.Value
+	for name, v := range r.fields {
+		if slices.Contains(known, name) {
+			continue
+		}
+		if others == nil {
+			others = map[string]*pb.Value{}
+		}
+		others[name] = v
+	}
+	if others == nil {
+		return ""
+	}
+	raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(&pb.MapValue{Fields: others})
+	if err != nil {
+		r.fail("*", err.Error())
+	}
+	return state.Rest(raw)
 }
 
 func (r reader) object(name string) (reader, bool) {

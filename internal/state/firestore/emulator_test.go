@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/api/option"
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 
 	"dtmrelay.internal/dtmrelay/internal/emulatortest"
 	"dtmrelay.internal/dtmrelay/internal/state"
@@ -48,13 +49,56 @@ func TestContract(t *testing.T) {
 		return onEmulator(t, project(), "(default)")
 	}, func(t *testing.T, s state.Store, path ...string) {
 		t.Helper()
-		store := s.(*Store)
-		name := strings.Join(path, "/")
-		if len(path) == 4 && path[2] == "alerts" {
-			name = recordPath(path[1], path[3])
-		}
-		set(t, store, name, "schema", integer(state.Schema+1))
+		set(t, s.(*Store), documentPath(path), "schema", integer(state.Schema+1))
+	}, func(t *testing.T, s state.Store, path ...string) (left func() int) {
+		return extend(t, s.(*Store), documentPath(path))
 	})
+}
+
+func documentPath(path []string) string {
+	if len(path) == 4 && path[2] == "alerts" {
+		return recordPath(path[1], path[3])
+	}
+	return strings.Join(path, "/")
+}
+
+// extend adds a field "later" to a document, and to the elements of its lists.
+func extend(t *testing.T, s *Store, path string) (left func() int) {
+	t.Helper()
+	fields := func() map[string]*pb.Value {
+		docs, err := s.read(t.Context(), "reading", []string{path})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return docs[0].GetFields()
+	}
+	later := object(map[string]*pb.Value{"since": integer(3), "of": array([]*pb.Value{text("a")})})
+	set(t, s, path, "later", later)
+	lists := []string{"wishes", "echoes", "statuses", "versions"}
+	for _, name := range lists {
+		list, ok := fields()[name]
+		if !ok {
+			continue
+		}
+		for _, e := range list.GetArrayValue().GetValues() {
+			e.GetMapValue().Fields["later"] = later
+		}
+		set(t, s, path, name, list)
+	}
+	return func() (n int) {
+		doc := fields()
+		if proto.Equal(doc["later"], later) {
+			n++
+		}
+		for _, name := range lists {
+			for _, e := range doc[name].GetArrayValue().GetValues() {
+				if proto.Equal(e.GetMapValue().GetFields()["later"], later) {
+					n++
+				}
+			}
+		}
+		return n
+	}
 }
 
 // set changes one field of an existing document.

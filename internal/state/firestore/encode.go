@@ -96,6 +96,7 @@ func encodeRecord(r state.Record) ([]byte, error) {
 		w.text("expect", wish.Expect)
 		w.integer("seq", wish.Seq)
 		w.boolean("open", wish.Open)
+		w.rest(wish.Rest)
 	})
 	w.integer("wish_seq", r.WishSeq)
 	list(w, "echoes", r.Echoes, func(w *writer, e state.Echo) {
@@ -104,11 +105,13 @@ func encodeRecord(r state.Record) ([]byte, error) {
 		w.integer("seq", e.Seq)
 		w.text("status", e.Status)
 		w.texts("tags", e.Tags)
+		w.rest(e.Rest)
 	})
 	list(w, "statuses", r.Statuses, func(w *writer, s state.StatusChange) {
 		w.text("status", s.Status)
 		w.time("at", s.At)
 		w.text("origin", s.Origin)
+		w.rest(s.Rest)
 	})
 	list(w, "versions", r.Versions, func(w *writer, v state.AlertVersion) {
 		w.time("updated_at", v.UpdatedAt)
@@ -117,6 +120,7 @@ func encodeRecord(r state.Record) ([]byte, error) {
 		w.text("event", v.Event)
 		w.text("outcome", v.Outcome)
 		w.text("reason", v.Reason)
+		w.rest(v.Rest)
 	})
 	w.time("expire_at", r.ExpireAt)
 	return w.raw, w.err
@@ -155,6 +159,22 @@ func encodeBackfill(b state.Backfill) ([]byte, error) {
 	w.time("expire_at", b.ExpireAt)
 	return w.raw, w.err
 }
+
+// The fields that a write of a document replaces or, without a value, deletes. All
+// others stay: a newer program of the same schema may have added them.
+var (
+	feedFields = fieldMask("schema", "begins_at", "end", "position", "reread_from", "slices", "gaps", "refusal", "filter",
+		"filter_since", "filter_past", "first_run", "last_sweep", "sweep_since", "last_audit", "late_max_ms", "key_id",
+		"last_run", "lease", "writer", "generation", "write")
+	recordFields = fieldMask("schema", "id", "type", "severity", "monitor_id", "priority", "status", "created_at", "first_seen",
+		"published_version", "handled_version", "backfill", "wishes", "wish_seq", "echoes", "statuses", "versions", "expire_at")
+	backfillFields = fieldMask("schema", "kind", "state", "since", "until", "filter", "republish", "dry_run", "request_sha256",
+		"latest", "requested_at", "requested_by", "slices", "fetched", "published", "suppressed", "dropped", "rejected",
+		"requests", "would_publish", "by_type", "by_severity", "refused", "late_max_ms", "worked_for_ms", "error",
+		"finished_at", "expire_at")
+)
+
+func fieldMask(names ...string) *pb.DocumentMask { return &pb.DocumentMask{FieldPaths: names} }
 
 // encodeUnfinished is the write that puts a backfill at the end of the list of
 // unfinished ones, or takes it off when it is finished.
@@ -289,6 +309,9 @@ func (w *writer) text(name, s string) {
 		w.put(name, appendText(w.space[:0], s))
 	}
 }
+
+// rest appends what reader.rest has read.
+func (w *writer) rest(r state.Rest) { w.raw = append(w.raw, r...) }
 
 // texts writes an empty list too: no tags at all are something else than tags
 // that nobody wrote.

@@ -153,7 +153,7 @@ func (s *Store) WriteFeed(ctx context.Context, feed string, f state.Feed, v stat
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", doing, err)
 	}
-	write, err := s.replace(feedPath(feed), fields, v)
+	write, err := s.update(feedPath(feed), fields, feedFields, v)
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", doing, err)
 	}
@@ -217,7 +217,7 @@ func (s *Store) WriteRecords(ctx context.Context, feed string, entries []state.E
 		fields, err := encodeRecord(e.Record)
 		var write *pb.Write
 		if err == nil {
-			write, err = s.replace(recordPath(feed, e.Record.ID), fields, e.Version)
+			write, err = s.update(recordPath(feed, e.Record.ID), fields, recordFields, e.Version)
 		}
 		if err != nil {
 			results[i] = recordError(e.Record.ID, err)
@@ -336,10 +336,13 @@ func (s *Store) commit(ctx context.Context, doing string, writes []*pb.Write, v 
 	return version(res.GetWriteResults()[0].GetUpdateTime()), nil
 }
 
-// replace is a write of the whole document, if it is still at v.
-func (s *Store) replace(path string, fields []byte, v state.Version) (*pb.Write, error) {
+// update is a write of those fields of a document that are in the mask, or of the
+// whole document when that is nil or there is none yet, if it is still at v.
+func (s *Store) update(path string, fields []byte, mask *pb.DocumentMask, v state.Version) (*pb.Write, error) {
 	condition := &pb.Precondition{ConditionType: &pb.Precondition_Exists{Exists: false}}
-	if v != "" {
+	if v == "" {
+		mask = nil
+	} else {
 		t, err := time.Parse(time.RFC3339Nano, string(v))
 		if err != nil {
 			return nil, fmt.Errorf("version %q is none of Firestore's", v)
@@ -348,6 +351,7 @@ func (s *Store) replace(path string, fields []byte, v state.Version) (*pb.Write,
 	}
 	return &pb.Write{
 		Operation:       &pb.Write_Update{Update: document(s.name(path), fields)},
+		UpdateMask:      mask,
 		CurrentDocument: condition,
 	}, nil
 }

@@ -112,12 +112,17 @@ func sampleBackfill(id string) state.Backfill {
 	}
 }
 
-var timeType = reflect.TypeFor[time.Time]()
+var (
+	timeType = reflect.TypeFor[time.Time]()
+	restType = reflect.TypeFor[state.Rest]()
+)
 
 // walk calls visit with every value in v that is no struct, list or pointer
-// itself, and with every empty list and nil pointer.
+// itself, and with every empty list and nil pointer. It passes over what a store
+// keeps for itself.
 func walk(path string, v reflect.Value, visit func(path string, v reflect.Value)) {
 	switch {
+	case v.Type() == restType:
 	case v.Type() == timeType:
 		visit(path, v)
 	case v.Kind() == reflect.Pointer && !v.IsNil():

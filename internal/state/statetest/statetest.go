@@ -27,9 +27,14 @@ const (
 // Run tests the stores that open returns, each empty. The function newer makes
 // an existing document of one of them look as if a newer program had written
 // it; path is "feeds", feed or "keys", keyID or, behind "feeds", feed, "alerts", id
-// or "backfills", id or "unfinished", "backfills".
-func Run(t *testing.T, open func(t *testing.T) state.Store, newer func(t *testing.T, s state.Store, path ...string)) {
-	s := suite{open: open, newer: newer}
+// or "backfills", id or "unfinished", "backfills". The function extend adds fields
+// that this program doesn't know to an existing document, and to each element of a
+// record's lists of write-backs, marks, statuses and versions; the function that it
+// returns counts those that are still there.
+func Run(t *testing.T, open func(t *testing.T) state.Store, newer func(t *testing.T, s state.Store, path ...string),
+	extend func(t *testing.T, s state.Store, path ...string) (left func() int),
+) {
+	s := suite{open: open, newer: newer, extend: extend}
 	t.Run("MissingFeed", s.missingFeed)
 	t.Run("FeedVersions", s.feedVersions)
 	t.Run("TwoWriters", s.twoWriters)
@@ -65,12 +70,14 @@ func Run(t *testing.T, open func(t *testing.T) state.Store, newer func(t *testin
 	t.Run("UnwritableBackfill", s.unwritableBackfill)
 	t.Run("FeedsApart", s.feedsApart)
 	t.Run("NewerSchema", s.newerSchema)
+	t.Run("UnknownFields", s.unknownFields)
 	t.Run("ContextEnded", s.contextEnded)
 }
 
 type suite struct {
-	open  func(t *testing.T) state.Store
-	newer func(t *testing.T, s state.Store, path ...string)
+	open   func(t *testing.T) state.Store
+	newer  func(t *testing.T, s state.Store, path ...string)
+	extend func(t *testing.T, s state.Store, path ...string) (left func() int)
 }
 
 func (s suite) missingFeed(t *testing.T) {
@@ -727,6 +734,73 @@ func (s suite) newerSchema(t *testing.T) {
 	_, _, err = store.Backfills(t.Context(), feed, "", 9)
 	expect("list with a newer backfill", "b2", err)
 	expect("creating a newer backfill again", "b2", store.CreateBackfill(t.Context(), feed, sampleBackfill("b2")))
+}
+
+// unknownFields: what a newer program of the same schema has added stays as it is
+// when this one writes the document again. Fields that this one knows can still be
+// emptied, and an element that is taken away goes with all that it holds.
+func (s suite) unknownFields(t *testing.T) {
+	store := s.open(t)
+	check := func(what string, left func() int, want int) {
+		t.Helper()
+		if got := left(); got != want || want == 0 {
+			t.Errorf("%s: %d unknown fields are left, want %d", what, got, want)
+		}
+	}
+
+	mustWriteFeed(t, store, feed, sampleFeed(), "")
+	left := s.extend(t, store, "feeds", feed)
+	all := left()
+	f, v, _ := mustOpen(t, store, feed, "")
+	for i, next := range []state.Feed{f, {Write: 2}} {
+		v = mustWriteFeed(t, store, feed, next, v)
+		check(fmt.Sprintf("write %d of a feed", i), left, all)
+		got, _, _ := mustOpen(t, store, feed, "")
+		if diff := cmp.Diff(next, got, equal); diff != "" {
+			t.Errorf("a feed that was extended (-written +read):\n%s", diff)
+		}
+	}
+
+	mustWriteRecords(t, store, feed, state.Entry{Record: sampleRecord("a1")})
+	left = s.extend(t, store, "feeds", feed, "alerts", "a1")
+	all = left()
+	entry := mustRecords(t, store, feed, "a1")[0]
+	want := sampleRecord("a1")
+	normalize(&want)
+	if diff := cmp.Diff(want, entry.Record, equal, cmpopts.IgnoreTypes(state.Rest(""))); diff != "" {
+		t.Errorf("a record that was extended (-want +got):\n%s", diff)
+	}
+	r := &entry.Record
+	r.Priority, r.HandledVersion, r.Wishes[0].Open = "", time.Time{}, false
+	r.Statuses = append(r.Statuses, state.StatusChange{Status: "read", At: at(9)})
+	r.Versions = append([]state.AlertVersion{{UpdatedAt: at(1), At: at(1), Outcome: "a later word"}}, r.Versions...)
+	mustWriteRecords(t, store, feed, entry)
+	check("a record", left, all)
+	again := mustRecords(t, store, feed, "a1")[0]
+	if diff := cmp.Diff(entry.Record, again.Record, equal); diff != "" {
+		t.Errorf("a record that was extended (-written +read):\n%s", diff)
+	}
+	again.Record.Echoes = nil
+	mustWriteRecords(t, store, feed, again)
+	check("a record without a mark", left, all-1)
+
+	mustCreateBackfill(t, store, feed, sampleBackfill("b1"))
+	left, listLeft := s.extend(t, store, "feeds", feed, "backfills", "b1"), s.extend(t, store, "feeds", feed, "unfinished", "backfills")
+	all, list := left(), listLeft()
+	b, backfillVersion := mustBackfill(t, store, feed, "b1")
+	b.Error, b.State = "", state.Done
+	mustWriteBackfill(t, store, feed, b, backfillVersion)
+	check("a backfill", left, all)
+	check("the list of backfills", listLeft, list)
+	if got, _ := mustBackfill(t, store, feed, "b1"); !cmp.Equal(b, got, equal) {
+		t.Errorf("a backfill that was extended (-written +read):\n%s", cmp.Diff(b, got, equal))
+	}
+
+	mustAddUsage(t, store, keyID, state.Usage{Requests: map[int64]int64{0: 1}}, state.Usage{})
+	left = s.extend(t, store, "keys", keyID)
+	all = left()
+	mustAddUsage(t, store, keyID, state.Usage{Requests: map[int64]int64{0: 1}}, state.Usage{})
+	check("a key", left, all)
 }
 
 func (s suite) contextEnded(t *testing.T) {
