@@ -206,13 +206,14 @@ func (k *Key) explain(err error) error {
 	}
 }
 
-// howToAdd is the command that stores a key as the newest version.
+// howToAdd is the command that stores a key as the newest version. It takes the key
+// from the terminal, so that it gets into no variable and no shell's history.
 func (k *Key) howToAdd() string {
 	project, secret, version := "PROJECT", "NAME", "latest"
 	if p := strings.Split(k.name, "/"); len(p) == 6 { // projects/P/secrets/S/versions/V
 		project, secret, version = p[1], p[3], p[5]
 	}
-	add := fmt.Sprintf(`add the key with: printf %%s "$KEY" | gcloud secrets versions add %s --project=%s --data-file=-`, secret, project)
+	add := fmt.Sprintf(`add the key with "gcloud secrets versions add %s --project=%s --data-file=-" (paste it, Enter, Ctrl-D)`, secret, project)
 	if version != "latest" {
 		add += fmt.Sprintf(" (and set GTI_API_KEY_SECRET to the new version, it names version %s)", version)
 	}

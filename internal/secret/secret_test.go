@@ -288,7 +288,7 @@ func TestChecksum(t *testing.T) {
 }
 
 func TestErrors(t *testing.T) {
-	const command = `printf %s "$KEY" | gcloud secrets versions add gti-key --project=p1 --data-file=-`
+	const command = `add the key with "gcloud secrets versions add gti-key --project=p1 --data-file=-" (paste it, Enter, Ctrl-D)`
 	tests := []struct {
 		name    string
 		next    func() (*secretmanagerpb.AccessSecretVersionResponse, error)
