@@ -234,9 +234,9 @@ func TestChangeOfARejectedAlert(t *testing.T) {
 			tally: lifecycle.Tally{Handled: 1, Created: 1}, took: []string{"refused created of Brand"}, statuses: []string{"new gti"},
 		},
 		{
-			name: "too large, and then it isn't", rejected: large("a", false), listed: bare("a", 5),
-			fetch: func() (dtm.Page, error) { return dtm.Page{Alerts: []dtm.Alert{version("a", "read", 9)}}, nil },
-			tally: lifecycle.Tally{Handled: 1, Created: 1}, took: []string{"a created of Brand"}, statuses: []string{"read gti"},
+			name: "too large, and then it isn't", rejected: large("b", false), listed: bare("b", 5),
+			fetch: func() (dtm.Page, error) { return dtm.Page{Alerts: []dtm.Alert{version("b", "read", 9)}}, nil },
+			tally: lifecycle.Tally{Handled: 1, Created: 1}, took: []string{"b created of Brand"}, statuses: []string{"read gti"},
 		},
 		{
 			name: "still too large with its document", rejected: large("a", false), listed: bare("a", 5),
