@@ -249,6 +249,9 @@ func TestBackfilledAhead(t *testing.T) {
 			if c.republish {
 				// It still counts for no newest one.
 				handle(version("published", "new", 9))
+			} else {
+				desk.Backfill = "another one"
+				handle(c.listed)
 			}
 			if diff := cmp.Diff(c.took, topic.took); diff != "" {
 				t.Errorf("published (-want +got):\n%s", diff)
