@@ -49,7 +49,7 @@ type Desk struct {
 	// Republish publishes what the ledger knows once more.
 	Republish bool
 	// Admit, unless nil, says whether an alert of which the ledger has no version is
-	// any business of this desk. What isn't is left alone, unusable elements too. An
+	// any business of this work. What isn't is left alone, unusable elements too. An
 	// alert that was only rejected so far is the feed's, whatever Admit says.
 	Admit func(dtm.Alert) bool
 	// Whole, unless nil, fetches an alert that is to be published for the first

@@ -234,8 +234,8 @@ func TestRepublishedOrigin(t *testing.T) {
 	}
 }
 
-// TestAdmit: what the ledger has no version of is only published where the desk is
-// told to.
+// TestAdmit: what the ledger has no version of is only published where that is
+// wanted.
 func TestAdmit(t *testing.T) {
 	desk, book, topic := newDesk()
 	topic.refuse = "refused"

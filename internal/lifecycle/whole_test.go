@@ -216,8 +216,8 @@ func TestWholeWithinMemory(t *testing.T) {
 }
 
 // TestChangeOfARejectedAlert: an alert of which only a version was rejected is
-// the feed's. Its next version is published as its first one, whole, also by a
-// desk that admits nothing new.
+// the feed's. Its next version is published as its first one, with its document,
+// also where nothing new is admitted.
 func TestChangeOfARejectedAlert(t *testing.T) {
 	for _, c := range []struct {
 		name     string
