@@ -11,7 +11,6 @@ import (
 // a page of millions of tiny ones would take a hundred times its size in memory.
 const maxElements = 10_000
 
-// faultNotJSON is only of what stands alone: in a list it makes the page unusable.
 const faultNotJSON = "not valid JSON"
 
 // ParseAlert reads the fields that routing needs. A field of an unexpected type
@@ -20,18 +19,18 @@ const faultNotJSON = "not valid JSON"
 func ParseAlert(raw []byte) Alert {
 	a, end := alertAt(raw, skipSpace(raw, 0))
 	if end < 0 || skipSpace(raw, end) != len(raw) {
-		return Alert{Raw: raw, Fault: faultNotJSON}
+		return Alert{Raw: raw, Fault: faultNotJSON, Unreadable: true}
 	}
 	a.Raw = raw
 	return a
 }
 
 // alertAt reads the element that begins at b[at], and returns the index behind
-// it, or -1 when that is not valid JSON.
+// it, or a negative one (see member) when that is not valid JSON.
 func alertAt(b []byte, at int) (a Alert, end int) {
 	if at == len(b) || b[at] != '{' {
 		if end = skipValue(b, at, elementDepth); end < 0 {
-			return Alert{}, -1
+			return Alert{}, end
 		}
 		return Alert{Raw: b[at:end:end], Fault: "not an object"}, end
 	}
@@ -41,7 +40,7 @@ func alertAt(b []byte, at int) (a Alert, end int) {
 		name, from := member(b, i)
 		end = skipValue(b, from, elementDepth+1)
 		if end < 0 {
-			return Alert{}, -1
+			return Alert{}, end
 		}
 		value := b[from:end]
 		switch string(name) {
@@ -72,7 +71,7 @@ func alertAt(b []byte, at int) (a Alert, end int) {
 		i, done = next(b, end, '}')
 	}
 	if end = i; end < 0 {
-		return Alert{}, -1
+		return Alert{}, end
 	}
 	raw := b[at:end:end]
 	if !validID(a.ID) {
@@ -129,10 +128,27 @@ func parseTime(text string) (time.Time, bool) {
 // elementDepth is how deep an element of a page lies: in a list, in an object.
 const elementDepth = 3
 
-var errInvalid = errors.New("the body is not valid JSON, or was cut off")
+var (
+	errInvalid = errors.New("the body is not valid JSON, or was cut off")
+	errTwice   = errors.New(`the body has more than one "alerts"`)
+	errTooMany = fmt.Errorf("the body has more than %d alerts", maxElements)
+	// errElement: an element of the list is no JSON, and the body goes on behind it.
+	errElement = errors.New("an element of the list is not valid JSON")
+)
 
-// decodePage reads the body of a list. The alerts share its memory.
-func decodePage(body []byte) ([]Alert, error) {
+// decodePage reads the body of a list. The alerts share its memory. An element that
+// is no JSON is one unreadable alert, as long as the body is not cut off. alone says
+// that there is no smaller page to ask for.
+func decodePage(body []byte, alone bool) ([]Alert, error) {
+	alerts, err := decodeList(body, alertsAt)
+	if errors.Is(err, errElement) {
+		return decodeList(body, (&resync{alone: alone}).list)
+	}
+	return alerts, err
+}
+
+// decodeList reads the body of a list, with a function for the alerts in it.
+func decodeList(body []byte, read func(b []byte, at int) ([]Alert, int, error)) ([]Alert, error) {
 	start := skipSpace(body, 0)
 	if start == len(body) || body[start] != '{' {
 		return nil, errors.New("the body is not a JSON object")
@@ -146,11 +162,11 @@ func decodePage(body []byte) ([]Alert, error) {
 		case string(name) != "alerts":
 			end = skipValue(body, end, 2)
 		case found:
-			return nil, errors.New(`the body has more than one "alerts"`)
+			return nil, errTwice
 		default:
 			found = true
 			var err error
-			if alerts, end, err = alertsAt(body, end); err != nil {
+			if alerts, end, err = read(body, end); err != nil {
 				return nil, err
 			}
 		}
@@ -179,17 +195,19 @@ func alertsAt(b []byte, at int) (alerts []Alert, end int, err error) {
 	i, done := first(b, at)
 	for !done {
 		if len(alerts) == maxElements {
-			return nil, 0, fmt.Errorf("the body has more than %d alerts", maxElements)
+			return nil, 0, errTooMany
 		}
 		var a Alert
-		if a, end = alertAt(b, i); end < 0 {
-			return nil, 0, errInvalid
+		if a, end = alertAt(b, i); end >= 0 {
+			alerts = append(alerts, a)
 		}
-		alerts = append(alerts, a)
 		i, done = next(b, end, ']')
 	}
-	if i < 0 {
+	switch {
+	case ^i == len(b):
 		return nil, 0, errInvalid
+	case i < 0:
+		return nil, 0, errElement
 	}
 	return alerts, i, nil
 }

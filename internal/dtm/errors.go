@@ -53,15 +53,20 @@ func (e *RestartError) Error() string {
 
 func (e *RestartError) Unwrap() error { return e.Cause }
 
-// PageTooLargeError says that a page has more than Limit bytes (unpacked): ask
-// for fewer alerts, and at last without Refs.
+// PageTooLargeError says that a page has more than Limit bytes (unpacked), or that
+// its alerts can't be told from one that is no JSON: ask for fewer alerts, and at
+// last without Refs.
 type PageTooLargeError struct {
-	Size  int // the page size that was asked for
-	Refs  bool
-	Limit int64
+	Size    int // the page size that was asked for
+	Refs    bool
+	Limit   int64
+	Tangled bool // not of a page of one alert, which is taken as it is
 }
 
 func (e *PageTooLargeError) Error() string {
+	if e.Tangled {
+		return fmt.Sprintf("a page of %d alerts (refs=%t) can't be taken apart: %v", e.Size, e.Refs, errTangled)
+	}
 	return fmt.Sprintf("a page of %d alerts (refs=%t) is larger than %d bytes", e.Size, e.Refs, e.Limit)
 }
 

@@ -79,7 +79,14 @@ func TestGiant(t *testing.T) {
 		{name: "no alerts", body: `{"alert":[]}`, err: errInvalid},
 		{name: "no colon", body: `{"alerts" [1]}`, err: errInvalid},
 		{name: "no value", body: `{"alerts":[{"id":}]}`, err: errInvalid},
-		{name: "no JSON value", body: `{"alerts":[{"id":tru}]}`, err: errInvalid},
+		{
+			name: "a field is no JSON value", body: `{"alerts":[{"id":tru}]}`, raw: `{"id":tru}`,
+			want: Alert{Fault: faultNotJSON, Unreadable: true},
+		},
+		{
+			name: "a field is no JSON value, and it is large", body: `{"alerts":[{"n":NaN,` + giantOf(3 << 20)[1:] + `]}`, raw: `{"n":NaN,` + giantOf(3 << 20)[1:],
+			want: Alert{Fault: faultNotJSON, Unreadable: true},
+		},
 		{name: "not an object at all", body: `[1]`, err: errInvalid},
 		{name: "nothing", err: errInvalid},
 		{name: "cut off in the first name", body: `{"`, err: errInvalid},

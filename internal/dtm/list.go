@@ -44,8 +44,9 @@ func (c *Client) listing(q Query) ask {
 		v.Set("until", q.Until.UTC().Format(queryTime))
 	}
 	q.Filter.addTo(v)
-	a := ask{method: http.MethodGet, target: *c.alerts, read: readPageOf, size: q.Size, refs: q.Refs, alone: q.Alone}
+	a := ask{method: http.MethodGet, target: *c.alerts, size: q.Size, refs: q.Refs, alone: q.Alone}
 	a.last = q.Size == 1 && !q.Refs
+	a.read = func(got answer) ([]Alert, error) { return readPageOf(got, q.Size == 1) }
 	a.target.RawQuery = v.Encode()
 	return a
 }
@@ -94,15 +95,15 @@ func (a answer) ahead(alert Alert) bool {
 	return alert.Fault == "" && alert.UpdatedAt.After(now.Add(maxAhead))
 }
 
-// readPageOf reads the answer to a list request.
-func readPageOf(got answer) ([]Alert, error) {
+// readPageOf reads the answer to a list request. alone says that it asked for one alert.
+func readPageOf(got answer, alone bool) ([]Alert, error) {
 	if got.status == http.StatusNoContent { // which stands for an empty list
 		return nil, nil
 	}
 	alerts := got.alerts
 	if alerts == nil { // else it is one that was not kept
 		var err error
-		if alerts, err = decodePage(got.body); err != nil {
+		if alerts, err = decodePage(got.body, alone); err != nil {
 			return nil, err
 		}
 	}

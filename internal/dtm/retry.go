@@ -203,7 +203,10 @@ func (s *Session) try(ctx context.Context, a ask, retry bool) (answer, error) {
 	}
 	got, err := s.exchange(ctx, a, memory, retry)
 	if err == nil {
-		if got.alerts, err = a.read(got); err != nil {
+		switch got.alerts, err = a.read(got); {
+		case errors.Is(err, errTangled):
+			err = &PageTooLargeError{Size: a.size, Refs: a.refs, Tangled: true}
+		case err != nil:
 			err = &NoAnswerError{Answered: true, where: a.where(), err: err}
 		}
 	}

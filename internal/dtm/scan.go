@@ -13,7 +13,8 @@ import (
 // It also matches names exactly, where encoding/json lets an "ID" take the place
 // of "id". FuzzPage holds it to encoding/json's verdict.
 //
-// An index of -1 stands for what is not valid JSON.
+// A negative index is ^i of the index i where the text stops being JSON. When that
+// is its length, nothing is wrong with the text but that it was cut off.
 
 // maxDepth is how deep values may be nested (encoding/json: 10,000).
 const maxDepth = 10_000
@@ -34,7 +35,7 @@ func object(data []byte) ([]byte, bool) {
 func member(b []byte, i int) (name []byte, at int) {
 	end := skipString(b, i)
 	if end < 0 {
-		return nil, -1
+		return nil, end
 	}
 	name = b[i+1 : end-1 : end-1]
 	if bytes.IndexByte(name, '\\') >= 0 {
@@ -43,7 +44,7 @@ func member(b []byte, i int) (name []byte, at int) {
 	}
 	i = skipSpace(b, end)
 	if i == len(b) || b[i] != ':' {
-		return nil, -1
+		return nil, ^i
 	}
 	return name, skipSpace(b, i+1)
 }
@@ -62,10 +63,10 @@ func first(b []byte, i int) (at int, done bool) {
 // when there is none, and then behind the closing bracket.
 func next(b []byte, i int, closing byte) (at int, done bool) {
 	if i < 0 {
-		return -1, true
+		return i, true
 	}
 	if i = skipSpace(b, i); i == len(b) {
-		return -1, true
+		return ^i, true
 	}
 	switch b[i] {
 	case ',':
@@ -73,7 +74,7 @@ func next(b []byte, i int, closing byte) (at int, done bool) {
 	case closing:
 		return i + 1, true
 	default:
-		return -1, true
+		return ^i, true
 	}
 }
 
@@ -138,8 +139,11 @@ func skipSpace(b []byte, i int) int {
 
 // skipValue returns the index behind the value that begins at b[i].
 func skipValue(b []byte, i, depth int) int {
-	if i < 0 || i >= len(b) || depth > maxDepth {
-		return -1
+	if i < 0 {
+		return i
+	}
+	if i == len(b) || depth > maxDepth {
+		return ^i
 	}
 	switch b[i] {
 	case '"':
@@ -148,7 +152,7 @@ func skipValue(b []byte, i, depth int) int {
 		at, done := first(b, i)
 		for !done {
 			if _, at = member(b, at); at < 0 {
-				return -1
+				return at
 			}
 			at, done = next(b, skipValue(b, at, depth+1), '}')
 		}
@@ -171,38 +175,45 @@ func skipValue(b []byte, i, depth int) int {
 }
 
 func skipLiteral(b []byte, i int, text string) int {
-	if end := i + len(text); end <= len(b) && string(b[i:end]) == text {
+	end := i + len(text)
+	switch {
+	case end <= len(b) && string(b[i:end]) == text:
 		return end
+	case end > len(b) && strings.HasPrefix(text, string(b[i:])):
+		return ^len(b)
 	}
-	return -1
+	return ^i
 }
 
 func skipString(b []byte, i int) int {
-	if i < 0 || i >= len(b) || b[i] != '"' {
-		return -1
+	if i < 0 {
+		return i
+	}
+	if i == len(b) || b[i] != '"' {
+		return ^i
 	}
 	for i++; i < len(b); i++ {
 		switch c := b[i]; {
 		case c == '"':
 			return i + 1
 		case c < ' ':
-			return -1
+			return ^i
 		case c == '\\':
 			if i++; i == len(b) {
-				return -1
+				return ^i
 			}
 			if b[i] == 'u' {
 				for range 4 {
 					if i++; i == len(b) || !isHex(b[i]) {
-						return -1
+						return ^i
 					}
 				}
 			} else if strings.IndexByte(`"\/bfnrt`, b[i]) < 0 {
-				return -1
+				return ^i
 			}
 		}
 	}
-	return -1
+	return ^len(b)
 }
 
 func isHex(c byte) bool { return isDigit(c) || c|0x20 >= 'a' && c|0x20 <= 'f' }
@@ -216,11 +227,11 @@ func skipNumber(b []byte, i int) int {
 	if i < len(b) && b[i] == '0' {
 		i++
 	} else if i = skipDigits(b, i); i < 0 {
-		return -1
+		return i
 	}
 	if i < len(b) && b[i] == '.' {
 		if i = skipDigits(b, i+1); i < 0 {
-			return -1
+			return i
 		}
 	}
 	if i < len(b) && b[i]|0x20 == 'e' {
@@ -239,7 +250,7 @@ func skipDigits(b []byte, i int) int {
 		i++
 	}
 	if i == from {
-		return -1
+		return ^i
 	}
 	return i
 }

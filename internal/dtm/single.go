@@ -28,7 +28,7 @@ func (s *Session) Get(ctx context.Context, id string, refs bool) (Page, error) {
 	a.read = func(got answer) ([]Alert, error) {
 		alert := ParseAlert(trim(got.body))
 		switch {
-		case alert.Fault == faultNotJSON:
+		case alert.Unreadable:
 			return nil, errInvalid
 		case alert.Fault == "" && alert.ID != id:
 			alert = Alert{Raw: alert.Raw, Fault: "another alert than the one that was asked for"}

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -77,7 +78,7 @@ type Fault struct {
 	RepeatToken bool
 	// Disorder turns the order of a page's alerts around.
 	Disorder bool
-	// MalformedElement is put into the middle of a page; see MalformedElements.
+	// MalformedElement is put into the middle of a page; see MalformedElements and BrokenElements.
 	MalformedElement string
 	// ForeignLinkHost is the base URL in the Link header.
 	ForeignLinkHost string
@@ -102,6 +103,25 @@ func MalformedElements() []string {
 	}
 	return all
 }
+
+// BrokenElements are elements of a list that are no JSON, for MalformedElement or
+// Alert.Raw. The rest of the page is as it should be.
+func BrokenElements() []string {
+	const begin = `{"id":"broken","created_at":"2026-03-02T10:00:00.5Z",`
+	return []string{
+		begin + "\"title\":\"two\nlines\"}",
+		begin + "\"title\":\"a \x00 in it\"}",
+		begin + `"similarity_score":NaN}`,
+		begin + `"title":"\x41"}`,
+		begin + `"indicator_mscore":007}`,
+		begin + `"tags":["a","b",]}`,
+		begin + `"title":"a "word" in quotes"}`,
+		begin + `"doc":` + strings.Repeat("[", tooDeep) + strings.Repeat("]", tooDeep) + `}`,
+	}
+}
+
+// tooDeep is deeper than readers of JSON go (encoding/json: 10,000).
+const tooDeep = 10_001
 
 const malformedKinds = 16
 

@@ -160,6 +160,17 @@ func TestMalformedElements(t *testing.T) {
 	}
 }
 
+func TestBrokenElements(t *testing.T) {
+	for _, element := range BrokenElements() {
+		s := New(Options{}, row(2))
+		s.AddFault(Fault{MalformedElement: element})
+		r := newDirectClient(t, s).list("order=asc")
+		if json.Valid([]byte(r.body)) || json.Valid([]byte(`{"alerts":[`+element+"]}")) || !strings.Contains(r.body, ","+element) {
+			t.Errorf("element %.100q in %.300q", element, r.body)
+		}
+	}
+}
+
 func TestFaultRules(t *testing.T) {
 	for _, tt := range []struct {
 		name  string

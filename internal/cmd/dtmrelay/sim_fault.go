@@ -36,6 +36,7 @@ What happens to them:
 	repeat-token        the Link repeats the page token
 	disorder            the page's order is turned around
 	malformed=N         the Nth of some elements that are no alerts, within the page
+	broken=N            the Nth of some elements that are no JSON, within the page
 	link-host=URL       another base URL in the Link header`
 
 // fault is a flag's value.
@@ -123,11 +124,9 @@ func (f *fault) effect(name, value string) (known bool, err error) {
 	case "disorder":
 		err = set(&f.Disorder, value)
 	case "malformed":
-		elements := dtmsim.MalformedElements()
-		var n int
-		if err = number(&n, value, 1, len(elements)); err == nil {
-			f.MalformedElement = elements[n-1]
-		}
+		err = nth(&f.MalformedElement, value, dtmsim.MalformedElements())
+	case "broken":
+		err = nth(&f.MalformedElement, value, dtmsim.BrokenElements())
 	case "link-host":
 		err = text(&f.ForeignLinkHost, value)
 	default:
@@ -144,6 +143,15 @@ func number(into *int, value string, least, most int) error {
 		return fmt.Errorf("it must be a whole number from %d to %d", least, most)
 	}
 	*into = n
+	return nil
+}
+
+func nth(into *string, value string, of []string) error {
+	var n int
+	if err := number(&n, value, 1, len(of)); err != nil {
+		return err
+	}
+	*into = of[n-1]
 	return nil
 }
 

@@ -30,6 +30,7 @@ func TestFault(t *testing.T) {
 		"empty page":  {"empty-page=extra", dtmsim.Fault{EmptyPage: dtmsim.EmptyExtra}},
 		"page's form": {"null-alerts,repeat-token,disorder", dtmsim.Fault{NullAlerts: true, RepeatToken: true, Disorder: true}},
 		"malformed":   {"malformed=1", dtmsim.Fault{MalformedElement: dtmsim.MalformedElements()[0]}},
+		"broken":      {"kind=list,broken=3", dtmsim.Fault{Kind: dtmsim.List, MalformedElement: dtmsim.BrokenElements()[2]}},
 		"link":        {"link-host=https://other.example/v4", dtmsim.Fault{ForeignLinkHost: "https://other.example/v4"}},
 	}
 	for name, test := range tests {
@@ -61,6 +62,7 @@ func TestFaultRefused(t *testing.T) {
 		"reset":                "one of [before after]",
 		"retry-after":          "needs a value",
 		"malformed=1000000000": "from 1 to",
+		"broken=9":             "from 1 to 8",
 	}
 	for text, want := range tests {
 		var f fault
