@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net/http"
 	"slices"
 	"sync"
 	"time"
@@ -377,7 +376,10 @@ func (t *ticket) movedFrom(b state.Backfill) bool {
 
 // finish notes how the work ended, and reports whether the backfill is finished.
 func (t *ticket) finish(err error) bool {
-	var api *dtm.APIError
+	var (
+		api     *dtm.APIError
+		restart *dtm.RestartError
+	)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	b := &t.record
@@ -391,7 +393,7 @@ func (t *ticket) finish(err error) bool {
 	case errors.Is(err, errTurn), errors.Is(err, errBudget), errors.Is(err, errShutdown), errors.Is(err, errCap), errors.Is(err, errCancelled):
 		b.Error = ""
 		return false
-	case errors.As(err, &api) && api.Status >= 400 && api.Status < 500 && !retryable(api.Status):
+	case errors.As(err, &api) && api.Final() && !errors.As(err, &restart): // that was said of a page token
 		// Asking again would earn the same error, and there is only an hour's
 		// number of them.
 		b.State, b.Error = state.Failed, err.Error()
@@ -401,14 +403,6 @@ func (t *ticket) finish(err error) bool {
 	}
 	b.FinishedAt, b.ExpireAt = now, now.Add(KeepFinished)
 	return true
-}
-
-func retryable(status int) bool {
-	switch status {
-	case http.StatusUnauthorized, http.StatusForbidden, http.StatusRequestTimeout, http.StatusTooManyRequests:
-		return true
-	}
-	return false
 }
 
 // DryBackfill counts what a backfill would publish, and leaves no trace but the

@@ -421,7 +421,7 @@ func (r *reader) failed(ctx context.Context, pages chan<- fetched, q dtm.Query, 
 		f.end = noMemory
 	case errors.As(err, &large):
 		f.end, r.ahead = tooLarge, pageNo
-	case pageNo == 0 && r.since.IsZero() && errors.As(err, &api) && api.Status == http.StatusBadRequest && q.Since.Before(r.opts.bound()):
+	case pageNo == 0 && r.since.IsZero() && errors.As(err, &api) && api.Status == http.StatusBadRequest && api.Final() && q.Since.Before(r.opts.bound()):
 		f.end = refusedSince
 	}
 	send(ctx, pages, f)

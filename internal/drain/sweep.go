@@ -116,7 +116,7 @@ func (w *work) sweepListing(fetching context.Context, kind string, feed state.Fe
 		}
 		var api *dtm.APIError
 		// It may also be refused to a later listing, which begins again.
-		if refused > 0 || !errors.As(err, &api) || api.Status != http.StatusBadRequest || !w.sweepSince.Before(w.Options.bound()) {
+		if refused > 0 || !errors.As(err, &api) || api.Status != http.StatusBadRequest || !api.Final() || !w.sweepSince.Before(w.Options.bound()) {
 			return end, err
 		}
 		refused, w.sweepSince = asked.Sub(w.sweepSince), w.Options.bound()

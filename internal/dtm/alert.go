@@ -19,7 +19,8 @@ type Alert struct {
 	Cut *Cut
 	// Fault says why the element is not a usable alert (not an object, no
 	// created_at, an id outside [A-Za-z0-9_-]{1,128}); empty for a usable one.
-	// Of an alert with a fault only Raw counts.
+	// Of an alert with a fault only Raw counts, and of one that has an id, but no
+	// created_at, also ID, Status and Tags.
 	Fault string
 	// Unreadable: the element is no JSON at all, and Raw is what stands between its
 	// neighbours. It has a Fault too.
@@ -50,7 +51,7 @@ type Alert struct {
 // Tags returns the alert's tags in their order. What is no string is left out.
 func (a Alert) Tags() []string {
 	object := trim(a.Raw)
-	if a.Fault != "" || a.Cut != nil || len(object) == 0 {
+	if a.ID == "" || a.Cut != nil || len(object) == 0 {
 		return nil
 	}
 	var list []byte // of several fields of one name the last counts

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -364,27 +365,126 @@ func TestErrorTypes(t *testing.T) {
 
 func TestErrorBodies(t *testing.T) {
 	long := strings.Repeat("ü", 600)
-	for _, tc := range []struct{ name, body, code, message string }{
-		{"gateway", `{"error":{"code":"WrongCredentialsError","message":"Wrong API key"}}`, "WrongCredentialsError", "Wrong API key"},
-		{"error string", `{"error":"bad since"}`, "", "bad since"},
-		{"message", `{"message":"Not Found"}`, "", "Not Found"},
-		{"HTML", "<!DOCTYPE html><html><head><TITLE>\n502 Bad &amp; worse</TITLE></head><body>x</body></html>", "", "502 Bad & worse"},
-		{"HTML without a title", "<html><body>x</body></html>", "", ""},
-		{"text", "upstream\nfailed\x1b[31m", "", "upstream failed [31m"},
-		{"odd types", `{"error":{"code":5,"message":["x"]},"message":7}`, "", ""},
-		{"other JSON", `[1]`, "", "[1]"},
-		{"nothing", "", "", ""},
-		{"key in it", `{"error":{"code":"X","message":"key ` + testKey + ` is wrong"}}`, "X", "key [API key] is wrong"},
-		{"key at the cut", strings.Repeat("x", 507) + testKey, "", strings.Repeat("x", 507) + "[API "},
-		{"long", `{"error":{"code":"X","message":"` + long + `"}}`, "X", long[:510]},
+	for _, tc := range []struct {
+		name, body, code, message string
+		own                       bool
+	}{
+		{"gateway", `{"error":{"code":"WrongCredentialsError","message":"Wrong API key"}}`, "WrongCredentialsError", "Wrong API key", true},
+		{"error string", `{"error":"bad since"}`, "", "bad since", false},
+		{"message", `{"message":"Not Found"}`, "", "Not Found", true},
+		{"HTML", "<!DOCTYPE html><html><head><TITLE>\n502 Bad &amp; worse</TITLE></head><body>x</body></html>", "", "502 Bad & worse", false},
+		{"HTML without a title", "<html><body>x</body></html>", "", "", false},
+		{"text", "upstream\nfailed\x1b[31m", "", "upstream failed [31m", false},
+		{"odd types", `{"error":{"code":5,"message":["x"]},"message":7}`, "", "", false},
+		{"other JSON", `[1]`, "", "[1]", false},
+		{"nothing", "", "", "", false},
+		{"key in it", `{"error":{"code":"X","message":"key ` + testKey + ` is wrong"}}`, "X", "key [API key] is wrong", true},
+		{"key at the cut", strings.Repeat("x", 507) + testKey, "", strings.Repeat("x", 507) + "[API ", false},
+		{"long", `{"error":{"code":"X","message":"` + long + `"}}`, "X", long[:510], true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			got := newAPIError(&http.Response{StatusCode: http.StatusBadRequest}, []byte(tc.body), testKey)
-			want := &APIError{Status: 400, Code: tc.code, Message: tc.message}
+			want := &APIError{Status: 400, Code: tc.code, Message: tc.message, Foreign: !tc.own}
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("-want +got:\n%s", diff)
 			}
 		})
+	}
+}
+
+// TestFinal: of all answers only these say something about what was asked for.
+func TestFinal(t *testing.T) {
+	const coded, text, html = `{"error":{"code":"%s","message":"m"}}`, `{"message":"m"}`, "<html></html>"
+	named := func(code string) string { return fmt.Sprintf(coded, code) }
+	for _, tc := range []struct {
+		status int
+		body   string
+		want   bool
+	}{
+		{404, named("NotFoundError"), true},
+		{404, text, true},
+		{404, named("TransientError"), false},
+		{404, html, false},
+		{404, "", false},
+		{404, `{"error":"not found"}`, false},
+		{404, `{"message":""}`, false},
+		{400, named("BadRequestError"), true},
+		{400, named("InvalidArgumentError"), true},
+		{400, text, true},
+		{400, named("NotAvailableYet"), false},
+		{400, html, false},
+		{422, text, true},
+		{422, "unprocessable", false},
+		{401, named("WrongCredentialsError"), false},
+		{403, named("ForbiddenError"), false},
+		{405, text, false},
+		{407, text, false},
+		{408, text, false},
+		{409, named("AlreadyExistsError"), false},
+		{421, html, false},
+		{423, text, false},
+		{424, named("FailedDependencyError"), false},
+		{425, text, false},
+		{429, named("TooManyRequestsError"), false},
+		{451, text, false},
+		{500, text, false},
+		{999, text, false},
+	} {
+		if e := newAPIError(&http.Response{StatusCode: tc.status}, []byte(tc.body), testKey); e.Final() != tc.want {
+			t.Errorf("%d %s: final %t", tc.status, tc.body, !tc.want)
+		}
+	}
+}
+
+// TestListOfSomethingElse: an answer of 200 that is no list is none, however it
+// begins, and the list is asked for again.
+func TestListOfSomethingElse(t *testing.T) {
+	const alert = `{"id":"a","created_at":"2025-08-07T10:01:49.199Z"}`
+	for _, body := range []string{
+		`{"alerts":[],"error":{"code":"TransientError"}}`,
+		`{"error":{"code":"TransientError"},"alerts":null}`,
+		`{"alerts":[` + alert + `],"error":{"code":"TransientError"}}`,
+		`{"alerts":[],"error":"busy"}`,
+		`{"alerts":[],"error":false}`,
+		`{"alerts":[],"error":{}}`,
+		`{"alerts":[],"\u0065rror":{}}`,
+		`{"error":{"code":"QuotaExceededError"}}`,
+		`{"error":{"code":"WrongCredentialsError"}}`,
+		`{"error":null}`,
+		`{"message":"busy"}`, `{}`, `null`, `[]`, `[` + alert + `]`, `true`, ``, `<html></html>`, alert,
+		`{"alerts":{}}`, `{"alerts":""}`, `{"alerts":false}`, `{"alerts":0}`,
+	} {
+		for _, size := range []int{100, 1} { // of the least size it may be larger than a page
+			for _, pad := range []string{"", strings.Repeat(" ", 64<<10)} {
+				t.Run(fmt.Sprintf("%s size %d of %d", body, size, len(pad)), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						requests := 0
+						c := newClient(t, direct(func(w http.ResponseWriter, _ *http.Request) {
+							if requests++; requests == 1 || requests > 2 {
+								_, _ = io.WriteString(w, body+pad)
+								return
+							}
+							writePage(w, "2", "a")
+						}), func(o *Options) { o.PageLimit, o.PageMemory = 64<<10, 64<<10 })
+						ids, err := collect(t.Context(), c.Session(LiveShare), Query{Size: size})
+						if large := (*PageTooLargeError)(nil); size > 1 && pad != "" && errors.As(err, &large) {
+							return
+						}
+						var restart *RestartError
+						var none *NoAnswerError
+						if !errors.As(err, &restart) || !errors.As(err, &none) || !none.Answered || requests != 3 || !slices.Equal(ids, []string{"a"}) {
+							t.Errorf("%q after %d requests, %v", ids, requests, err)
+						}
+					})
+				})
+			}
+		}
+	}
+	for _, body := range []string{`{"alerts":null}`, `{"alerts":[],"error":null}`, `{"error":null,"alerts":null}`, `{"alerts":[],"errors":["x"]}`} {
+		c := newClient(t, direct(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, body) }), nil)
+		if ids, err := collect(t.Context(), c.Session(LiveShare), Query{Size: 100}); err != nil || len(ids) > 0 {
+			t.Errorf("%s: %q, %v", body, ids, err)
+		}
 	}
 }
 

@@ -79,7 +79,7 @@ func alertAt(b []byte, at int) (a Alert, end int) {
 	}
 	var ok bool
 	if a.CreatedAt, ok = parseTime(created); !ok {
-		return Alert{Raw: raw, Fault: "no created_at that is an RFC 3339 time"}, end
+		return Alert{Raw: raw, Fault: "no created_at that is an RFC 3339 time", ID: a.ID, Status: a.Status}, end
 	}
 	if a.UpdatedAt, ok = parseTime(updated); !ok {
 		a.UpdatedAt, a.Undated = a.CreatedAt, true
@@ -154,13 +154,17 @@ func decodeList(body []byte, read func(b []byte, at int) ([]Alert, int, error)) 
 		return nil, errors.New("the body is not a JSON object")
 	}
 	var alerts []Alert
+	var refusal error
 	found := false
 	i, done := first(body, start)
 	for !done {
 		name, end := member(body, i)
 		switch {
 		case string(name) != "alerts":
-			end = skipValue(body, end, 2)
+			from := end
+			if end = skipValue(body, end, 2); end > 0 && string(name) == "error" && !isNull(body[from:end]) {
+				refusal = answeredError(body[from:end])
+			}
 		case found:
 			return nil, errTwice
 		default:
@@ -175,6 +179,8 @@ func decodeList(body []byte, read func(b []byte, at int) ([]Alert, int, error)) 
 	switch {
 	case i < 0 || skipSpace(body, i) != len(body):
 		return nil, errInvalid
+	case refusal != nil:
+		return nil, refusal
 	case !found:
 		return nil, errors.New(`the body has no "alerts"`)
 	}

@@ -52,8 +52,8 @@ func TestParseAlert(t *testing.T) {
 		{"empty", ``, Alert{Fault: "not valid JSON", Unreadable: true}},
 		{"path in the id", `{"id":"a/b","created_at":"2025-08-07T10:01:49.199Z"}`, Alert{Fault: "no id of 1 to 128 letters, digits, _ and -"}},
 		{"long id", `{"id":"` + strings.Repeat("a", 129) + `","created_at":"2025-08-07T10:01:49.199Z"}`, Alert{Fault: "no id of 1 to 128 letters, digits, _ and -"}},
-		{"no created_at", `{"id":"a","status":"new"}`, Alert{Fault: "no created_at that is an RFC 3339 time"}},
-		{"created_at is a number", `{"id":"a","created_at":1754560909}`, Alert{Fault: "no created_at that is an RFC 3339 time"}},
+		{"no created_at", `{"id":"a","status":"new"}`, Alert{ID: "a", Status: "new", Fault: "no created_at that is an RFC 3339 time"}},
+		{"created_at is a number", `{"id":"a","created_at":1754560909}`, Alert{ID: "a", Fault: "no created_at that is an RFC 3339 time"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			tc.want.Raw = json.RawMessage(tc.raw)

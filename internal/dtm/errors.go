@@ -26,6 +26,25 @@ type APIError struct {
 	Message string
 	// RetryAfter is what the header of that name asked for, 0 when it said nothing usable.
 	RetryAfter time.Duration
+	// Foreign: the body has not the form of GTI's errors (DTM API: {"error":{"code"}},
+	// or {"message"} of the backend), so that it may be the word of a proxy on the way.
+	Foreign bool
+}
+
+// Final reports whether GTI itself has said that what was asked for can't be done,
+// now or later: there is no such thing (404), or it can't be asked for so (400, 422).
+// All else may pass, and the key's faults are no fault of what was asked for.
+func (e *APIError) Final() bool {
+	if e.Foreign {
+		return false
+	}
+	switch e.Status {
+	case http.StatusNotFound:
+		return e.Code == "" || e.Code == "NotFoundError"
+	case http.StatusBadRequest:
+		return e.Code != "NotAvailableYet"
+	}
+	return e.Status == http.StatusUnprocessableEntity
 }
 
 func (e *APIError) Error() string {
@@ -167,24 +186,28 @@ var htmlTitle = regexp.MustCompile(`(?is)<title[^>]*>(.*?)</title>`)
 // {"error":{"code","message"}}, {"error":"…"}, {"message":"…"}, HTML and plain text.
 func newAPIError(resp *http.Response, body []byte, key string) *APIError {
 	e := &APIError{Status: resp.StatusCode, RetryAfter: retryAfter(resp.Header)}
-	e.Code, e.Message = errorText(body)
+	var own bool
+	e.Code, e.Message, own = errorText(body)
+	e.Foreign = !own
 	e.Code = cut(clean(e.Code, key), maxMessage)
 	e.Message = cut(clean(e.Message, key), maxMessage-len(e.Code))
 	return e
 }
 
-func errorText(body []byte) (code, message string) {
+// errorText also says whether the body is one that GTI itself writes.
+func errorText(body []byte) (code, message string, own bool) {
 	text := strings.TrimSpace(string(body))
 	if strings.HasPrefix(text, "<") {
 		if m := htmlTitle.FindStringSubmatch(text); m != nil {
-			return "", html.UnescapeString(m[1])
+			return "", html.UnescapeString(m[1]), false
 		}
-		return "", ""
+		return "", "", false
 	}
 	top, ok := object(body)
 	if !ok {
-		return "", text
+		return "", text, false
 	}
+	backend := false
 	for name, value := range members(top) {
 		switch string(name) {
 		case "error":
@@ -204,12 +227,35 @@ func errorText(body []byte) (code, message string) {
 			}
 		case "message":
 			if s, ok := stringValue(value); ok && message == "" {
-				message = s
+				message, backend = s, true
 			}
 		}
 	}
-	return code, message
+	return code, message, code != "" || backend && message != ""
 }
+
+// answeredError is an answer of success that holds an error in place of what was
+// asked for: nothing follows from it. Of the error only a name is told.
+func answeredError(value []byte) error {
+	code := ""
+	if value[0] == '{' {
+		for name, value := range members(value) {
+			if string(name) == "code" {
+				code, _ = stringValue(value)
+			}
+		}
+	}
+	if !errorCode.MatchString(code) {
+		return errAnswered
+	}
+	return fmt.Errorf("%w: %s", errAnswered, code)
+}
+
+var errAnswered = errors.New("an error in place of what was asked for")
+
+var errorCode = regexp.MustCompile(`^[A-Z][A-Za-z]{1,63}$`)
+
+func isNull(value []byte) bool { return value[0] == 'n' }
 
 // clean makes a text from outside fit for one line of a log: without the key,
 // valid UTF-8, no control characters.

@@ -68,6 +68,12 @@ func (g *giant) page() (alerts []Alert) {
 			text, _ = stringValue(name)
 		}
 		found = found || text == "alerts"
+		if text == "error" {
+			if value := g.value(); string(value) != "null" {
+				g.fail(errAnswered)
+			}
+			return
+		}
 		if text != "alerts" || g.space() == 'n' {
 			g.value()
 			return

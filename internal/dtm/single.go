@@ -1,6 +1,7 @@
 package dtm
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -14,10 +15,14 @@ import (
 // an alert is far smaller (DTM API: 1.2 KB recorded).
 const maxChanged = 1 << 20
 
+var errOther = errors.New("it is not the alert that was asked for")
+
 // Get fetches one alert by its id, in a page of its own that the caller releases.
-// The page holds exactly that alert; as in a list, it may have a Fault. When there
-// is no such alert the error is an *APIError with status 404. Other errors are
-// those of a listing's first page, among them *PageTooLargeError and ErrMemory.
+// The page holds exactly that alert, which may have no created_at, and so a Fault.
+// When there is no such alert the error is an *APIError with status 404 that is
+// Final. Any other answer is a *NoAnswerError: it says nothing about the alert. Other
+// errors are those of a listing's first page, among them *PageTooLargeError and
+// ErrMemory.
 func (s *Session) Get(ctx context.Context, id string, refs bool) (Page, error) {
 	a, err := s.client.single(http.MethodGet, id)
 	if err != nil {
@@ -30,8 +35,8 @@ func (s *Session) Get(ctx context.Context, id string, refs bool) (Page, error) {
 		switch {
 		case alert.Unreadable:
 			return nil, errInvalid
-		case alert.Fault == "" && alert.ID != id:
-			alert = Alert{Raw: alert.Raw, Fault: "another alert than the one that was asked for"}
+		case alert.ID != id:
+			return nil, cmp.Or(errorOf(alert.Raw), errOther)
 		}
 		return []Alert{alert}, nil
 	}
@@ -49,10 +54,12 @@ type Patch struct {
 	Tags *[]string `json:"tags,omitempty"`
 }
 
-// Update changes an alert and returns it as the API answered it, without its
-// document. An answer that can't be read gives an Alert without an ID and no
-// error, since the change was made. Its errors are those of Get but the ones of
-// pages; as a change replaces, it may be repeated after any of them.
+// Update asks for a change of an alert and returns the alert as the API answered
+// it, without its document: only that says what was changed. An answer of success
+// that is not this alert gives an Alert without an ID and no error: whether the
+// change was made is not known then, and Get tells. An error in its place is a
+// *NoAnswerError. Other errors are those of Get but the ones of pages; as a change
+// replaces, it may be repeated after any of them.
 func (s *Session) Update(ctx context.Context, id string, p Patch) (Alert, error) {
 	a, err := s.client.single(http.MethodPatch, id)
 	if err != nil {
@@ -67,6 +74,9 @@ func (s *Session) Update(ctx context.Context, id string, p Patch) (Alert, error)
 	a.read = func(got answer) ([]Alert, error) {
 		alert := ParseAlert(trim(got.body))
 		if alert.Fault != "" || alert.ID != id {
+			if err := errorOf(alert.Raw); err != nil {
+				return nil, err
+			}
 			alert = Alert{}
 		}
 		return []Alert{alert}, nil
@@ -77,6 +87,21 @@ func (s *Session) Update(ctx context.Context, id string, p Patch) (Alert, error)
 	}
 	got.release()
 	return got.alerts[0], nil
+}
+
+// errorOf is the error that a body holds in place of an alert; nil when there is none.
+func errorOf(body []byte) error {
+	object, ok := object(body)
+	if !ok {
+		return nil
+	}
+	var err error
+	for name, value := range members(object) {
+		if string(name) == "error" && !isNull(value) {
+			err = answeredError(value)
+		}
+	}
+	return err
 }
 
 // single is a request for one alert.

@@ -68,26 +68,33 @@ func TestGet(t *testing.T) {
 	}
 }
 
-func TestGetUnusable(t *testing.T) {
-	answer := ""
-	c := newClient(t, direct(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, answer) }), nil)
-	for answer, fault := range map[string]string{
-		`{"id":"a1"}`: "created_at",
-		`{"id":"a2","created_at":"2025-08-07T10:01:49.199Z"}`: "another alert",
-		`{"message":"not found"}`:                             "no id",
-		`[]`:                                                  "not an object",
-	} {
-		rt := direct(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, answer+"\n") })
-		page, err := newClient(t, rt, nil).Session(LiveShare).Get(t.Context(), "a1", true)
-		if err != nil || len(page.Alerts) != 1 || !strings.Contains(page.Alerts[0].Fault, fault) || string(page.Alerts[0].Raw) != answer {
-			t.Errorf("%s: %+v, %v", answer, page.Alerts, err)
+// others are answers of success that are not alert a1.
+var others = []string{
+	`{"error":{"code":"NotFoundError"}}`, `{"error":{"code":"TransientError"},"id":"a2"}`, `null`, `{}`, `[]`, `"a1"`,
+	`{"id":"a2","created_at":"2025-08-07T10:01:49.199Z"}`, `{"id":1}`, `{"alerts":[{"id":"a1"}]}`, `[{"id":"a1"}]`,
+	`{"message":"not found"}`, ``, `<html></html>`, `{"id":"a1",`,
+}
+
+// TestGetSomethingElse: an answer of 200 that is not the alert says nothing about it.
+func TestGetSomethingElse(t *testing.T) {
+	for _, body := range others {
+		rt := direct(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, body+"\n") })
+		s := newClient(t, rt, nil).Session(LiveShare).Once()
+		var none *NoAnswerError
+		if page, err := s.Get(t.Context(), "a1", true); !errors.As(err, &none) || !none.Answered || len(page.Alerts) > 0 {
+			t.Errorf("%s: %+v, %v", body, page.Alerts, err)
 		}
 	}
-	for _, answer = range []string{"", "<html></html>", `{"id":"a1",`} {
-		var silent *NoAnswerError
-		if _, err := c.Session(LiveShare).Once().Get(t.Context(), "a1", true); !errors.As(err, &silent) || !silent.Answered {
-			t.Errorf("%q: %v", answer, err)
-		}
+	// What it has is enough to change it.
+	const undated = `{"id":"a1","status":"read","tags":["x"],"created_at":"soon"}`
+	rt := direct(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, undated+"\n") })
+	page, err := newClient(t, rt, nil).Session(LiveShare).Get(t.Context(), "a1", true)
+	if err != nil || len(page.Alerts) != 1 {
+		t.Fatalf("%+v, %v", page.Alerts, err)
+	}
+	a := page.Alerts[0]
+	if a.Fault == "" || a.ID != "a1" || a.Status != "read" || !slices.Equal(a.Tags(), []string{"x"}) || string(a.Raw) != undated {
+		t.Errorf("%+v, tags %q", a, a.Tags())
 	}
 }
 
@@ -157,7 +164,20 @@ func TestUpdate(t *testing.T) {
 	}
 }
 
-// Whatever the answer says, its status says that the change was made.
+// TestUpdateSomethingElse: an answer of success that is not the alert doesn't say
+// that the change was made; an error in its place says that it wasn't.
+func TestUpdateSomethingElse(t *testing.T) {
+	for _, body := range others {
+		rt := direct(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, body+"\n") })
+		got, err := newClient(t, rt, nil).Session(SyncShare).Once().Update(t.Context(), "a1", Patch{Status: new("closed")})
+		var none *NoAnswerError
+		if wantErr := strings.Contains(body, "error"); got.ID != "" || errors.As(err, &none) != wantErr || wantErr && !none.Answered || !wantErr && err != nil {
+			t.Errorf("%s: %+v, %v", body, got, err)
+		}
+	}
+}
+
+// TestUpdateWithoutAUsableAnswer: the change may have been made, so it is not sent again.
 func TestUpdateWithoutAUsableAnswer(t *testing.T) {
 	const usable = `{"id":"a1","created_at":"2025-08-07T10:01:49.199Z"}`
 	for name, rt := range map[string]direct{

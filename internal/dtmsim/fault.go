@@ -48,13 +48,17 @@ type Fault struct {
 	// with the API's own body for the status when Body is empty.
 	Status int
 	Body   string
+	// Instead answers 200, or Status, with something else than what was asked for.
+	Instead Instead
+	// IgnoreChange answers a change with the alert as it was, and doesn't make it.
+	IgnoreChange bool
 	// HTML answers with a page of HTML as a proxy would, with Status or else 200.
 	HTML bool
 	// RetryAfter is the answer's Retry-After header, verbatim.
 	RetryAfter string
 	// Redirect sends the client to this URL, with Status or else 302.
 	Redirect string
-	// AfterWork does the work before Status, HTML, Redirect or Hang act: the page
+	// AfterWork does the work before Status, Instead, HTML, Redirect or Hang act: the page
 	// token is used up, the alert is changed, but the client doesn't learn it.
 	AfterWork bool
 
@@ -82,6 +86,37 @@ type Fault struct {
 	MalformedElement string
 	// ForeignLinkHost is the base URL in the Link header.
 	ForeignLinkHost string
+}
+
+// Instead is something else than what was asked for.
+type Instead string
+
+// What may come in place of what was asked for.
+const (
+	InsteadError  Instead = "error" // of the gateway; beside a list without alerts
+	InsteadNull   Instead = "null"
+	InsteadObject Instead = "object" // {}
+	InsteadList   Instead = "list"   // []
+	InsteadOther  Instead = "other"  // another alert than the one of that id
+)
+
+// body is what is sent; kind is what was asked for.
+func (i Instead) body(kind Kind) []byte {
+	switch i {
+	case InsteadNull:
+		return []byte("null\n")
+	case InsteadObject:
+		return []byte("{}\n")
+	case InsteadList:
+		return []byte("[]\n")
+	case InsteadOther:
+		return []byte(`{"id":"another","created_at":"2026-03-02T10:00:00.5Z","updated_at":"2026-03-02T10:00:00.5Z","status":"closed","tags":["another"]}` + "\n")
+	}
+	failure := ErrorBody("TransientError", "Transient error. Retry might work.")
+	if kind == List || kind == Page {
+		failure = `{"alerts":[],` + strings.TrimPrefix(failure, "{")
+	}
+	return []byte(failure)
 }
 
 // EmptyPage is what becomes of the alerts of a page that is answered empty.
@@ -203,7 +238,7 @@ func (f *faultRule) hitsNow(kind Kind, r *http.Request, rng *rand.Rand) bool {
 
 // replaces says whether the fault answers in the API's place.
 func (f *Fault) replaces() bool {
-	return f.Status != 0 || f.HTML || f.Redirect != "" || f.ResetBefore || f.ResetAfter || f.Hang && f.Truncate == 0
+	return f.Status != 0 || f.Instead != "" || f.HTML || f.Redirect != "" || f.ResetBefore || f.ResetAfter || f.Hang && f.Truncate == 0
 }
 
 // afterWork says whether the work is done all the same.
@@ -213,7 +248,7 @@ const proxyPage = "<!DOCTYPE html>\n<html><head><title>Just a moment</title></he
 	"<body><h1>Something went wrong</h1><p>proxy.example is looking into it.</p></body></html>\n"
 
 // answer is what the client gets from a fault that replaces the API's answer.
-func (f *Fault) answer() *answer {
+func (f *Fault) answer(kind Kind) *answer {
 	var a *answer
 	switch {
 	case f.ResetBefore || f.ResetAfter:
@@ -225,6 +260,8 @@ func (f *Fault) answer() *answer {
 		a.header.Set("Location", f.Redirect)
 	case f.HTML:
 		a = newAnswer(http.StatusOK, []byte(proxyPage))
+	case f.Instead != "":
+		a = newAnswer(http.StatusOK, f.Instead.body(kind))
 	case f.Body != "":
 		a = newAnswer(f.Status, []byte(f.Body))
 	default:

@@ -320,3 +320,37 @@ func TestHangOverHTTPEndsWithTheClient(t *testing.T) {
 		})
 	}
 }
+
+func TestInstead(t *testing.T) {
+	for _, tt := range []struct {
+		what         Instead
+		list, single string
+	}{
+		{InsteadError, `{"alerts":[],"error":{"code":"TransientError"`, `{"error":{"code":"TransientError"`},
+		{InsteadNull, "null", "null"},
+		{InsteadObject, "{}", "{}"},
+		{InsteadList, "[]", "[]"},
+		{InsteadOther, `{"id":"another"`, `{"id":"another"`},
+	} {
+		s := New(Options{}, row(2))
+		s.AddFault(Fault{Instead: tt.what})
+		c := newDirectClient(t, s)
+		for what, want := range map[string]string{"/dtm/alerts": tt.list, "/dtm/alerts/a00": tt.single} {
+			if r := c.get(what); r.status != http.StatusOK || !json.Valid([]byte(r.body)) || !strings.HasPrefix(r.body, want) {
+				t.Errorf("%s of %s: %d %s", tt.what, what, r.status, r.body)
+			}
+		}
+	}
+}
+
+func TestIgnoreChange(t *testing.T) {
+	s := New(Options{}, row(1))
+	s.AddFault(Fault{IgnoreChange: true})
+	r, err := newDirectClient(t, s).try(http.MethodPatch, "/dtm/alerts/a00", `{"status":"closed"}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := string(s.Versions("a00")[0].Element(false, false)) + "\n"; r.status != http.StatusOK || r.body != want || len(s.Versions("a00")) != 1 {
+		t.Errorf("%d %s, %d versions", r.status, r.body, len(s.Versions("a00")))
+	}
+}

@@ -204,7 +204,7 @@ func (s *Server) answer(r *http.Request) (*answer, error) {
 		fault, faulty = s.faults.pick(kind, r)
 	}
 	if fault.replaces() && !fault.afterWork() {
-		a = fault.answer()
+		a = fault.answer(kind)
 	}
 	if a == nil {
 		a = s.refuse(r, kind, now)
@@ -219,7 +219,7 @@ func (s *Server) answer(r *http.Request) (*answer, error) {
 		}
 	}
 	if fault.replaces() && fault.afterWork() {
-		a = fault.answer()
+		a = fault.answer(kind)
 	}
 	if !locked {
 		fault.apply(a)
@@ -264,7 +264,7 @@ func (s *Server) work(r *http.Request, kind Kind, id string, body []byte, f Faul
 	case Get:
 		return s.get(r, id, now)
 	case Patch:
-		return s.patch(id, body, now)
+		return s.patch(id, body, f, now)
 	case Bulk:
 		return s.bulk(body, now)
 	case Monitors:

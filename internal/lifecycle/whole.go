@@ -106,7 +106,7 @@ func (d *Desk) without(ctx context.Context, j *job, err error) (gone, crowded bo
 	case errors.Is(err, dtm.ErrMemory):
 		return false, true, nil
 	case ctx.Err() != nil, errors.As(err, &key), errors.As(err, &quota), errors.As(err, &wait):
-	case errors.As(err, &api) && api.Status == http.StatusNotFound:
+	case errors.As(err, &api) && api.Status == http.StatusNotFound && api.Final():
 		return true, false, nil
 	case errors.As(err, &api) && api.Status != http.StatusTooManyRequests:
 		return false, false, nil

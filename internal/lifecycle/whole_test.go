@@ -58,6 +58,11 @@ func TestWhole(t *testing.T) {
 			tally: lifecycle.Tally{Handled: 1, LeftAlone: 1},
 		},
 		{
+			name:  "gone, a proxy says",
+			fetch: func(int) (dtm.Page, error) { return dtm.Page{}, &dtm.APIError{Status: 404, Foreign: true} },
+			tally: lifecycle.Tally{Handled: 1, Created: 1}, took: []string{"a created bare of Brand"},
+		},
+		{
 			name:  "too large for memory",
 			fetch: func(int) (dtm.Page, error) { return dtm.Page{}, &dtm.PageTooLargeError{} },
 			tally: lifecycle.Tally{Handled: 1, Created: 1}, took: []string{"a created bare of Brand"},

@@ -46,10 +46,7 @@ func (t *task) get(ctx context.Context) (current, error) {
 		return current{}, judged(err)
 	}
 	defer page.Release()
-	alert := page.Alerts[0]
-	if alert.Fault != "" {
-		return current{}, refusal("GTI's answer is no usable alert: " + alert.Fault)
-	}
+	alert := page.Alerts[0] // without a created_at, it has all that is needed here
 	return current{status: alert.Status, tags: alert.Tags(), version: alert.UpdatedAt}, nil
 }
 
@@ -72,14 +69,9 @@ func judged(err error) error {
 	switch {
 	case errors.As(err, &large):
 		return refusal("the alert is too large to be read")
-	case !errors.As(err, &answer) || answer.Status < 400 || answer.Status >= 500:
+	case !errors.As(err, &answer) || !answer.Final():
 		return err
-	}
-	switch answer.Status {
-	case http.StatusUnauthorized, http.StatusForbidden, // our key's fault
-		http.StatusRequestTimeout, http.StatusTooManyRequests:
-		return err
-	case http.StatusNotFound:
+	case answer.Status == http.StatusNotFound:
 		return refusal("unknown alert")
 	}
 	return refusal("refused by GTI: " + answer.Error())

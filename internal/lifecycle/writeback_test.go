@@ -236,7 +236,18 @@ func TestWritebackAnswers(t *testing.T) {
 	}{
 		{name: "400", fault: dtmsim.Fault{Status: 400}, reason: "writeback: refused by GTI: GTI answered 400 BadRequestError: The API request is invalid or malformed."},
 		{name: "404", fault: dtmsim.Fault{Status: 404}, reason: "writeback: unknown alert"},
-		{name: "409", fault: dtmsim.Fault{Status: 409, Body: "key-1 conflicts"}, reason: "writeback: refused by GTI: GTI answered 409: [API key] conflicts"},
+		{name: "422", fault: dtmsim.Fault{Status: 422, Body: `{"message":"key-1 conflicts"}`}, reason: "writeback: refused by GTI: GTI answered 422: [API key] conflicts"},
+		{name: "400, not yet", fault: dtmsim.Fault{Status: 400, Body: dtmsim.ErrorBody("NotAvailableYet", "m")}},
+		{name: "400 of a proxy", fault: dtmsim.Fault{Status: 400, HTML: true}},
+		{name: "404 of a proxy", fault: dtmsim.Fault{Status: 404, HTML: true}},
+		{name: "404 of nobody", fault: dtmsim.Fault{Status: 404, Body: "not found"}},
+		{name: "407", fault: dtmsim.Fault{Status: 407}},
+		{name: "409", fault: dtmsim.Fault{Status: 409}},
+		{name: "421", fault: dtmsim.Fault{Status: 421, HTML: true}},
+		{name: "423", fault: dtmsim.Fault{Status: 423}},
+		{name: "424", fault: dtmsim.Fault{Status: 424}},
+		{name: "425", fault: dtmsim.Fault{Status: 425}},
+		{name: "200 with an error", fault: dtmsim.Fault{Instead: dtmsim.InsteadError}},
 		{name: "401", fault: dtmsim.Fault{Status: 401}},
 		{name: "403", fault: dtmsim.Fault{Status: 403}},
 		{name: "408", fault: dtmsim.Fault{Status: 408}},
@@ -300,6 +311,24 @@ func TestWritebackAnswers(t *testing.T) {
 				})
 			})
 		}
+	}
+}
+
+// TestWritebackReadsSomethingElse: an answer of 200 that is not the alert says
+// nothing about it, and nothing is changed or rejected for it.
+func TestWritebackReadsSomethingElse(t *testing.T) {
+	for _, what := range []dtmsim.Instead{dtmsim.InsteadError, dtmsim.InsteadNull, dtmsim.InsteadObject, dtmsim.InsteadList, dtmsim.InsteadOther} {
+		synctest.Test(t, func(t *testing.T) {
+			o := newOffice(dtmsim.Options{}, alert("a"))
+			o.api.AddFault(dtmsim.Fault{Kind: dtmsim.Get, Instead: what, Times: 1})
+			p := o.newProcess()
+			if out, err := p.deliver(t.Context(), ask("a", 1, `"status":"closed"`)); err == nil || len(o.rejected) > 0 || o.asked(dtmsim.Patch) > 0 {
+				t.Errorf("%s: %+v, rejected %q", what, out, o.reasons())
+			}
+			if out, err := p.deliver(t.Context(), ask("a", 1, `"status":"closed"`)); err != nil || out.Result != "written" || o.now("a") != "closed " {
+				t.Errorf("%s: %+v, %v, alert %q", what, out, err, o.now("a"))
+			}
+		})
 	}
 }
 

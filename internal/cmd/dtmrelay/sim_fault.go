@@ -22,11 +22,13 @@ const faultHelp = `A fault is a list of words with commas between them. Which re
 What happens to them:
 
 	status=N            this answer instead of the API's
+	instead=error|null|object|list|other   200 with an error, null, {}, [] or another alert
+	ignore-change       a change is answered with the alert as it was, and not made
 	html                a page of HTML as of a proxy
 	redirect=URL        an answer that leads to another place
 	reset=before|after  the connection is reset, before or after the work is done
 	hang                no answer; with truncate: silence behind so many bytes
-	after-work          with status, html, redirect, hang: the work is done all the same
+	after-work          with status, instead, html, redirect, hang: the work is done all the same
 	retry-after=TEXT    this Retry-After header
 	delay=D             so much later
 	slow=N              N bytes a second
@@ -92,6 +94,10 @@ func (f *fault) effect(name, value string) (known bool, err error) {
 	switch name {
 	case "status":
 		err = number(&f.Status, value, 200, 599)
+	case "instead":
+		err = oneOf(&f.Instead, value, dtmsim.InsteadError, dtmsim.InsteadNull, dtmsim.InsteadObject, dtmsim.InsteadList, dtmsim.InsteadOther)
+	case "ignore-change":
+		err = set(&f.IgnoreChange, value)
 	case "html":
 		err = set(&f.HTML, value)
 	case "redirect":

@@ -24,6 +24,8 @@ func TestFault(t *testing.T) {
 		"before":      {"reset=before", dtmsim.Fault{ResetBefore: true}},
 		"after":       {"reset=after", dtmsim.Fault{ResetAfter: true}},
 		"silence":     {"hang,truncate=10", dtmsim.Fault{Hang: true, Truncate: 10}},
+		"instead":     {"kind=get,instead=other", dtmsim.Fault{Kind: dtmsim.Get, Instead: dtmsim.InsteadOther}},
+		"ignored":     {"ignore-change", dtmsim.Fault{IgnoreChange: true}},
 		"after work":  {"html,after-work", dtmsim.Fault{HTML: true, AfterWork: true}},
 		"redirect":    {"redirect=https://other.example/a?b=c", dtmsim.Fault{Redirect: "https://other.example/a?b=c"}},
 		"slow":        {"delay=2s,slow=100", dtmsim.Fault{Delay: 2 * time.Second, Slow: 100}},
