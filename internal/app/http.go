@@ -122,24 +122,21 @@ func retryAfter(w http.ResponseWriter, after time.Duration) {
 // failure says so.
 func statusOf(err error) (status int, after time.Duration) {
 	var (
-		budget   *dtm.BudgetError
-		quota    *dtm.QuotaError
-		key      *dtm.KeyError
-		api      *dtm.APIError
-		restart  *dtm.RestartError
-		redirect *dtm.RedirectError
-		silent   *dtm.NoAnswerError
-		large    *dtm.PageTooLargeError
+		budget *dtm.BudgetError
+		quota  *dtm.QuotaError
+		wait   *dtm.WaitError
+		key    *dtm.KeyError
 	)
 	switch {
-	case errors.Is(err, drain.ErrKeyMissing):
+	case errors.Is(err, drain.ErrKeyMissing), errors.Is(err, dtm.ErrNoKey):
 		return http.StatusServiceUnavailable, 0
 	case errors.As(err, &budget):
 		return http.StatusServiceUnavailable, max(budget.RetryAfter, time.Second)
 	case errors.As(err, &quota):
 		return http.StatusServiceUnavailable, max(quota.RetryAfter, time.Second)
-	case drain.ListingFailed(err),
-		errors.As(err, &key), errors.As(err, &api), errors.As(err, &silent), errors.As(err, &restart), errors.As(err, &redirect), errors.As(err, &large):
+	case errors.As(err, &wait):
+		return http.StatusServiceUnavailable, wait.Wait
+	case errors.As(err, &key), drain.ListingFailed(err), dtm.Failed(err):
 		return http.StatusBadGateway, 0
 	default:
 		return http.StatusInternalServerError, 0

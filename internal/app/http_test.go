@@ -12,24 +12,32 @@ import (
 
 // TestStatusOfAFailedRun: what failed at GTI, what failed here, and when to come again.
 func TestStatusOfAFailedRun(t *testing.T) {
+	refused := &dtm.APIError{Status: 429}
 	for _, c := range []struct {
 		err    error
 		status int
 		after  time.Duration
+		reason string
 	}{
-		{drain.ErrKeyMissing, 503, 0},
-		{&dtm.BudgetError{What: "errors", RetryAfter: time.Minute}, 503, time.Minute},
-		{&dtm.BudgetError{What: "requests"}, 503, time.Second},
-		{&dtm.QuotaError{API: &dtm.APIError{Status: 429}, RetryAfter: time.Hour}, 503, time.Hour},
-		{&dtm.KeyError{API: &dtm.APIError{Status: 401}}, 502, 0},
-		{&dtm.APIError{Status: 500}, 502, 0},
-		{&dtm.NoAnswerError{}, 502, 0},
-		{&dtm.RestartError{Cause: errors.New("cut")}, 502, 0},
-		{&dtm.RedirectError{}, 502, 0},
-		{&dtm.PageTooLargeError{Size: 1}, 502, 0},
-		{errors.New("the database is away"), 500, 0},
+		{drain.ErrKeyMissing, 503, 0, "key_missing"},
+		{dtm.ErrNoKey, 503, 0, "key_missing"},
+		{&dtm.BudgetError{What: "errors", RetryAfter: time.Minute}, 503, time.Minute, "error_budget"},
+		{&dtm.BudgetError{What: "requests"}, 503, time.Second, "request_limit"},
+		{&dtm.QuotaError{API: refused, RetryAfter: time.Hour}, 503, time.Hour, "request_limit"},
+		{&dtm.WaitError{Wait: time.Minute, Cause: refused}, 503, time.Minute, "wait"},
+		{&dtm.KeyError{API: &dtm.APIError{Status: 401}}, 502, 0, "key_refused"},
+		{&dtm.APIError{Status: 500}, 502, 0, "gti"},
+		{&dtm.NoAnswerError{}, 502, 0, "gti"},
+		{&dtm.RestartError{Cause: errors.New("cut")}, 502, 0, "gti"},
+		{&dtm.RedirectError{}, 502, 0, "gti"},
+		{&dtm.PageTooLargeError{Size: 1}, 502, 0, "gti"},
+		{errors.New("the database is away"), 500, 0, "error"},
+		{dtm.ErrMemory, 500, 0, "error"},
 	} {
 		status, after := statusOf(fmt.Errorf("draining: %w", c.err))
+		if reason := drain.Reason(c.err); reason != c.reason {
+			t.Errorf("%T: the reason %s, want %s", c.err, reason, c.reason)
+		}
 		if status != c.status || after != c.after {
 			t.Errorf("%T: %d after %v, want %d after %v", c.err, status, after, c.status, c.after)
 		}

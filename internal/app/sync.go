@@ -86,15 +86,12 @@ func report(ctx context.Context, log *slog.Logger, out lifecycle.Outcome) {
 func statusOfPush(err error) (status int, after time.Duration) {
 	var (
 		paused *lifecycle.PausedError
-		wait   *dtm.WaitError
 		api    *dtm.APIError
 	)
 	status, after = statusOf(err)
 	switch {
 	case errors.As(err, &paused):
 		return http.StatusServiceUnavailable, paused.RetryAfter
-	case errors.As(err, &wait):
-		return http.StatusServiceUnavailable, wait.Wait
 	case status == http.StatusInternalServerError: // the database, a topic, or the end of this instance
 		return http.StatusServiceUnavailable, 0
 	case status == http.StatusBadGateway && errors.As(err, &api):

@@ -229,7 +229,7 @@ func judge(err error) (outcome, reason string, failure error) {
 		return Partial, StopCap, nil
 	case errors.As(err, &wait):
 		return Partial, StopWait, nil
-	case errors.Is(err, ErrKeyMissing):
+	case errors.Is(err, ErrKeyMissing), errors.Is(err, dtm.ErrNoKey):
 		return Failed, StopKeyMissing, err
 	case errors.As(err, &key):
 		return Failed, StopKeyRefused, err
@@ -237,6 +237,8 @@ func judge(err error) (outcome, reason string, failure error) {
 		return Failed, StopErrors, err
 	case errors.As(err, &budget), errors.As(err, &quota):
 		return Failed, StopRequests, err
+	case ListingFailed(err), dtm.Failed(err):
+		return Failed, StopGTI, err
 	default:
 		return Failed, StopError, err
 	}

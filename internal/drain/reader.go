@@ -135,23 +135,10 @@ func (e *listingError) Unwrap() error { return e.err }
 
 // listingFailed tells a failed listing from what every other would fail with too.
 func listingFailed(err error) error {
-	var (
-		api      *dtm.APIError
-		silent   *dtm.NoAnswerError
-		redirect *dtm.RedirectError
-		large    *dtm.PageTooLargeError
-		key      *dtm.KeyError
-		quota    *dtm.QuotaError
-		wait     *dtm.WaitError
-	)
-	switch {
-	case errors.As(err, &key), errors.As(err, &quota), errors.As(err, &wait):
-		return err
-	case errors.As(err, &api), errors.As(err, &silent), errors.As(err, &redirect), errors.As(err, &large):
+	if dtm.Failed(err) {
 		return &listingError{err}
-	default:
-		return err
 	}
+	return err
 }
 
 // fetched is what the fetching goroutine hands to the publishing one.

@@ -31,7 +31,8 @@ const (
 	StopKeyRefused = "key_refused"
 	StopErrors     = "error_budget"  // too many answers of 400 and above within the hour
 	StopRequests   = "request_limit" // the day's requests are used up
-	StopError      = "error"
+	StopGTI        = "gti"           // GTI, or the way to it, failed
+	StopError      = "error"         // all else: the database, a topic, the secret, this program
 )
 
 // ListingFailed reports whether a run failed because the API's lists can't be read

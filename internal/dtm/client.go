@@ -125,6 +125,9 @@ func newTransport(concurrency int) *http.Transport {
 		MaxIdleConnsPerHost: concurrency,
 		IdleConnTimeout:     90 * time.Second,
 		ForceAttemptHTTP2:   true,
+		// DTM API: the recorded ones have less than 1 KB. net/http allows 10 MiB, for
+		// each request under way.
+		MaxResponseHeaderBytes: 1 << 20,
 		// An instance is frozen between two requests, and its connection may be
 		// dead when it goes on; without a ping every attempt would find that out
 		// by its own timeout.

@@ -132,20 +132,28 @@ func (e *QuotaError) Error() string {
 
 func (e *QuotaError) Unwrap() error { return e.API }
 
-// RedirectError says that the API sent the request elsewhere, where the key must
-// not go, or a change to where it would be none.
+// RedirectError says that the API sent the request elsewhere, and that it was not
+// sent there.
 type RedirectError struct {
-	Host string // scheme and host of the target
-	// Status is that of a redirect on the same host that would make a GET of a
-	// change; else 0.
-	Status int
+	Status int    // of the answer
+	Host   string // scheme and host of the target; empty when there is none that can be read
+	Why    string // it was not sent there
 }
 
+// Why a redirect is not followed.
+const (
+	whyElsewhere = "the API key goes to no other place"
+	whyChange    = "a change would only be read there"
+	whyOften     = "there were too many of them"
+	whyNowhere   = "it names no place that can be read"
+)
+
 func (e *RedirectError) Error() string {
-	if e.Status != 0 {
-		return fmt.Sprintf("GTI answers a change with the redirect %d, behind which it would only be read: check GTI_BASE_URL", e.Status)
+	to := ""
+	if e.Host != "" {
+		to = fmt.Sprintf(" to %q", e.Host)
 	}
-	return fmt.Sprintf("GTI redirects to %q, which does not get the API key: check GTI_BASE_URL", e.Host)
+	return fmt.Sprintf("GTI redirects%s (%d), where the request is not sent (%s): check GTI_BASE_URL", to, e.Status, e.Why)
 }
 
 // KeyError says that the API refused the key, also after the secret was read again.
@@ -176,6 +184,30 @@ func (e *NoAnswerError) Error() string {
 	return "no usable answer from " + e.where + ": " + e.err.Error()
 }
 func (e *NoAnswerError) Unwrap() error { return e.err }
+
+// Failed reports whether GTI, or the way to it, failed: what ends a request is of
+// one of these types, or it is the key's, a budget's, a quota's or our own fault.
+func Failed(err error) bool {
+	var (
+		api      *APIError
+		lost     *NoAnswerError
+		restart  *RestartError
+		redirect *RedirectError
+		large    *PageTooLargeError
+		key      *KeyError
+		quota    *QuotaError
+		budget   *BudgetError
+		wait     *WaitError
+	)
+	switch {
+	case errors.As(err, &key), errors.As(err, &quota), errors.As(err, &budget), errors.As(err, &wait), errors.Is(err, ErrNoKey):
+		return false
+	}
+	return errors.As(err, &api) || errors.As(err, &lost) || errors.As(err, &restart) || errors.As(err, &redirect) || errors.As(err, &large)
+}
+
+// ErrNoKey: what the source of the key holds can't be one.
+var ErrNoKey = errors.New("the API key is empty or holds something else than printable ASCII: store the key as a new version of the secret")
 
 const maxMessage = 512
 

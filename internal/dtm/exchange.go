@@ -4,11 +4,13 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strings"
 	"time"
 
@@ -76,7 +78,7 @@ func (s *Session) exchange(ctx context.Context, a ask, memory *pageMemory, retry
 	defer s.client.slots.Release(1)
 
 	target := a.target
-	for range maxRedirects + 1 {
+	for redirects := 0; ; redirects++ {
 		if err := s.clearance(ctx, a); err != nil {
 			return answer{}, err
 		}
@@ -97,12 +99,14 @@ func (s *Session) exchange(ctx context.Context, a ask, memory *pageMemory, retry
 			}
 		})
 		got, location, err := s.send(ctx, a, &target, key, memory)
-		if err != nil || location == nil {
+		switch {
+		case err != nil || location == nil:
 			return got, err
+		case redirects == maxRedirects:
+			return answer{}, &RedirectError{Status: got.status, Host: site(location), Why: whyOften}
 		}
 		target = *location
 	}
-	return answer{}, fmt.Errorf("%s redirects more than %d times: check GTI_BASE_URL", a.where(), maxRedirects)
 }
 
 // clearance waits until the API and MAX_QPS let a request through.
@@ -148,8 +152,8 @@ func (s *Session) send(ctx context.Context, a ask, target *url.URL, key string, 
 		content = bytes.NewReader(a.body)
 	}
 	req, err := http.NewRequestWithContext(attempt, a.method, target.String(), content)
-	if err != nil {
-		return answer{}, nil, fmt.Errorf("request to %s: can't be made", a.where())
+	if err != nil { // the target is a redirect's
+		return answer{}, nil, &NoAnswerError{where: a.where(), err: errors.New("the request can't be made")}
 	}
 	if a.body != nil {
 		req.Header.Set("Content-Type", "application/json")
@@ -166,10 +170,10 @@ func (s *Session) send(ctx context.Context, a ask, target *url.URL, key string, 
 			return context.Cause(ctx)
 		case attempt.Err() != nil:
 			err = context.Cause(attempt)
-		case strings.Contains(err.Error(), key): // net/http quotes malformed answers
-			err = errors.New(scrub(err.Error(), key))
+		default:
+			err = discreet(err, key)
 		}
-		return &NoAnswerError{Answered: got.status != 0, where: a.where(), err: err}
+		return &NoAnswerError{Answered: got.status/100 == 2, where: a.where(), err: err}
 	}
 
 	got.askedAt = time.Now()
@@ -213,12 +217,11 @@ func (s *Session) send(ctx context.Context, a ask, target *url.URL, key string, 
 			err = &PageTooLargeError{Size: a.size, Refs: a.refs, Limit: c.pageLimit}
 		}
 		return got, nil, err
-	case isRedirect(resp.StatusCode) && resp.Header.Get("Location") != "":
-		location, err = redirectTarget(target, resp.Header.Get("Location"))
-		if err == nil && a.changes() && !keepsMethod(resp.StatusCode) {
-			err = &RedirectError{Host: location.Scheme + "://" + location.Host, Status: resp.StatusCode}
-		}
-		return answer{}, location, err
+	case isRedirect(resp.StatusCode):
+		location, err = follow(a, target, resp)
+		return got, location, err
+	case resp.StatusCode < 400:
+		return answer{}, nil, lost(fmt.Errorf("the status %d, which answers nothing that was asked", resp.StatusCode))
 	}
 
 	if resp.StatusCode >= 400 {
@@ -247,11 +250,10 @@ func (s *Session) send(ctx context.Context, a ask, target *url.URL, key string, 
 
 func isRedirect(status int) bool {
 	switch status {
-	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther,
-		http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
+	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther:
 		return true
 	}
-	return false
+	return keepsMethod(status)
 }
 
 // keepsMethod reports whether a redirect lets a change be one: behind the others
@@ -260,24 +262,51 @@ func keepsMethod(status int) bool {
 	return status == http.StatusTemporaryRedirect || status == http.StatusPermanentRedirect
 }
 
-// redirectTarget returns where a redirect leads, if the key may go there.
-func redirectTarget(from *url.URL, location string) (*url.URL, error) {
-	to, err := from.Parse(location)
-	if err != nil {
-		return nil, &RedirectError{Host: "(unreadable)"}
+// follow returns where a redirect leads, or a *RedirectError when the request must
+// not be sent there.
+func follow(a ask, from *url.URL, resp *http.Response) (*url.URL, error) {
+	refused := &RedirectError{Status: resp.StatusCode}
+	to, err := from.Parse(resp.Header.Get("Location"))
+	if err != nil || resp.Header.Get("Location") == "" {
+		refused.Why = whyNowhere
+		return nil, refused
 	}
-	if to.Scheme != from.Scheme || !strings.EqualFold(to.Hostname(), from.Hostname()) || port(to) != port(from) {
-		return nil, &RedirectError{Host: to.Scheme + "://" + to.Host}
+	refused.Host = site(to)
+	switch {
+	case to.Scheme != from.Scheme || !strings.EqualFold(to.Hostname(), from.Hostname()) || port(to) != port(from):
+		refused.Why = whyElsewhere
+		return nil, refused
+	case a.changes() && !keepsMethod(resp.StatusCode):
+		refused.Why = whyChange
+		return nil, refused
 	}
 	to.User = nil
 	return to, nil
 }
+
+// site is a URL's scheme and host: its path and query are no log's business.
+func site(u *url.URL) string { return u.Scheme + "://" + u.Host }
 
 func port(u *url.URL) string {
 	if p := u.Port(); p != "" {
 		return p
 	}
 	return map[string]string{"http": "80", "https": "443"}[u.Scheme]
+}
+
+var quoted = regexp.MustCompile(`"(?:[^"\\]|\\.)*"?`)
+
+// discreet takes out of net/http's errors what they quote of an answer: it may be
+// the middle of an alert, or a header of ours that was sent back.
+func discreet(err error, key string) error {
+	text := err.Error()
+	if certificate := (*tls.CertificateVerificationError)(nil); !errors.As(err, &certificate) {
+		text = quoted.ReplaceAllString(text, `"…"`)
+	}
+	if text = cut(clean(text, key), maxMessage); text != err.Error() {
+		return errors.New(text)
+	}
+	return err
 }
 
 // progress reports the bytes that come.

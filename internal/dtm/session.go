@@ -2,7 +2,6 @@ package dtm
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -130,7 +129,7 @@ func (s *Session) currentKey(ctx context.Context) (string, error) {
 	}
 	key = strings.TrimSpace(key)
 	if key == "" || !validHeader(key) {
-		return "", errors.New("the API key is empty or holds something else than printable ASCII: store the key as a new version of the secret")
+		return "", ErrNoKey
 	}
 	return key, nil
 }

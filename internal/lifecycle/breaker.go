@@ -67,7 +67,6 @@ func (b *breaker) heard(api API, keyID string, err error) {
 		key    *dtm.KeyError
 		quota  *dtm.QuotaError
 		answer *dtm.APIError
-		lost   *dtm.NoAnswerError
 		budget *dtm.BudgetError
 	)
 	b.mu.Lock()
@@ -80,9 +79,9 @@ func (b *breaker) heard(api API, keyID string, err error) {
 		b.length = min(max(2*b.length, shortestPause), longestPause)
 		b.api = nil
 		b.cause, b.keyID, b.until = err, keyID, time.Now().Add(b.length)
-	case err == nil, errors.As(err, &answer):
+	case err == nil, errors.As(err, &answer) && !answer.Foreign:
 		b.length = 0
-	case errors.As(err, &lost), errors.As(err, &budget),
+	case dtm.Failed(err), errors.As(err, &budget),
 		errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 	default:
 		// A secret that could not be read again has ended the session as well.

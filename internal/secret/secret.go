@@ -29,8 +29,8 @@ const (
 )
 
 // ErrMissing means that there is no key to read yet: no secret or no version of
-// it, the version is disabled or destroyed, or it is empty. The error that wraps
-// it says how to add one.
+// it, the version is disabled or destroyed, is empty, or holds what no key can be.
+// The error that wraps it says how to add one.
 var ErrMissing = errors.New("the secret has no key")
 
 // Accessor is what Key needs of the Secret Manager client.
@@ -151,10 +151,7 @@ func (k *Key) read(ctx context.Context) error {
 	return err
 }
 
-var (
-	errMalformed = errors.New("the secret is no API key")
-	errDamaged   = errors.New("the secret arrived damaged (its CRC32C does not match), twice")
-)
+var errDamaged = errors.New("the secret arrived damaged (its CRC32C does not match), twice")
 
 // access asks Secret Manager. Its errors name the secret, never the value.
 func (k *Key) access(ctx context.Context) (string, error) {
@@ -174,7 +171,7 @@ func (k *Key) access(ctx context.Context) (string, error) {
 		}
 		if strings.ContainsFunc(value, func(r rune) bool { return r <= ' ' || r > '~' }) {
 			return "", fmt.Errorf("secret %s: %w: %s holds spaces, control characters or others that no key has: %s",
-				k.name, errMalformed, resp.GetName(), k.howToAdd())
+				k.name, ErrMissing, resp.GetName(), k.howToAdd())
 		}
 		version := resp.GetName()
 		k.version.Store(&version)
@@ -223,7 +220,7 @@ func (k *Key) howToAdd() string {
 // passing reports whether a failure says nothing about the key itself.
 // Unauthenticated is such a one: it is what a metadata server out of breath looks like.
 func passing(err error) bool {
-	if errors.Is(err, ErrMissing) || errors.Is(err, errMalformed) {
+	if errors.Is(err, ErrMissing) {
 		return false
 	}
 	code := status.Code(err)

@@ -301,11 +301,11 @@ func TestErrors(t *testing.T) {
 		{"no payload", func() (*secretmanagerpb.AccessSecretVersionResponse, error) {
 			return &secretmanagerpb.AccessSecretVersionResponse{}, nil
 		}, true, []string{command}},
-		{"two lines", answerWith("Sensitive1\nSensitive2"), false, []string{"versions/1", "spaces"}},
-		{"space", answerWith("Sensitive1 Sensitive2"), false, []string{"spaces"}},
-		{"control character", answerWith("Sensitive1\x00"), false, []string{"control"}},
-		{"byte order mark", answerWith("\ufeffSensitive1"), false, []string{"control"}},
-		{"not UTF-8", answerWith("Sensitive1\xff\xfe"), false, []string{"control"}},
+		{"two lines", answerWith("Sensitive1\nSensitive2"), true, []string{"versions/1", "spaces"}},
+		{"space", answerWith("Sensitive1 Sensitive2"), true, []string{"spaces"}},
+		{"control character", answerWith("Sensitive1\x00"), true, []string{"control"}},
+		{"byte order mark", answerWith("\ufeffSensitive1"), true, []string{"control"}},
+		{"not UTF-8", answerWith("Sensitive1\xff\xfe"), true, []string{"control"}},
 		{"no permission", failWith(codes.PermissionDenied), false, []string{"roles/secretmanager.secretAccessor"}},
 		{"out of reach", failWith(codes.Unavailable), false, []string{"as the test wants it"}},
 	}
