@@ -86,6 +86,27 @@ func TestMissing(t *testing.T) {
 	}
 }
 
+// TestFreePort: of a thousand ports that are free at their time some would be the
+// same (there are about 28,000, drawn at random), and so would a port and the
+// near end of somebody's connection.
+func TestFreePort(t *testing.T) {
+	given := map[string]bool{}
+	for range 1000 {
+		port := FreePort(t)
+		if given[port] {
+			t.Fatalf("port %s is given to two", port)
+		}
+		given[port] = true
+	}
+	for port := range given {
+		l, err := net.Listen("tcp", "127.0.0.1:"+port)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.Close()
+	}
+}
+
 func TestEndsWithItsOwner(t *testing.T) {
 	p, err := launch([]string{"sh", "-c", "exec sleep 600"})
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"sync"
+	"testing"
 	"time"
 )
 
@@ -52,10 +53,11 @@ func (e emulator) start() (*process, error) {
 }
 
 func launch(command []string) (*process, error) {
-	host, port, err := freePort()
+	port, err := freePort()
 	if err != nil {
 		return nil, err
 	}
+	const host = "127.0.0.1"
 	command = append(command, "--host="+host, "--port="+port)
 
 	dir, err := os.MkdirTemp("", "emulatortest")
@@ -135,13 +137,40 @@ func (p *process) stop() {
 	})
 }
 
-// freePort finds a free loopback port. The emulators can't be asked for one:
-// with port 0 they listen somewhere and don't say where.
-func freePort() (host, port string, err error) {
+// FreePort returns a loopback port for a process that can't be asked where it
+// listens: the emulators, with port 0, listen somewhere and don't say where.
+// Nobody is given the port by chance in the next half minute.
+func FreePort(tb testing.TB) string {
+	tb.Helper()
+	port, err := freePort()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return port
+}
+
+// freePort leaves a connection to the port in TIME_WAIT. The system gives out no
+// such port when it is asked for any (RFC 9293, 3.6: the end that closes first
+// keeps it), but who names it can listen there, by SO_REUSEADDR, which Go and
+// Java set. Without that, another process's connection can take it before the
+// emulator does.
+func freePort() (string, error) {
 	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", "127.0.0.1:0")
 	if err != nil {
-		return "", "", err
+		return "", err
 	}
 	defer l.Close()
-	return net.SplitHostPort(l.Addr().String())
+	far, err := new(net.Dialer).DialContext(context.Background(), "tcp", l.Addr().String())
+	if err != nil {
+		return "", err
+	}
+	defer far.Close()
+	near, err := l.Accept()
+	if err != nil {
+		return "", err
+	}
+	near.Close()
+	_, _ = far.Read(make([]byte, 1)) // until it knows that the other end has closed
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	return port, err
 }
