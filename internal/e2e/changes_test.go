@@ -36,10 +36,9 @@ func TestChangesSinceTheLastSweep(t *testing.T) {
 	t.Parallel()
 	alerts, before := recent(31, 2500), old(32, 500)
 	w := newWorld(t, dtmsim.Options{LogSize: 1 << 14, Latency: 2 * time.Millisecond}, append(slices.Clone(alerts), before...))
-	w.env["OVERLAP"] = "1s"
+	w.env["OVERLAP"] = "1ms"
 	p := w.start()
 	w.finish(p)
-	time.Sleep(1100 * time.Millisecond) // out of the overlap
 
 	changed := map[string]string{}
 	for i, a := range alerts[:2000] {
@@ -64,7 +63,7 @@ func TestChangesSinceTheLastSweep(t *testing.T) {
 	if limit := 21*1.05 + 2; float64(requests) > limit {
 		t.Errorf("%d requests, want at most %.0f", requests, limit)
 	}
-	await(t, "the changes in the subscription", 30*time.Second, func() bool { return w.sub.total.Load() >= 4500 })
+	await(t, "the changes in the subscription", func() bool { return w.sub.total.Load() >= 4500 })
 	w.sub.mu.Lock()
 	for _, copies := range w.sub.alerts {
 		a := copies[0].Attributes
@@ -170,7 +169,9 @@ func TestComesToMatch(t *testing.T) {
 	if r := runs[0]; r.StatusChanged != 1 || r.Published != 1 {
 		t.Errorf("%+v", r)
 	}
-	await(t, "4 messages", 10*time.Second, func() bool { return w.sub.total.Load() == 4 })
+	await(t, "4 messages", func() bool { return w.sub.total.Load() == 4 })
+	w.sub.mu.Lock()
+	defer w.sub.mu.Unlock()
 	for _, copies := range w.sub.alerts {
 		a := copies[0].Attributes
 		if bare := a["refs"] == "false"; bare != (a["event"] == "status_changed") && w.hasDoc(a["alert_id"]) {
@@ -226,10 +227,12 @@ func TestSweepOutOfTime(t *testing.T) {
 	p.kill()
 	p = w.start()
 	w.finish(p)
-	await(t, "1,200 changes", 20*time.Second, func() bool { return w.sub.total.Load() >= 2700 })
+	await(t, "1,200 changes", func() bool { return w.sub.total.Load() >= 2700 })
+	w.sub.mu.Lock()
 	if n := len(w.sub.alerts); n != 2700 {
 		t.Errorf("%d versions were published, want 2,700", n)
 	}
+	w.sub.mu.Unlock()
 	_, text = p.do(http.MethodGet, "/backfill/"+status.Backfills[0].ID, "")
 	var b struct{ State, Kind string }
 	if err := json.Unmarshal(text, &b); err != nil || b.State != "done" || b.Kind != "changes" {

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"dtmrelay.internal/dtmrelay/internal/dtmsim"
+	"dtmrelay.internal/dtmrelay/internal/emulatortest"
 )
 
 // The figures that the relay has to reach, each against a floor that is measured
@@ -225,7 +226,7 @@ func (p *process) peakRSS() float64 {
 // firstAnswer starts a function and waits for its first answer.
 func (w *world) firstAnswer(binary, target, path string, want int) time.Duration {
 	w.t.Helper()
-	port := freePort(w.t)
+	port := emulatortest.FreePort(w.t)
 	cmd := exec.Command(binary)
 	for k, v := range w.env {
 		cmd.Env = append(cmd.Env, k+"="+v)

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -34,11 +35,31 @@ import (
 // binary is the function, built once.
 var binary string
 
+var long = flag.Bool("long", false, "run also what waits for minutes, or builds what is uploaded")
+
+// onlyLong skips a scenario that a newcomer need not wait for.
+func onlyLong(t *testing.T, why string) {
+	t.Helper()
+	if !*long {
+		t.Skip(why + "; it runs with: go test ./internal/e2e -long")
+	}
+}
+
 func TestMain(m *testing.M) {
+	flag.Parse()
 	os.Exit(run(m))
 }
 
 func run(m *testing.M) int {
+	// Most of a scenario is waiting: for latencies, budgets, the end of a lease.
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
+	if !given {
+		if err := flag.Set("test.parallel", "8"); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+	}
 	dir, err := os.MkdirTemp("", "dtmrelay-e2e-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -63,6 +84,7 @@ type world struct {
 	project string
 	sim     *dtmsim.Server
 	api     *httptest.Server
+	gate    atomic.Pointer[gate]
 	pubsub  *proxy
 	store   *proxy
 	env     map[string]string
@@ -84,7 +106,12 @@ func newWorld(t testing.TB, o dtmsim.Options, alerts []dtmsim.Alert) *world {
 	}
 	w.pubsub = newProxy(t, emulatortest.SharedPubSub(t))
 	w.store = newProxy(t, emulatortest.SharedFirestore(t))
-	w.api = httptest.NewServer(w.sim)
+	w.api = httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if g := w.gate.Load(); g != nil {
+			g.pass(r)
+		}
+		w.sim.ServeHTTP(rw, r)
+	}))
 	t.Cleanup(w.api.Close)
 	w.sub = subscribe(t, w.project)
 	w.env = map[string]string{
@@ -126,6 +153,76 @@ func (w *world) log() string {
 	return w.logs.String()
 }
 
+// gate lets some list requests through, and keeps the later ones until it is
+// opened: what a test breaks then breaks in the middle of a run, on a machine of
+// any speed.
+type gate struct {
+	left    atomic.Int64
+	first   sync.Once
+	reached chan struct{} // closed when the first one is kept
+	opened  chan struct{}
+	open    func()
+}
+
+// after makes the gate of w one that so many list requests pass.
+func (w *world) after(requests int) *gate {
+	g := &gate{reached: make(chan struct{}), opened: make(chan struct{})}
+	g.left.Store(int64(requests))
+	g.open = sync.OnceFunc(func() { close(g.opened) })
+	w.t.Cleanup(g.open)
+	w.gate.Store(g)
+	return g
+}
+
+func (g *gate) pass(r *http.Request) {
+	if !strings.HasSuffix(r.URL.Path, "/dtm/alerts") || g.left.Add(-1) >= 0 {
+		return
+	}
+	g.first.Do(func() { close(g.reached) })
+	select {
+	case <-g.opened:
+	case <-r.Context().Done():
+	}
+}
+
+// published waits until the gate is reached and something has come.
+func (w *world) published(g *gate) {
+	w.t.Helper()
+	await(w.t, "a run to stand at the gate, with something published", func() bool {
+		select {
+		case <-g.reached:
+			return w.sub.total.Load() > 0
+		default:
+			return false
+		}
+	})
+}
+
+// endLease ends the lease that a killed process held, a minute before it would
+// end by itself.
+func (w *world) endLease() {
+	w.t.Helper()
+	url := fmt.Sprintf("http://%s/v1/projects/%s/databases/(default)/documents/feeds/default"+
+		"?updateMask.fieldPaths=lease.expires_at&currentDocument.exists=true", emulatortest.SharedFirestore(w.t), w.project)
+	body := fmt.Sprintf(`{"fields":{"lease":{"mapValue":{"fields":{"expires_at":{"timestampValue":%q}}}}}}`,
+		time.Now().UTC().Format(time.RFC3339Nano))
+	req, err := http.NewRequest(http.MethodPatch, url, strings.NewReader(body))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Authorization", "Bearer owner") // passes the emulator's rules
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK || !bytes.Contains(text, []byte(`"owner"`)) {
+		w.t.Fatalf("ending the lease: %s %v\n%s", resp.Status, err, text)
+	}
+}
+
 // process is one instance of the function.
 type process struct {
 	w    *world
@@ -137,7 +234,7 @@ type process struct {
 // start starts an instance and waits until it listens.
 func (w *world) start(env ...string) *process {
 	w.t.Helper()
-	port := freePort(w.t)
+	port := emulatortest.FreePort(w.t)
 	p := &process{w: w, url: "http://127.0.0.1:" + port, done: make(chan struct{})}
 	p.cmd = exec.Command(w.binary)
 	for k, v := range w.env {
@@ -153,7 +250,12 @@ func (w *world) start(env ...string) *process {
 		_ = p.cmd.Wait()
 	}()
 	w.t.Cleanup(func() { p.signal(syscall.SIGCONT); p.kill() })
-	await(w.t, "the function to listen", 10*time.Second, func() bool {
+	await(w.t, "the function to listen", func() bool {
+		select {
+		case <-p.done:
+			w.t.Fatalf("the function ended: %s", p.cmd.ProcessState)
+		default:
+		}
 		c, err := net.Dial("tcp", "127.0.0.1:"+port)
 		if err == nil {
 			_ = c.Close()
@@ -232,7 +334,7 @@ func (p *process) do(method, path, body string) (int, []byte) {
 // finish runs until a run ends ok, as the scheduler would, and returns the runs.
 func (w *world) finish(p *process) (runs []report) {
 	w.t.Helper()
-	await(w.t, "a run that ends ok", 3*time.Minute, func() bool {
+	await(w.t, "a run that ends ok", func() bool {
 		status, r := p.post("")
 		runs = append(runs, r)
 		if r.Outcome != "ok" {
@@ -247,7 +349,9 @@ func (w *world) finish(p *process) (runs []report) {
 type subscriber struct {
 	mu      sync.Mutex
 	alerts  map[string][]*pubsub.Message // by dedupe_key
+	ids     map[string]bool              // of alerts
 	rejects []*pubsub.Message
+	known   map[string]bool // ids of messages
 	total   atomic.Int64
 }
 
@@ -260,7 +364,7 @@ func subscribe(t testing.TB, project string) *subscriber {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &subscriber{alerts: map[string][]*pubsub.Message{}}
+	s := &subscriber{alerts: map[string][]*pubsub.Message{}, ids: map[string]bool{}, known: map[string]bool{}}
 	var receiving sync.WaitGroup
 	for _, topic := range []string{"dtm-alerts", "dtm-rejects"} {
 		name := "projects/" + project + "/topics/" + topic
@@ -277,13 +381,20 @@ func subscribe(t testing.TB, project string) *subscriber {
 			_ = client.Subscriber(sub.GetName()).Receive(ctx, func(_ context.Context, m *pubsub.Message) {
 				s.mu.Lock()
 				defer s.mu.Unlock()
+				m.Ack()
+				// What Pub/Sub delivers again, because the machine was slow to
+				// acknowledge it, was not published again.
+				if s.known[topic+m.ID] {
+					return
+				}
+				s.known[topic+m.ID] = true
 				if topic == "dtm-rejects" {
 					s.rejects = append(s.rejects, m)
-				} else {
-					s.alerts[m.Attributes["dedupe_key"]] = append(s.alerts[m.Attributes["dedupe_key"]], m)
-					s.total.Add(1)
+					return
 				}
-				m.Ack()
+				s.alerts[m.Attributes["dedupe_key"]] = append(s.alerts[m.Attributes["dedupe_key"]], m)
+				s.ids[m.Attributes["alert_id"]] = true
+				s.total.Add(1)
 			})
 		})
 	}
@@ -306,19 +417,15 @@ func (w *world) check(alerts []dtmsim.Alert) (repeated int) {
 	found := func() int {
 		w.sub.mu.Lock()
 		defer w.sub.mu.Unlock()
-		ids := map[string]bool{}
-		for _, copies := range w.sub.alerts {
-			ids[copies[0].Attributes["alert_id"]] = true
-		}
 		n := 0
 		for id := range want {
-			if ids[id] {
+			if w.sub.ids[id] {
 				n++
 			}
 		}
 		return n
 	}
-	await(w.t, fmt.Sprintf("%d alerts in the subscription", len(want)), 30*time.Second, func() bool { return found() == len(want) })
+	await(w.t, fmt.Sprintf("%d alerts in the subscription", len(want)), func() bool { return found() == len(want) })
 	w.sub.mu.Lock()
 	defer w.sub.mu.Unlock()
 	for key, copies := range w.sub.alerts {
@@ -462,23 +569,16 @@ func (p *proxy) pass(c net.Conn) {
 	copying(c, far)
 }
 
-func freePort(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	_, port, _ := net.SplitHostPort(l.Addr().String())
-	return port
-}
+// patience is how long a test waits for what must come: far longer than it takes,
+// also on a machine that is busy with other things, and with a lease to end first.
+const patience = 4 * time.Minute
 
 // await polls a condition that another process brings about.
-func await(t testing.TB, what string, within time.Duration, ok func() bool) {
+func await(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(within); !ok(); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); !ok(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("waited %s in vain for %s", within, what)
+			t.Fatalf("waited %s in vain for %s", patience, what)
 		}
 	}
 }

@@ -32,6 +32,12 @@ func (s *secrets) set(key string) {
 	s.key = key
 }
 
+func (s *secrets) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.reads
+}
+
 func (s *secrets) AccessSecretVersion(_ context.Context, r *smpb.AccessSecretVersionRequest) (*smpb.AccessSecretVersionResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -79,11 +85,11 @@ func TestSecretWithoutAVersionThenRotated(t *testing.T) {
 	w.sim.SetKey("rotated-" + apiKey)
 	vault.set("rotated-" + apiKey)
 	w.sim.Add(alerts[300:]...)
-	reads := vault.reads
+	reads := vault.count()
 	if code, r = p.post(""); code != http.StatusOK || r.Outcome != "ok" || r.Errors4xx != 1 {
 		t.Errorf("after the rotation: %d %+v", code, r)
 	}
-	if n := vault.reads - reads; n != 1 {
+	if n := vault.count() - reads; n != 1 {
 		t.Errorf("the secret was read %d times, want once", n)
 	}
 	// And one to a key that the API doesn't take ends in one answer, two at most.

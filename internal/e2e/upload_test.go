@@ -13,6 +13,7 @@ import (
 // it, is the function.
 func TestUpload(t *testing.T) {
 	t.Parallel()
+	onlyLong(t, "it builds everything once more")
 	built := filepath.Join(t.TempDir(), "function")
 	if out, err := exec.Command("../../.ci/upload", built).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)

@@ -94,7 +94,7 @@ func TestWriteBack(t *testing.T) {
 	if runs[0].StatusChanged != 1 {
 		t.Errorf("%+v", runs[0])
 	}
-	await(t, "the echo", 10*time.Second, func() bool { return w.last(id)["event"] == "status_changed" })
+	await(t, "the echo", func() bool { return w.last(id)["event"] == "status_changed" })
 	if a := w.last(id); a["origin"] != "writeback" || a["previous_status"] != "new" || a["status"] != "closed" {
 		t.Errorf("the echo is %v", a)
 	}
@@ -113,7 +113,7 @@ func TestWriteBack(t *testing.T) {
 		t.Errorf("delivered again, it was written %d times; GTI has %s", n, w.alert(id).Status)
 	}
 	w.finish(p)
-	await(t, "the analyst's change", 10*time.Second, func() bool { return w.last(id)["status"] == "escalated" })
+	await(t, "the analyst's change", func() bool { return w.last(id)["status"] == "escalated" })
 	if a := w.last(id); a["origin"] != "gti" {
 		t.Errorf("the analyst's change is %v", a)
 	}
@@ -145,7 +145,7 @@ func TestWriteBack(t *testing.T) {
 			t.Errorf("%d %s", status, text)
 		}
 	}
-	await(t, "two rejects", 10*time.Second, func() bool { return len(w.rejects()) == 2 })
+	await(t, "two rejects", func() bool { return len(w.rejects()) == 2 })
 	if a := w.alert(id); a.Status != "in_progress" {
 		t.Errorf("GTI has %s", a.Status)
 	}
@@ -170,11 +170,11 @@ func TestFiftyWriteBacksAtOnce(t *testing.T) {
 			id, tag := alerts[i/2].ID, fmt.Sprint("tag-", i%2)
 			message := fmt.Sprintf(`{"alert_id":%q,"add_tags":[%q]}`, id, tag)
 			published := time.Now()
-			for range 20 { // Pub/Sub delivers what was not acknowledged again
+			// Pub/Sub delivers what was not acknowledged again, for days.
+			for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 				if status, _ := instances[i%2].pushAt(fmt.Sprint("m-", i), message, published); status == http.StatusOK {
 					return
 				}
-				time.Sleep(50 * time.Millisecond)
 			}
 			t.Errorf("message %d was never acknowledged", i)
 		})
@@ -242,13 +242,13 @@ func TestWriteBackFaults(t *testing.T) {
 					t.Errorf("GTI has %s", got)
 				}
 				w.finish(p)
-				await(t, "the echo", 10*time.Second, func() bool { return w.last(id)["status"] == "closed" })
+				await(t, "the echo", func() bool { return w.last(id)["status"] == "closed" })
 				if a := w.last(id); a["origin"] != "writeback" {
 					t.Errorf("the echo is %v", a)
 				}
 				return
 			}
-			await(t, "the reject", 10*time.Second, func() bool { return len(w.rejects()) == 1 })
+			await(t, "the reject", func() bool { return len(w.rejects()) == 1 })
 			if got := w.rejects()[0]; !strings.HasPrefix(got, "writeback: ") || !strings.Contains(got, c.reject) {
 				t.Errorf("rejected for %q", got)
 			}
@@ -304,8 +304,10 @@ func TestPoisonousWriteBacks(t *testing.T) {
 		if status, text := s.push(fmt.Sprint("m-", i), c.data); status != http.StatusOK || !strings.Contains(text, `"rejected"`) {
 			t.Errorf("%.60s: %d %s", c.data, status, text)
 		}
-		await(t, "the reject", 20*time.Second, func() bool { return len(w.rejects()) == i+1 })
+		await(t, "the reject", func() bool { return len(w.rejects()) == i+1 })
+		w.sub.mu.Lock()
 		m := w.sub.rejects[i]
+		w.sub.mu.Unlock()
 		if !strings.HasPrefix(m.Attributes["reason"], "writeback: ") || !strings.Contains(m.Attributes["reason"], c.say) {
 			t.Errorf("%.60s: rejected for %q, want %q", c.data, m.Attributes["reason"], c.say)
 		}
@@ -333,11 +335,16 @@ func TestPoisonousWriteBacks(t *testing.T) {
 	}
 }
 
-// TestWriteBackBroken: an instance is killed in the middle of a change, told to
-// end, or loses its database. What was not acknowledged is delivered again, and
-// ends right.
-func TestWriteBackBroken(t *testing.T) {
-	t.Parallel()
+// broken has alerts that are new and a message for each that closes it. What
+// was not acknowledged is delivered again, and ends right.
+type broken struct {
+	*world
+	ingest    *process
+	alerts    []dtmsim.Alert
+	published time.Time
+}
+
+func newBroken(t *testing.T) *broken {
 	alerts := recent(46, 3)
 	w := newWorld(t, dtmsim.Options{}, alerts)
 	p := w.start()
@@ -345,56 +352,77 @@ func TestWriteBackBroken(t *testing.T) {
 		w.sim.Update(a.ID, func(a *dtmsim.Alert) { a.Status = "new" })
 	}
 	w.finish(p)
-	message := func(i int) string { return fmt.Sprintf(`{"alert_id":%q,"status":"closed"}`, alerts[i].ID) }
-	published := time.Now()
-	under := func(s *process, i int) (answered chan int) {
-		answered = make(chan int, 1)
-		patches := w.sim.Stats().ByKind[dtmsim.Patch]
-		go func() {
-			status, _ := s.pushAt(fmt.Sprint("m-", i), message(i), published)
-			answered <- status
-		}()
-		await(t, "the change to be under way", 10*time.Second, func() bool { return w.sim.Stats().ByKind[dtmsim.Patch] > patches })
-		return answered
-	}
+	return &broken{world: w, ingest: p, alerts: alerts, published: time.Now()}
+}
 
-	w.sim.AddFault(dtmsim.Fault{Kind: dtmsim.Patch, AfterWork: true, Hang: true, Times: 1})
-	s := w.startSync()
-	answered := under(s, 0)
+func (b *broken) deliver(s *process, i int) (int, string) {
+	return s.pushAt(fmt.Sprint("m-", i), fmt.Sprintf(`{"alert_id":%q,"status":"closed"}`, b.alerts[i].ID), b.published)
+}
+
+// under delivers the message and waits until its change is under way.
+func (b *broken) under(s *process, i int) (answered chan int) {
+	answered = make(chan int, 1)
+	patches := b.sim.Stats().ByKind[dtmsim.Patch]
+	go func() {
+		status, _ := b.deliver(s, i)
+		answered <- status
+	}()
+	await(b.t, "the change to be under way", func() bool { return b.sim.Stats().ByKind[dtmsim.Patch] > patches })
+	return answered
+}
+
+// endsRight delivers all messages again.
+func (b *broken) endsRight(s *process) {
+	for i, a := range b.alerts {
+		if status, text := b.deliver(s, i); status != http.StatusOK {
+			b.t.Errorf("delivered again: %d %s", status, text)
+		}
+		if got := b.alert(a.ID).Status; got != "closed" {
+			b.t.Errorf("GTI has %s", got)
+		}
+	}
+	b.finish(b.ingest)
+	await(b.t, "the echoes", func() bool {
+		return !slices.ContainsFunc(b.alerts, func(a dtmsim.Alert) bool { return b.last(a.ID)["status"] != "closed" })
+	})
+	for _, a := range b.alerts {
+		if m := b.last(a.ID); m["origin"] != "writeback" {
+			b.t.Errorf("the echo is %v", m)
+		}
+	}
+}
+
+// TestWriteBackBroken: an instance is killed in the middle of a change, or told to end.
+func TestWriteBackBroken(t *testing.T) {
+	t.Parallel()
+	b := newBroken(t)
+	b.sim.AddFault(dtmsim.Fault{Kind: dtmsim.Patch, AfterWork: true, Hang: true, Times: 1})
+	s := b.startSync()
+	answered := b.under(s, 0)
 	s.kill()
 	if status := <-answered; status != 0 {
 		t.Errorf("a killed instance answered %d", status)
 	}
 
-	s = w.startSync()
-	w.sim.AddFault(dtmsim.Fault{Kind: dtmsim.Patch, Delay: 500 * time.Millisecond, Times: 1})
-	answered = under(s, 1)
+	s = b.startSync()
+	b.sim.AddFault(dtmsim.Fault{Kind: dtmsim.Patch, Delay: 500 * time.Millisecond, Times: 1})
+	answered = b.under(s, 1)
 	s.signal(syscall.SIGTERM)
 	if status := <-answered; status != http.StatusOK {
 		t.Errorf("told to end, it answered %d", status)
 	}
+	b.endsRight(b.startSync())
+}
 
-	s = w.startSync()
-	w.store.set(cut)
-	if status, text := s.pushAt("m-2", message(2), published); status < 500 {
+func TestWriteBackWithoutItsDatabase(t *testing.T) {
+	t.Parallel()
+	onlyLong(t, "it waits for the database, half a minute")
+	b := newBroken(t)
+	s := b.startSync()
+	b.store.set(cut)
+	if status, text := b.deliver(s, 2); status < 500 {
 		t.Errorf("without its database: %d %s", status, text)
 	}
-	w.store.set(passes)
-	for i := range alerts {
-		if status, text := s.pushAt(fmt.Sprint("m-", i), message(i), published); status != http.StatusOK {
-			t.Errorf("delivered again: %d %s", status, text)
-		}
-		if got := w.alert(alerts[i].ID).Status; got != "closed" {
-			t.Errorf("GTI has %s", got)
-		}
-	}
-	w.finish(p)
-	await(t, "the echoes", 10*time.Second, func() bool {
-		return !slices.ContainsFunc(alerts, func(a dtmsim.Alert) bool { return w.last(a.ID)["status"] != "closed" })
-	})
-	for _, a := range alerts {
-		if m := w.last(a.ID); m["origin"] != "writeback" {
-			t.Errorf("the echo is %v", m)
-		}
-	}
+	b.store.set(passes)
+	b.endsRight(s)
 }
