@@ -28,6 +28,9 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	// Without it the function is no dependency of this package, and go test shows
+	// the cached result of another one.
+	_ "dtmrelay.internal/dtmrelay"
 	"dtmrelay.internal/dtmrelay/internal/dtmsim"
 	"dtmrelay.internal/dtmrelay/internal/emulatortest"
 )
