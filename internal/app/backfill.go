@@ -223,7 +223,8 @@ func (a *App) readBackfill(f *fields, feed state.Feed, now time.Time) (b state.B
 
 // moment reads an RFC 3339 time, or a duration back from now.
 func (f *fields) moment(name, text string, now time.Time) (time.Time, bool) {
-	if t, err := time.Parse(time.RFC3339, text); err == nil && t.Year() >= 1970 && t.Year() < 10000 {
+	// RFC 3339 5.6: "t" and "z" may be small.
+	if t, err := time.Parse(time.RFC3339, strings.ToUpper(text)); err == nil && t.Year() >= 1970 && t.Year() < 10000 {
 		return t.UTC().Truncate(time.Millisecond), true
 	}
 	if d, err := time.ParseDuration(text); err == nil && d >= 0 {

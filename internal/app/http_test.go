@@ -43,3 +43,23 @@ func TestStatusOfAFailedRun(t *testing.T) {
 		}
 	}
 }
+
+func TestMoment(t *testing.T) {
+	now := time.Date(2026, 3, 2, 10, 0, 0, 0, time.UTC)
+	for text, want := range map[string]time.Time{
+		"2026-01-02T03:04:05Z":          time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
+		"2026-01-02t03:04:05.1239z":     time.Date(2026, 1, 2, 3, 4, 5, 123e6, time.UTC),
+		"2026-01-02t03:04:05.5+01:00":   time.Date(2026, 1, 2, 2, 4, 5, 5e8, time.UTC),
+		"72h":                           now.Add(-72 * time.Hour),
+		"72H":                           {},
+		"2026-01-02 03:04:05z":          {},
+		"-1h":                           {},
+		"":                              {},
+		"9999-12-31t23:59:59.99+00:00Z": {},
+	} {
+		f := &fields{}
+		if got, ok := f.moment("since", text, now); !got.Equal(want) || ok == want.IsZero() || ok != (len(f.problems) == 0) {
+			t.Errorf("%q: %v, %t, %q", text, got, ok, f.problems)
+		}
+	}
+}

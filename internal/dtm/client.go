@@ -41,7 +41,8 @@ type Options struct {
 	Concurrency int     // requests at a time; the API allows 10 lists per user
 	QPS         float64 // requests a second
 
-	// Transport sends the requests; nil stands for one of the client's own.
+	// Transport sends the requests; nil stands for one of the client's own. Only of
+	// that one a request that is given up goes on, and counts, until it has ended.
 	Transport http.RoundTripper
 	// Rand gives the jitter of waits, at least 0 and below 1; nil stands for math/rand.
 	Rand func() float64
@@ -65,6 +66,7 @@ type Client struct {
 	pageLimit int64
 
 	slots   *semaphore.Weighted // requests at a time
+	lingers bool                // a request that is given up keeps its slot until it has ended
 	limiter *rate.Limiter
 	gate    gate
 	memory  *semaphore.Weighted // bytes of pages
@@ -81,7 +83,8 @@ func New(o Options) (*Client, error) {
 	if o.Rand == nil {
 		o.Rand = rand.Float64
 	}
-	if o.Transport == nil {
+	own := o.Transport == nil
+	if own {
 		o.Transport = newTransport(o.Concurrency)
 	}
 	base, err := parseBase(o.BaseURL)
@@ -112,6 +115,7 @@ func New(o Options) (*Client, error) {
 		rand:      o.Rand,
 		pageLimit: o.PageLimit,
 		slots:     semaphore.NewWeighted(int64(o.Concurrency)),
+		lingers:   own,
 		limiter:   rate.NewLimiter(rate.Limit(o.QPS), max(1, int(o.QPS/10))),
 		memory:    semaphore.NewWeighted(o.PageMemory),
 	}, nil

@@ -492,7 +492,11 @@ func TestListOfSomethingElse(t *testing.T) {
 func TestRetryAfter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for text, want := range map[string]time.Duration{
-			"7": 7 * time.Second, "0": 0, "-1": 0, "": 0, "soon": 0, "1.5": 0, "99999999999999999999": 24 * time.Hour, "90000": 24 * time.Hour,
+			"7": 7 * time.Second, "0": 0, "-1": 0, "": 0, "soon": 0,
+			"1.5": 2 * time.Second, "1.0": time.Second, "0.001": time.Second, "0.0": 0, " 2 ": 2 * time.Second, "007.25": 8 * time.Second,
+			"86399.5": 24 * time.Hour, "86400.5": 24 * time.Hour, "99999999999999999999.5": 24 * time.Hour,
+			"1e1": 0, ".5": 0, "1.": 0, "1.5.5": 0, "1,5": 0, "+1": 0, "0x1": 0, "1_0": 0, "1.-5": 0, "NaN": 0, "1 5": 0,
+			"99999999999999999999": 24 * time.Hour, "90000": 24 * time.Hour,
 			time.Now().Add(90 * time.Second).UTC().Format(http.TimeFormat): 90 * time.Second,
 			time.Now().Add(-time.Hour).UTC().Format(http.TimeFormat):       0,
 		} {

@@ -113,7 +113,7 @@ func parseTime(text string) (time.Time, bool) {
 	if text[19] == '.' && len(text)-20-len(strings.TrimLeft(text[20:], "0123456789")) > 9 {
 		return time.Time{}, false
 	}
-	t, err := time.Parse(time.RFC3339, text)
+	t, err := time.Parse(time.RFC3339, strings.ToUpper(text)) // RFC 3339 5.6: "t" and "z" may be small
 	if err != nil {
 		return time.Time{}, false
 	}

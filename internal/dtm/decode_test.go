@@ -71,6 +71,11 @@ func TestParseTime(t *testing.T) {
 		"2025-05-19T10:25:27Z":            "2025-05-19T10:25:27.000Z",
 		"2025-05-19T10:25:27.123999999Z":  "2025-05-19T10:25:27.123Z",
 		"2025-05-19T10:25:27.5+02:00":     "2025-05-19T08:25:27.500Z",
+		"2025-05-19t10:25:27.5z":          "2025-05-19T10:25:27.500Z",
+		"2025-05-19t10:25:27Z":            "2025-05-19T10:25:27.000Z",
+		"2025-05-19T10:25:27z":            "2025-05-19T10:25:27.000Z",
+		"2025-05-19t10:25:27.5+02:00":     "2025-05-19T08:25:27.500Z",
+		"2025-05-19x10:25:27Z":            "",
 		"0001-01-01T00:00:00Z":            "",
 		"1970-01-01T00:00:00Z":            "",
 		"1971-01-01T00:00:00Z":            "1971-01-01T00:00:00.000Z",
@@ -342,10 +347,10 @@ func comparePicked(t *testing.T, a Alert) {
 
 func FuzzTime(f *testing.F) {
 	f.Add("2025-08-07T10:01:49.199Z")
-	form := regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)$`)
+	form := regexp.MustCompile(`^\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)$`)
 	f.Fuzz(func(t *testing.T, text string) {
 		got, ok := parseTime(text)
-		loose, err := time.Parse(time.RFC3339, text)
+		loose, err := time.Parse(time.RFC3339, strings.ToUpper(text))
 		if !ok {
 			if y := loose.UTC().Year(); err == nil && form.MatchString(text) && y > 1970 && y <= 9999 {
 				t.Fatalf("%q was refused", text)

@@ -70,12 +70,13 @@ func (a answer) latest() time.Time {
 }
 
 // exchange sends a request, follows redirects on the same host, and reads the
-// answer. It holds a slot until the body is read.
+// answer. It holds a slot until the body is read, or what was given up has ended.
 func (s *Session) exchange(ctx context.Context, a ask, memory *pageMemory, retry bool) (answer, error) {
 	if err := s.acquire(ctx, s.client.slots, 1); err != nil {
 		return answer{}, err
 	}
-	defer s.client.slots.Release(1)
+	var left underWay
+	defer func() { left.ended(func() { s.client.slots.Release(1) }) }()
 
 	target := a.target
 	for redirects := 0; ; redirects++ {
@@ -98,7 +99,7 @@ func (s *Session) exchange(ctx context.Context, a ask, memory *pageMemory, retry
 				st.Retries++
 			}
 		})
-		got, location, err := s.send(ctx, a, &target, key, memory)
+		got, location, err := s.send(ctx, a, &target, key, memory, &left)
 		switch {
 		case err != nil || location == nil:
 			return got, err
@@ -136,12 +137,18 @@ func (s *Session) clearance(ctx context.Context, a ask) error {
 }
 
 // send sends one request. A redirect that may be followed is returned as location.
-func (s *Session) send(ctx context.Context, a ask, target *url.URL, key string, memory *pageMemory) (got answer, location *url.URL, err error) {
+func (s *Session) send(ctx context.Context, a ask, target *url.URL, key string, memory *pageMemory, left *underWay) (got answer, location *url.URL, err error) {
 	c := s.client
-	attempt, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
+	sending := ctx
+	if c.lingers && !a.changes() { // a change is not to be sent when nobody waits for it any more
+		sending = context.WithoutCancel(ctx)
+	}
+	attempt, cancel := context.WithCancelCause(sending)
 	watch := time.AfterFunc(headerTimeout, func() { cancel(errSilent) })
-	defer watch.Stop()
+	over := func() {
+		watch.Stop()
+		cancel(nil)
+	}
 
 	// net/http repeats a GET by itself when a connection breaks, but not one with
 	// a body, and a page token serves one request. The body is empty, so that
@@ -153,6 +160,7 @@ func (s *Session) send(ctx context.Context, a ask, target *url.URL, key string, 
 	}
 	req, err := http.NewRequestWithContext(attempt, a.method, target.String(), content)
 	if err != nil { // the target is a redirect's
+		over()
 		return answer{}, nil, &NoAnswerError{where: a.where(), err: errors.New("the request can't be made")}
 	}
 	if a.body != nil {
@@ -179,10 +187,12 @@ func (s *Session) send(ctx context.Context, a ask, target *url.URL, key string, 
 	got.askedAt = time.Now()
 	// The transport itself, not an http.Client: that would follow redirects, and
 	// put the URL with its query into errors.
-	resp, err := c.transport.RoundTrip(req)
+	resp, err := s.roundTrip(ctx, req, over, left)
 	if err != nil {
 		return answer{}, nil, lost(err)
 	}
+	defer over()
+	defer context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })()
 	defer func() { _ = resp.Body.Close() }() // what matters was read or failed before
 	watch.Reset(bodyTimeout)
 	// What is read has a buffer of its own: this one is for the byte behind a page
@@ -246,6 +256,66 @@ func (s *Session) send(ctx context.Context, a ask, target *url.URL, key string, 
 		return answer{}, nil, s.end(newQuotaError(failure))
 	}
 	return answer{}, nil, failure
+}
+
+// underWay is a request that was given up and is still under way: GTI counts it
+// among those that it works at (DTM API: 10 lists of a user), and would answer one
+// more with 429. Closing its connection would not end that. Nil is none.
+type underWay chan struct{}
+
+// ended calls done when nothing is under way any more.
+func (u underWay) ended(done func()) {
+	if u == nil {
+		done()
+		return
+	}
+	go func() {
+		<-u
+		done()
+	}()
+}
+
+// roundTrip sends a request and returns its answer, or when ctx ends; a request that
+// is not bound to ctx is left under way then. over is called when that has ended,
+// and after an error.
+func (s *Session) roundTrip(ctx context.Context, req *http.Request, over func(), left *underWay) (*http.Response, error) {
+	if !s.client.lingers {
+		resp, err := s.client.transport.RoundTrip(req)
+		if err != nil {
+			over()
+		}
+		return resp, err
+	}
+	var resp *http.Response
+	var err error
+	answered := make(chan struct{})
+	go func() {
+		defer close(answered)
+		resp, err = s.client.transport.RoundTrip(req)
+	}()
+	select {
+	case <-answered:
+		if err != nil {
+			over()
+		}
+		return resp, err
+	case <-ctx.Done():
+	}
+	ended := make(chan struct{})
+	*left = ended
+	go func() {
+		defer close(ended)
+		defer over()
+		<-answered
+		if err != nil {
+			return
+		}
+		if resp.StatusCode >= 400 {
+			s.client.meter.failed()
+		}
+		_ = resp.Body.Close() // it is not read
+	}()
+	return nil, context.Cause(ctx)
 }
 
 func isRedirect(status int) bool {

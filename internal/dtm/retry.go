@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 )
@@ -134,13 +136,20 @@ func (c *Client) backoff(attempt int) time.Duration {
 	return time.Duration(c.rand() * float64(limit))
 }
 
+var decimal = regexp.MustCompile(`^([0-9]+)(?:\.([0-9]+))?$`)
+
 // retryAfter reads the header of that name, seconds or a date, and returns 0
-// when it is absent, past or unreadable: the caller then backs off by itself.
+// when it is absent, past or unreadable: the caller then backs off by itself. A
+// part of a second, which the header has not by its definition, counts as one.
 func retryAfter(header http.Header) time.Duration {
 	const longest = 24 * time.Hour // the API's longest window
-	text := header.Get("Retry-After")
-	if seconds, err := strconv.ParseUint(text, 10, 63); err == nil || errors.Is(err, strconv.ErrRange) {
-		if seconds > uint64(longest/time.Second) {
+	text := strings.TrimSpace(header.Get("Retry-After"))
+	if m := decimal.FindStringSubmatch(text); m != nil {
+		seconds, err := strconv.ParseUint(m[1], 10, 32)
+		if strings.Trim(m[2], "0") != "" {
+			seconds++
+		}
+		if err != nil || seconds > uint64(longest/time.Second) {
 			return longest
 		}
 		return time.Duration(seconds) * time.Second
