@@ -54,6 +54,7 @@ func Cloud(ctx context.Context) (built *App, err error) {
 func Build(ctx context.Context, cfg config.Config, warnings []string, parts Parts) (*App, error) {
 	scrub := observe.NewScrubber(os.Stderr)
 	log := observe.NewLogger(scrub, cfg.LogLevel, cfg.Project)
+	observe.StandardLog(log)
 	for _, w := range warnings {
 		log.WarnContext(ctx, "the configuration is unusual", "event", "config", "problem", w)
 	}

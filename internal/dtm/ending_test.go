@@ -153,7 +153,7 @@ func TestEndings(t *testing.T) {
 		}
 	})
 
-	https := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	https := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(http.StatusOK)
 		_, _ = io.WriteString(w, page[:10])
 		panic(http.ErrAbortHandler)

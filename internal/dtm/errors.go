@@ -206,7 +206,7 @@ func Failed(err error) bool {
 	return errors.As(err, &api) || errors.As(err, &lost) || errors.As(err, &restart) || errors.As(err, &redirect) || errors.As(err, &large)
 }
 
-// ErrNoKey: what the source of the key holds can't be one.
+// ErrNoKey is answered when what the source of the key holds can't be one.
 var ErrNoKey = errors.New("the API key is empty or holds something else than printable ASCII: store the key as a new version of the secret")
 
 const maxMessage = 512

@@ -291,7 +291,7 @@ func (s *Session) roundTrip(ctx context.Context, req *http.Request, over func(),
 	answered := make(chan struct{})
 	go func() {
 		defer close(answered)
-		resp, err = s.client.transport.RoundTrip(req)
+		resp, err = s.client.transport.RoundTrip(req) //nolint:bodyclose // by the caller, or below
 	}()
 	select {
 	case <-answered:

@@ -103,20 +103,21 @@ const (
 // body is what is sent; kind is what was asked for.
 func (i Instead) body(kind Kind) []byte {
 	switch i {
+	case InsteadError:
+		failure := ErrorBody("TransientError", "Transient error. Retry might work.")
+		if kind == List || kind == Page {
+			failure = `{"alerts":[],` + strings.TrimPrefix(failure, "{")
+		}
+		return []byte(failure)
 	case InsteadNull:
 		return []byte("null\n")
 	case InsteadObject:
 		return []byte("{}\n")
 	case InsteadList:
 		return []byte("[]\n")
-	case InsteadOther:
+	default:
 		return []byte(`{"id":"another","created_at":"2026-03-02T10:00:00.5Z","updated_at":"2026-03-02T10:00:00.5Z","status":"closed","tags":["another"]}` + "\n")
 	}
-	failure := ErrorBody("TransientError", "Transient error. Retry might work.")
-	if kind == List || kind == Page {
-		failure = `{"alerts":[],` + strings.TrimPrefix(failure, "{")
-	}
-	return []byte(failure)
 }
 
 // EmptyPage is what becomes of the alerts of a page that is answered empty.

@@ -93,7 +93,7 @@ func (f *fault) condition(name, value string) (known bool, err error) {
 func (f *fault) effect(name, value string) (known bool, err error) {
 	switch name {
 	case "status":
-		err = number(&f.Status, value, 200, 599)
+		err = number(&f.Status, value, 200, 999)
 	case "instead":
 		err = oneOf(&f.Instead, value, dtmsim.InsteadError, dtmsim.InsteadNull, dtmsim.InsteadObject, dtmsim.InsteadList, dtmsim.InsteadOther)
 	case "ignore-change":
