@@ -58,7 +58,7 @@ func (e *APIError) Error() string {
 	case e.Code == "":
 		text += " " + http.StatusText(e.Status)
 	}
-	return text
+	return strings.TrimSpace(text)
 }
 
 // RestartError says that a page request ended in a way after which its token

@@ -1,7 +1,7 @@
 package observe
 
 import (
-	"log"
+	"log" //nolint:depguard // it is what is led elsewhere
 	"log/slog"
 	"regexp"
 	"strings"
