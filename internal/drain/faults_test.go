@@ -83,7 +83,7 @@ func (p *proc) RoundTrip(r *http.Request) (*http.Response, error) {
 	if p.writes {
 		takes = p.WriteTakes
 	}
-	err := p.external(r.Context(), where, takes, func(trouble string) (err error) {
+	err := p.external(about(r.Context(), r.URL.String()), where, takes, func(trouble string) (err error) {
 		if where == "patch" {
 			defer p.patched(r.URL.Path, time.Now())
 		}
@@ -142,7 +142,7 @@ func (d database) WriteFeed(ctx context.Context, feed string, f state.Feed, v st
 }
 
 func (d database) Records(ctx context.Context, feed string, ids []string) (entries []state.Entry, err error) {
-	err = d.external(ctx, "records", d.StoreTakes, func(string) (err error) {
+	err = d.external(about(ctx, ids...), "records", d.StoreTakes, func(string) (err error) {
 		entries, err = d.store.Records(context.Background(), feed, ids)
 		return err
 	})
@@ -151,7 +151,7 @@ func (d database) Records(ctx context.Context, feed string, ids []string) (entri
 
 func (d database) WriteRecords(ctx context.Context, feed string, entries []state.Entry) (results []error, err error) {
 	d.checkLease(d.proc, "writes to the ledger")
-	err = d.external(ctx, "write records", d.StoreTakes, func(trouble string) (err error) {
+	err = d.external(about(ctx, entries[0].Record.ID), "write records", d.StoreTakes, func(trouble string) (err error) {
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		if trouble == "meddle" {
@@ -195,7 +195,7 @@ const storeFor = 20 * time.Second
 func (d database) Backfill(ctx context.Context, feed, id string) (b state.Backfill, v state.Version, err error) {
 	ctx, cancel := context.WithTimeout(ctx, storeFor)
 	defer cancel()
-	err = d.external(ctx, "backfill", d.StoreTakes, func(string) (err error) {
+	err = d.external(about(ctx, id), "backfill", d.StoreTakes, func(string) (err error) {
 		b, v, err = d.store.Backfill(context.Background(), feed, id)
 		return err
 	})
@@ -204,7 +204,7 @@ func (d database) Backfill(ctx context.Context, feed, id string) (b state.Backfi
 
 func (d database) CreateBackfill(ctx context.Context, feed string, b state.Backfill) error {
 	d.checkLease(d.proc, "asks for a backfill")
-	return d.external(ctx, "create backfill", d.StoreTakes, func(string) error {
+	return d.external(about(ctx, b.ID), "create backfill", d.StoreTakes, func(string) error {
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		err := d.store.CreateBackfill(context.Background(), feed, b)
@@ -219,7 +219,7 @@ func (d database) WriteBackfill(ctx context.Context, feed string, b state.Backfi
 	d.checkLease(d.proc, "writes a backfill")
 	ctx, cancel := context.WithTimeout(ctx, storeFor)
 	defer cancel()
-	err = d.external(ctx, "write backfill", d.StoreTakes, func(string) (err error) {
+	err = d.external(about(ctx, b.ID), "write backfill", d.StoreTakes, func(string) (err error) {
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		if next, err = d.store.WriteBackfill(context.Background(), feed, b, v); err == nil {
@@ -265,7 +265,7 @@ func (t topics) send(ctx context.Context, where string, messages []message.Messa
 	ctx, cancel := context.WithTimeout(ctx, publishFor)
 	defer cancel()
 	results := make([]error, len(messages))
-	err := t.external(ctx, where, t.PublishTakes, func(trouble string) error {
+	err := t.external(about(ctx, messages[0].Attributes["dedupe_key"]), where, t.PublishTakes, func(trouble string) error {
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		for i, m := range messages {

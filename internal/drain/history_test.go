@@ -33,7 +33,10 @@ type history struct {
 	// WriteTakes is how long a request for a single alert takes.
 	WriteTakes time.Duration
 	Syncs      []step // what happens to the processes that do them, one after the other
-	Mirror     string // what the other side answers each event with, unless it is its own: a status, or +tag
+	// Ordered: which of several calls at one moment goes first is drawn too, as Order.
+	Ordered bool
+	Order   uint64
+	Mirror  string // what the other side answers each event with, unless it is its own: a status, or +tag
 }
 
 // alert is an alert of the world, with its whole life.

@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"log/slog"
+	"math/rand/v2"
+	"strings"
 	"sync"
 	"time"
 
@@ -48,6 +51,7 @@ type world struct {
 
 	procs []*proc
 	backs writebacks
+	trace func(call string) // is told each call where the history owns their order
 }
 
 // sent is a message of the alerts topic.
@@ -213,6 +217,7 @@ type proc struct {
 
 	// The following are guarded by the world's lock.
 	calls    int
+	alike    map[string]int // calls by their process, kind and subject
 	seen     map[string]int // calls by their kind
 	thaw     time.Time      // it is frozen until then
 	leased   time.Time      // when the last write of the feed's document that took effect was sent
@@ -251,6 +256,9 @@ func (p *proc) die() {
 // external is a call to the world outside of the process. It takes its time,
 // with its effect in the middle; effect is told of a trouble that is its own.
 func (p *proc) external(ctx context.Context, where string, takes time.Duration, effect func(trouble string) error) error {
+	if err := p.yield(ctx, where); err != nil {
+		return err
+	}
 	p.mu.Lock()
 	p.calls++
 	call := p.calls
@@ -300,6 +308,50 @@ func (p *proc) external(ctx context.Context, where string, takes time.Duration, 
 		return gone
 	}
 	return err
+}
+
+// aboutKey is under which a context says what a call is about.
+type aboutKey struct{}
+
+// about adds to what the calls with a context are about.
+func about(ctx context.Context, what ...string) context.Context {
+	if before, ok := ctx.Value(aboutKey{}).(string); ok {
+		what = append([]string{before}, what...)
+	}
+	return context.WithValue(ctx, aboutKey{}, strings.Join(what, " "))
+}
+
+// yield is where the history decides which of several goroutines goes first: each
+// call waits for a part of a millisecond that depends on the history, the process
+// and what the call is about, so that no two come at one instant, where the
+// scheduler would decide. Calls that are alike in all of that are interchangeable.
+func (p *proc) yield(ctx context.Context, where string) error {
+	if !p.Ordered {
+		return nil
+	}
+	what, _ := ctx.Value(aboutKey{}).(string)
+	what = p.name + " " + where + " " + what
+	p.mu.Lock()
+	if p.alike == nil {
+		p.alike = map[string]int{}
+	}
+	p.alike[what]++
+	what = fmt.Sprint(what, " ", p.alike[what])
+	p.mu.Unlock()
+	err := p.pass(ctx, p.offset(what))
+	if err == nil && p.trace != nil {
+		p.trace(fmt.Sprint(time.Since(p.start), " ", what))
+	}
+	return err
+}
+
+// offset is the part of a millisecond that the history has drawn for something.
+func (h history) offset(what string) time.Duration {
+	sum := fnv.New64a()
+	_, _ = fmt.Fprint(sum, h.Order, " ", what)
+	// The low bits of the sum alone know little of its first bytes.
+	mixed := rand.New(rand.NewPCG(h.Order, sum.Sum64()))
+	return 1 + time.Duration(mixed.Int64N(999_999))
 }
 
 // pass lets time go by, and more of it while the process is frozen.

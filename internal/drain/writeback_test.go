@@ -5,12 +5,15 @@ import (
 	"encoding/json"
 	"fmt"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
 	"dtmrelay.internal/dtmrelay/internal/drain"
@@ -19,6 +22,7 @@ import (
 	"dtmrelay.internal/dtmrelay/internal/lifecycle"
 	"dtmrelay.internal/dtmrelay/internal/message"
 	"dtmrelay.internal/dtmrelay/internal/state"
+	"dtmrelay.internal/dtmrelay/internal/state/bolt"
 )
 
 // TestWriteback lets write-backs happen beside runs of the feed: delivered twice,
@@ -57,6 +61,7 @@ var writebackHistories = rapid.Custom(func(t *rapid.T) history {
 		Bare:         pick(t, "bare page", 2, 3, 100),
 		WriteTakes:   pick(t, "write takes", 0, 100*time.Millisecond, 2*time.Second),
 		Mirror:       pick(t, "mirror", "", "", "tracked_external", "+mirrored"),
+		Ordered:      true, Order: rapid.Uint64().Draw(t, "order"),
 	}
 	millis := func(low, high time.Duration, label string) time.Duration {
 		return time.Duration(rapid.Int64Range(low.Milliseconds(), high.Milliseconds()).Draw(t, label)) * time.Millisecond
@@ -235,7 +240,7 @@ func (p *proc) patched(urlPath string, asked time.Time) {
 // request publishes a write-back when its time has come, and delivers it until it
 // is acknowledged as often as it is delivered.
 func (w *world) request(i int, r request) {
-	time.Sleep(r.At)
+	time.Sleep(r.At + w.offset(fmt.Sprint("request ", i)))
 	m := &post{request: r, id: id(r.Alert), first: time.Now()}
 	w.publish(m, i)
 }
@@ -267,15 +272,16 @@ func (w *world) publish(m *post, i int) {
 	var all sync.WaitGroup
 	for n, after := range m.Deliveries {
 		all.Go(func() {
-			time.Sleep(after)
-			w.deliver(m, i+n)
+			name := fmt.Sprint("delivery ", n, " of ", m.id, " ", m.Status, m.Add, m.Remove, " at ", m.first)
+			time.Sleep(after + w.offset(name))
+			w.deliver(m, name, i+n)
 		})
 	}
 	all.Wait()
 }
 
 // deliver delivers a message until it is acknowledged.
-func (w *world) deliver(m *post, to int) {
+func (w *world) deliver(m *post, name string, to int) {
 	for try := range 40 {
 		p := w.process(to)
 		type result struct {
@@ -286,7 +292,7 @@ func (w *world) deliver(m *post, to int) {
 		settled, before := !m.acked.IsZero(), p.seen["get"]+p.seen["patch"]
 		w.mu.Unlock()
 		done := make(chan result, 1)
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+		ctx, cancel := context.WithTimeout(about(context.Background(), name), 10*time.Minute)
 		go func() {
 			out, err := p.writer.Handle(ctx, lifecycle.Delivery{Data: m.data, MessageID: "1", PublishedAt: m.first})
 			done <- result{out, err}
@@ -309,7 +315,8 @@ func (w *world) deliver(m *post, to int) {
 		case <-p.died:
 			cancel()
 		}
-		time.Sleep(min(10*time.Second<<min(try, 6), 600*time.Second))
+		// What a process had under way when it died comes again at different moments.
+		time.Sleep(min(10*time.Second<<min(try, 6), 600*time.Second) + w.offset(fmt.Sprint(name, " ", try)))
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -461,5 +468,39 @@ func (w *world) checkWritten() {
 				w.fail("%s is %s in the end, and an analyst made it %s at %s, after the last request was done at %s", a.id, last.Status, set, analyst, settled)
 			}
 		}
+	}
+}
+
+// TestOrderIsDrawn: a history of write-backs is the same each time that it happens,
+// call by call, so that one that breaks a law can be looked at.
+func TestOrderIsDrawn(t *testing.T) {
+	store, err := bolt.OpenNoSync(filepath.Join(t.TempDir(), "state.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = store.Close() })
+	patches := 0
+	for seed := range 40 {
+		h := writebackHistories.Example(seed)
+		var lives [2][]string
+		for i := range lives {
+			synctest.Test(t, func(*testing.T) {
+				w := newWorld(h, store, fmt.Sprintf("feed-%d-%d", seed, i))
+				var mu sync.Mutex
+				w.trace = func(call string) {
+					mu.Lock()
+					defer mu.Unlock()
+					lives[i] = append(lives[i], call)
+				}
+				w.live()
+			})
+		}
+		if diff := cmp.Diff(lives[0], lives[1]); diff != "" {
+			t.Errorf("history %d happened in another way the second time:\n%s", seed, diff)
+		}
+		patches += strings.Count(strings.Join(lives[0], "\n"), " patch ")
+	}
+	if patches == 0 {
+		t.Error("nothing was written back")
 	}
 }
