@@ -37,6 +37,7 @@ locals {
     "wishes",
     "wish_seq",
     "echoes",
+    "write_lease",
     "statuses",
     "versions",
   ]

@@ -37,7 +37,7 @@ type Slice struct {
 	DoneUntil time.Time `json:"done_until"`
 }
 
-// Lease says who works a feed.
+// Lease says who works a feed, or changes an alert in GTI.
 type Lease struct {
 	Owner     string    `json:"owner"` // run id
 	ExpiresAt time.Time `json:"expires_at"`
@@ -193,6 +193,10 @@ type Record struct {
 	WishSeq int64
 	// Echoes are what was written back and did not come round yet, oldest first.
 	Echoes []Echo
+	// WriteLease is held by the one process that may change the alert in GTI, from
+	// before its change is sent until its end is known; nil: nobody holds it. The
+	// lease of one that has crashed ends by its time.
+	WriteLease *Lease
 
 	Statuses []StatusChange // the first and the latest 50
 	Versions []AlertVersion // the first and the latest 50

@@ -362,9 +362,7 @@ func cutFeed(f state.Feed) state.Feed {
 	f.LastSweep, f.SweepSince = cut(f.LastSweep), cut(f.SweepSince)
 	f.LastAudit = cut(f.LastAudit)
 	f.LateMax = f.LateMax.Truncate(time.Millisecond)
-	if f.Lease != nil {
-		f.Lease = &state.Lease{Owner: f.Lease.Owner, ExpiresAt: cut(f.Lease.ExpiresAt)}
-	}
+	f.Lease = cutLease(f.Lease)
 	f.Unfinished = nil // kept beside it
 	return f
 }
@@ -385,6 +383,13 @@ func cutGaps(all []state.Gap) []state.Gap {
 	return all
 }
 
+func cutLease(l *state.Lease) *state.Lease {
+	if l == nil {
+		return nil
+	}
+	return &state.Lease{Owner: l.Owner, ExpiresAt: cut(l.ExpiresAt)}
+}
+
 func cutRecord(r state.Record) state.Record {
 	r.CreatedAt = cut(r.CreatedAt)
 	r.FirstSeen = cut(r.FirstSeen)
@@ -398,6 +403,7 @@ func cutRecord(r state.Record) state.Record {
 	for i, e := range r.Echoes {
 		r.Echoes[i].Version, r.Echoes[i].At = cut(e.Version), cut(e.At)
 	}
+	r.WriteLease = cutLease(r.WriteLease)
 	r.Statuses = slices.Clone(r.Statuses)
 	for i, s := range r.Statuses {
 		r.Statuses[i].At = cut(s.At)

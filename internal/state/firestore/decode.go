@@ -48,10 +48,16 @@ func decodeFeed(path string, fields map[string]*pb.Value) (state.Feed, error) {
 			Age: time.Duration(r.integer("age_ms")) * time.Millisecond,
 		}
 	}
-	if r, ok := r.object("lease"); ok {
-		f.Lease = &state.Lease{Owner: r.text("owner"), ExpiresAt: r.time("expires_at")}
-	}
+	f.Lease = readLease(r, "lease")
 	return f, errors.Join(*r.errs...)
+}
+
+func readLease(r reader, field string) *state.Lease {
+	l, ok := r.object(field)
+	if !ok {
+		return nil
+	}
+	return &state.Lease{Owner: l.text("owner"), ExpiresAt: l.time("expires_at")}
 }
 
 func readSlice(r reader) state.Slice {
@@ -102,6 +108,7 @@ func decodeRecord(path string, fields map[string]*pb.Value) (state.Record, error
 				Rest:    r.rest("version", "at", "seq", "status", "tags"),
 			}
 		}),
+		WriteLease: readLease(r, "write_lease"),
 		Statuses: each(r, "statuses", func(r reader) state.StatusChange {
 			return state.StatusChange{
 				Status: r.text("status"),

@@ -50,16 +50,21 @@ func encodeFeed(f state.Feed) ([]byte, error) {
 	w.integer("late_max_ms", f.LateMax.Milliseconds())
 	w.text("key_id", f.KeyID)
 	w.json("last_run", f.LastRun)
-	if f.Lease != nil {
-		w.object("lease", func(w *writer) {
-			w.text("owner", f.Lease.Owner)
-			w.time("expires_at", f.Lease.ExpiresAt)
-		})
-	}
+	writeLease(w, "lease", f.Lease)
 	w.text("writer", f.Writer)
 	w.integer("generation", f.Generation)
 	w.integer("write", f.Write)
 	return w.raw, w.err
+}
+
+func writeLease(w *writer, field string, l *state.Lease) {
+	if l == nil {
+		return
+	}
+	w.object(field, func(w *writer) {
+		w.text("owner", l.Owner)
+		w.time("expires_at", l.ExpiresAt)
+	})
 }
 
 func writeSlice(w *writer, s state.Slice) {
@@ -107,6 +112,7 @@ func encodeRecord(r state.Record) ([]byte, error) {
 		w.texts("tags", e.Tags)
 		w.rest(e.Rest)
 	})
+	writeLease(w, "write_lease", r.WriteLease)
 	list(w, "statuses", r.Statuses, func(w *writer, s state.StatusChange) {
 		w.text("status", s.Status)
 		w.time("at", s.At)

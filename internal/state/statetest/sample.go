@@ -68,9 +68,10 @@ func sampleRecord(id string) state.Record {
 			{Field: state.WishStatus, Values: []string{"closed"}, At: odd(6), By: "analyst@example.com", Expect: "new", Seq: 7, Open: true},
 			{Field: state.WishTags, Values: []string{"b", "a", "b"}, At: odd(8), By: "soar", Expect: "read", Seq: 9, Open: true},
 		},
-		WishSeq:  10,
-		Echoes:   []state.Echo{{Version: odd(11), At: odd(12), Seq: 31, Status: "closed", Tags: []string{"b", "a", "b"}}},
-		Statuses: []state.StatusChange{{Status: "new", At: odd(3), Origin: state.FromGTI}},
+		WishSeq:    10,
+		Echoes:     []state.Echo{{Version: odd(11), At: odd(12), Seq: 31, Status: "closed", Tags: []string{"b", "a", "b"}}},
+		WriteLease: &state.Lease{Owner: "instance-1", ExpiresAt: odd(13)},
+		Statuses:   []state.StatusChange{{Status: "new", At: odd(3), Origin: state.FromGTI}},
 		Versions: []state.AlertVersion{{
 			UpdatedAt: odd(3), At: odd(5), RunID: "r1", Event: "created", Outcome: state.Published, Reason: "none",
 		}},
