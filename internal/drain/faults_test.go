@@ -84,6 +84,12 @@ func (p *proc) RoundTrip(r *http.Request) (*http.Response, error) {
 		takes = p.WriteTakes
 	}
 	err := p.external(about(r.Context(), r.URL.String()), where, takes, func(trouble string) (err error) {
+		if r.Context().Err() != nil { // net/http doesn't even send it
+			return context.Cause(r.Context())
+		}
+		if where == "patch" && trouble == "lands late" {
+			return p.landLate(r)
+		}
 		if where == "patch" {
 			defer p.patched(r.URL.Path, time.Now())
 		}

@@ -48,6 +48,7 @@ type alert struct {
 	// Closed and Edited are when it gets a new version later; 0: never.
 	Closed, Edited time.Duration
 	Walk           []walk
+	Tags           []string
 	Element        string // it is this unusable element instead
 	Huge           bool   // a page can't hold it with its document
 	Refused        bool   // the topic refuses its messages
@@ -453,7 +454,7 @@ func id(i int) string { return fmt.Sprintf("a%03d", i*37%1000) }
 // served is the ith alert for the simulator, in a world that begins at start.
 func (a alert) served(i int, start time.Time) dtmsim.Alert {
 	created := start.Add(a.Created)
-	out := dtmsim.Alert{ID: id(i), CreatedAt: created, VisibleAt: created.Add(a.Late), Type: "Message"}
+	out := dtmsim.Alert{ID: id(i), CreatedAt: created, VisibleAt: created.Add(a.Late), Type: "Message", Tags: a.Tags}
 	if a.Element != "" {
 		out.Raw = []byte(a.Element)
 		return out
@@ -462,8 +463,12 @@ func (a alert) served(i int, start time.Time) dtmsim.Alert {
 	if a.Huge {
 		doc = strings.Repeat("long", docOfHuge/4)
 	}
+	tags := ""
+	if a.Tags != nil {
+		tags = fmt.Sprintf(`"tags":["%s"],`, strings.Join(a.Tags, `","`))
+	}
 	at := created.Format("2006-01-02T15:04:05.999Z07:00")
-	out.Body = fmt.Appendf(nil, `{"id":%q,"created_at":%q,"updated_at":%q,"status":"new","alert_type":"Message","doc":{"text":%q}}`, out.ID, at, at, doc)
+	out.Body = fmt.Appendf(nil, `{"id":%q,"created_at":%q,"updated_at":%q,%s"status":"new","alert_type":"Message","doc":{"text":%q}}`, out.ID, at, at, tags, doc)
 	for i, c := range a.changes() {
 		out.Changes = append(out.Changes, dtmsim.Change{At: created.Add(c.After), Apply: func(a *dtmsim.Alert) {
 			if c.Status == "" {

@@ -278,8 +278,12 @@ func (p *proc) external(ctx context.Context, where string, takes time.Duration, 
 		}
 	}
 	freeze(true)
+	resume := time.Duration(0)
+	if p.Ordered {
+		resume = p.offset(fmt.Sprint("resume ", p.name, call))
+	}
 
-	if err := p.pass(ctx, takes/2); err != nil {
+	if err := p.pass(ctx, takes/2, resume); err != nil {
 		return err
 	}
 	if call == p.step.Crash && p.step.CrashBefore {
@@ -304,7 +308,7 @@ func (p *proc) external(ctx context.Context, where string, takes time.Duration, 
 		return p.hang(ctx)
 	}
 	freeze(false)
-	if gone := p.pass(ctx, takes/2); gone != nil {
+	if gone := p.pass(ctx, takes/2, resume); gone != nil {
 		return gone
 	}
 	return err
@@ -338,7 +342,7 @@ func (p *proc) yield(ctx context.Context, where string) error {
 	p.alike[what]++
 	what = fmt.Sprint(what, " ", p.alike[what])
 	p.mu.Unlock()
-	err := p.pass(ctx, p.offset(what))
+	err := p.pass(ctx, p.offset(what), p.offset("resume "+what))
 	if err == nil && p.trace != nil {
 		p.trace(fmt.Sprint(time.Since(p.start), " ", what))
 	}
@@ -354,8 +358,9 @@ func (h history) offset(what string) time.Duration {
 	return 1 + time.Duration(mixed.Int64N(999_999))
 }
 
-// pass lets time go by, and more of it while the process is frozen.
-func (p *proc) pass(ctx context.Context, d time.Duration) error {
+// pass lets time go by, and more of it while the process is frozen: then until
+// resume after it goes on.
+func (p *proc) pass(ctx context.Context, d, resume time.Duration) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -374,12 +379,12 @@ func (p *proc) pass(ctx context.Context, d time.Duration) error {
 		p.mu.Lock()
 		thaw := p.thaw
 		p.mu.Unlock()
-		frozen := time.Until(thaw)
-		if frozen <= 0 {
+		if time.Until(thaw) <= 0 {
 			return nil
 		}
+		// All that stood still goes on, but not all at one instant.
 		select {
-		case <-time.After(frozen):
+		case <-time.After(time.Until(thaw) + resume):
 		case <-p.died:
 		}
 	}

@@ -1,9 +1,12 @@
 package drain_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net/http"
 	"path"
 	"path/filepath"
 	"slices"
@@ -89,7 +92,10 @@ var writebackHistories = rapid.Custom(func(t *rapid.T) history {
 	statuses := []string{"read", "in_progress", "escalated", "closed", "new"}
 	tags := []string{"a", "b", "c"}
 	for range rapid.IntRange(1, 3).Draw(t, "alerts") {
-		a := alert{Created: -millis(0, 40*time.Minute, "created")}
+		a := alert{Created: -millis(0, 40*time.Minute, "created"), Tags: []string{"own"}}
+		if rapid.Bool().Draw(t, "tagged") {
+			a.Tags = append(a.Tags, "a")
+		}
 		for range rapid.IntRange(0, 2).Draw(t, "changes") {
 			a.Walk = append(a.Walk, walk{max(near("during a run")-a.Created, time.Second), pick(t, "status", append(statuses, "")...)})
 		}
@@ -137,6 +143,14 @@ var writebackHistories = rapid.Custom(func(t *rapid.T) history {
 			}
 			if oneIn(t, 3, "crash") {
 				s.Crash, s.CrashBefore = rapid.IntRange(1, 12).Draw(t, "crash at"), rapid.Bool().Draw(t, "crash before")
+			}
+			if oneIn(t, 4, "late") {
+				s.Troubles = slices.DeleteFunc(s.Troubles, func(t trouble) bool { return t.Where == "patch" })
+				s.Troubles = append(s.Troubles, trouble{"patch", pick(t, "nth", 1, 1, 2), "lands late"})
+			}
+			if oneIn(t, 4, "freeze") {
+				s.Freeze, s.FreezeBefore = rapid.IntRange(1, 12).Draw(t, "freeze at"), rapid.Bool().Draw(t, "freeze before")
+				s.FreezeFor = pick(t, "freeze for", 5*time.Second, 20*time.Second, 2*time.Minute)
 			}
 		}
 		h.Syncs = append(h.Syncs, s)
@@ -221,6 +235,28 @@ func (u usage) Add(ctx context.Context, keyID string) {
 	_ = database{u.p}.AddUsage(ctx, keyID, add, state.Usage{})
 }
 
+// landLate is a change whose connection breaks, and which GTI makes all the same, up
+// to 15 s later.
+func (p *proc) landLate(r *http.Request) error {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), time.Minute)
+	late := r.Clone(ctx)
+	late.Body = io.NopCloser(bytes.NewReader(body))
+	after := 15_000 * p.offset("late "+p.name)
+	go func() {
+		defer cancel()
+		time.Sleep(after)
+		defer p.patched(late.URL.Path, time.Now())
+		if answer, err := p.api.RoundTripper().RoundTrip(late); err == nil {
+			_ = answer.Body.Close()
+		}
+	}()
+	return errFault
+}
+
 // patched notes which version a change of the relay made, if it did.
 func (p *proc) patched(urlPath string, asked time.Time) {
 	p.mu.Lock()
@@ -230,6 +266,10 @@ func (p *proc) patched(urlPath string, asked time.Time) {
 	newest := versions[len(versions)-1].UpdatedAt
 	if newest.Before(asked.Truncate(time.Millisecond)) {
 		return
+	}
+	// Law: nothing is sent when all that was asked for is acknowledged.
+	if !slices.ContainsFunc(p.backs.posts, func(m *post) bool { return m.id == id && m.acked.IsZero() }) {
+		p.fail("%s changes %s, of which everything is done", p.name, id)
 	}
 	if p.backs.written == nil {
 		p.backs.written = map[string][]time.Time{}
@@ -341,7 +381,7 @@ func (w *world) checkOrigin(p *proc, a *truth, m message.Message) {
 	// minutes after it, as it may have done it twice.)
 	before := w.ledger[a.id].PublishedVersion
 	open := slices.ContainsFunc(w.ledger[a.id].Wishes, func(w state.Wish) bool { return w.Open })
-	failed := slices.ContainsFunc(w.Syncs, func(s step) bool { return s.Crash > 0 || len(s.Troubles) > 0 })
+	failed := slices.ContainsFunc(w.Syncs, func(s step) bool { return s.Crash+s.Freeze > 0 || len(s.Troubles) > 0 })
 	if !open && !failed && origin != state.FromGTI && w.alone() && !slices.ContainsFunc(written, func(v time.Time) bool { return v.After(before.Add(-2*time.Minute)) && !v.After(version) }) {
 		w.fail("%s publishes %v as an echo, and what the relay wrote is %v, after %+v", p.name, m.Attributes, written, w.ledger[a.id])
 	}
@@ -411,6 +451,9 @@ func (w *world) checkWritten() {
 				asked[tag] = map[bool]time.Time{}
 			}
 			asked[tag][there] = later(asked[tag][there], at)
+		}
+		for _, tag := range a.Tags {
+			note(tag, true, time.Unix(0, 0))
 		}
 		var status *post
 		tied := false

@@ -22,9 +22,6 @@ const (
 	// which has at most 300 KB. A database takes no record above 1 MiB, and that one
 	// would stop each run that meets the alert.
 	maxWishBytes = 256 << 10
-	// maxOpen is how long after its request a wish is written along with those of
-	// others. Pub/Sub has given up a message whose wish is still open then.
-	maxOpen = 24 * time.Hour
 )
 
 // wishes are the wishes that a request stands for.
@@ -88,6 +85,12 @@ func valueOf(w state.Wish) string {
 		return ""
 	}
 	return w.Values[0]
+}
+
+// isBeatenBefore reports whether a wish of the lists is for a later moment than w,
+// and leaves nothing of it.
+func isBeatenBefore(recorded, mine []state.Wish, w state.Wish) bool {
+	return slices.ContainsFunc(slices.Concat(recorded, mine), func(o state.Wish) bool { return o.At.After(w.At) && beats(o, w) })
 }
 
 func isBeaten(list []state.Wish, w state.Wish) bool {
@@ -162,23 +165,12 @@ type plan struct {
 	mine []state.Wish
 	// beaten are those that were begun, and are superseded by now.
 	beaten []state.Wish
-	// others are those of other messages whose end is unknown.
-	others []state.Wish
-	// lost are wishes that came after the message's write was begun: it may have
-	// undone them.
-	lost []state.Wish
-	done bool // a wish of the message was settled before
+	done   bool // a wish of the message was settled before
 }
 
-// planFor says what is to be done for the wishes that were asked. known is the
-// record's WishSeq when the message's write was begun, negative when it wasn't
-// by this delivery.
-func planFor(rec state.Record, asked []state.Wish, known int64, now time.Time) plan {
+// planFor says what is to be done for the wishes that were asked.
+func planFor(rec state.Record, asked []state.Wish) plan {
 	var p plan
-	seen := known
-	if known < 0 {
-		seen = rec.WishSeq
-	}
 	for _, w := range asked {
 		old, found := find(rec.Wishes, w)
 		switch {
@@ -187,11 +179,6 @@ func planFor(rec state.Record, asked []state.Wish, known int64, now time.Time) p
 			continue
 		case found:
 			w = old
-			if known < 0 { // an earlier delivery has begun
-				seen = min(seen, w.Seq)
-			}
-		case known >= 0:
-			continue // dropped from the record since
 		default:
 			w.Seq, w.Open = rec.WishSeq+1, true
 		}
@@ -200,17 +187,6 @@ func planFor(rec state.Record, asked []state.Wish, known int64, now time.Time) p
 			p.mine = append(p.mine, w)
 		case found:
 			p.beaten = append(p.beaten, w)
-		}
-	}
-	for _, w := range rec.Wishes {
-		if _, own := find(asked, w); own {
-			continue
-		}
-		switch {
-		case w.Seq > seen:
-			p.lost = append(p.lost, w)
-		case w.Open && now.Sub(w.At) < maxOpen:
-			p.others = append(p.others, w)
 		}
 	}
 	return p
@@ -226,15 +202,16 @@ func (p plan) seq() int64 {
 
 // write puts the message's wishes into the record.
 func (p plan) write(rec *state.Record, open bool) {
-	kept := slices.DeleteFunc(slices.Clone(rec.Wishes), func(w state.Wish) bool {
-		if _, mine := find(p.mine, w); mine {
-			return true
-		}
+	rec.Wishes = slices.Clone(rec.Wishes)
+	for i, w := range rec.Wishes {
 		if _, beaten := find(p.beaten, w); beaten {
-			return !open
+			rec.Wishes[i].Open = open
 		}
+	}
+	kept := slices.DeleteFunc(slices.Clone(rec.Wishes), func(w state.Wish) bool {
+		_, mine := find(p.mine, w)
 		// Those of the same moment stay, or a duplicate of one would pass for the latest.
-		return !w.Open && isBeaten(p.mine, w) && w.At.Before(p.mine[0].At)
+		return mine || !w.Open && isBeatenBefore(rec.Wishes, p.mine, w)
 	})
 	kept = dropOldest(kept, maxWishes-len(p.mine), maxWishBytes)
 	for _, w := range p.mine {

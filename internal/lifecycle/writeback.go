@@ -2,9 +2,9 @@ package lifecycle
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"golang.org/x/sync/semaphore"
@@ -16,8 +16,20 @@ import (
 
 const (
 	// workTime bounds a message's work, with its waiting for others: far below the
-	// 600 s after which Pub/Sub delivers it again.
+	// 600 s after which Pub/Sub delivers it again, and longer than leaseTime, so that
+	// the delivery after a crash waits for the lease's end and then does the work.
 	workTime = 60 * time.Second
+	// patchTime is how long after the lease was taken a change may be sent, and its
+	// answer awaited.
+	patchTime = 10 * time.Second
+	// leaseTime is how long a lease lasts that nobody gives back. What it is longer
+	// than patchTime is for GTI to be done with a request that was given up, and for
+	// the difference between two processes' clocks.
+	leaseTime = 30 * time.Second
+	// Who finds the lease taken looks again after firstLook, then after twice as
+	// long each time, up to lastLook: mostly it is given back within a second.
+	firstLook = 100 * time.Millisecond
+	lastLook  = 2 * time.Second
 	// finishTime is what a message that is being worked has when its context ends
 	// (Cloud Run: 10 s between SIGTERM and SIGKILL).
 	finishTime = 6 * time.Second
@@ -25,7 +37,7 @@ const (
 	// user's, and the feed needs them too.
 	atOnce = 4
 	// maxRounds bounds how often a message starts over because others write to the
-	// same alert.
+	// alert's record.
 	maxRounds = 12
 	// maxEchoes is how many marks a record keeps, and maxEchoBytes how many bytes of
 	// tags they hold together: a database takes no record above 1 MiB.
@@ -70,15 +82,53 @@ type WriterOptions struct {
 // Writer writes changes of alerts back to GTI, as messages ask for. There is one
 // in a process.
 //
-// GTI's change of an alert replaces its tags, and neither asks what was there.
-// So the record of the alert in the ledger stands between the writers of several
-// processes: each writes down what it is about to write before it does (Wish,
-// Echo), on the condition that the record is as it was before the alert was read,
-// and looks afterwards whether others came meanwhile, whose change it may have
-// undone. What a crash leaves open its message repairs when it is delivered again.
+// GTI's change of an alert replaces its tags, and takes no condition (DTM API).
+// So a change that was computed from an older state of the alert undoes what
+// another process has written since, and nobody can call back one that is on its
+// way. Therefore one process at a time changes an alert: the one that holds the
+// lease in the alert's record, to which every write is conditional on the record
+// being as it was read. These are the steps of a message:
+//
+//  1. The process works one message for an alert at a time (turns.take).
+//  2. It reads the record. While somebody holds the lease, it waits and reads
+//     again (task.free). When its time is over, the message is delivered again.
+//  3. Intents that the record has as done, or that a later request supersedes, are
+//     settled (planFor). If that is all of the message, it is acknowledged.
+//  4. It reads the alert from GTI, and computes the change (task.change).
+//  5. If there is nothing to change, it records the intents as done, on the
+//     condition that the record is as in step 2 (task.settle), and the message is
+//     acknowledged. The condition proves that nobody took the lease since step 2,
+//     so that the alert was read with all changes in it.
+//  6. Else it records the intents as open, the change's echo mark, and itself as the
+//     lease's holder, on the same condition (task.begin). If it fails: step 2.
+//  7. It sends the change, within patchTime of step 6. A process that stood still
+//     meanwhile sends nothing (task.update).
+//  8. If GTI itself answers with an error, the change is over, and the lease is given
+//     back (task.giveUp). After anything else, such as a connection that broke, the
+//     change may still happen: the lease stays, until its time is over. Either way
+//     the message is rejected or delivered again; then it begins at step 1, and an
+//     open intent of its own says that an earlier delivery came as far as step 6.
+//  9. After success it records the intents as done, the mark's version, and that
+//     nobody holds the lease (task.complete), and the message is acknowledged. If it
+//     has lost the lease, because it stood still for longer than leaseTime: step 2.
+//
+// So this may be under way at GTI when a message is acknowledged: nothing that was
+// sent for it, by any delivery, and nothing that was sent before step 2. A change
+// that another process sends after that belongs to a message that is not
+// acknowledged, and was computed with what this one has done. Hence, of two
+// requests for a field the later one stands, every tag that nobody named is kept,
+// and after the last acknowledgement nothing is sent.
+//
+// Two things are beyond this. Somebody who changes the alert in GTI between steps 4
+// and 7 may lose a tag. And a machine that stands still between its last look at
+// the clock and the sending, for the rest of leaseTime, sends a change too late.
+//
+// A crash, or an answer that is lost, costs the alert's write-backs the lease's
+// time, and no other alert anything.
 type Writer struct {
 	WriterOptions
 
+	owner   string // names this process in leases
 	slots   *semaphore.Weighted
 	turns   turns
 	breaker breaker
@@ -86,7 +136,7 @@ type Writer struct {
 
 // NewWriter returns a writer.
 func NewWriter(o WriterOptions) *Writer {
-	return &Writer{WriterOptions: o, slots: semaphore.NewWeighted(atOnce), breaker: breaker{open: o.Session}}
+	return &Writer{WriterOptions: o, owner: rand.Text(), slots: semaphore.NewWeighted(atOnce), breaker: breaker{open: o.Session}}
 }
 
 // Delivery is one delivery of a message.
@@ -155,7 +205,7 @@ func (w *Writer) write(ctx context.Context, req Request) (string, error) {
 		return "", err
 	}
 	defer give()
-	t := &task{Writer: w, id: req.AlertID, asked: req.wishes(), expect: req.Expect, known: -1}
+	t := &task{Writer: w, id: req.AlertID, asked: req.wishes(), expect: req.Expect}
 	defer t.leave(work)
 	return t.run(ctx, work)
 }
@@ -183,14 +233,10 @@ type task struct {
 	asked  []state.Wish
 	expect string
 
-	// known is the record's WishSeq when this task last began to write; negative
-	// before. A later wish may be undone by what was written.
-	known   int64
+	// lease is the one that this task took last, at takenAt by this process' clock.
+	lease   state.Lease
+	takenAt time.Time
 	written bool
-	// alone: GTI refused a change that held wishes of others. From then on they are
-	// left to their own messages.
-	alone bool
-	wrote []state.Echo // by this delivery
 	// stamps are what is known about echoes and not yet recorded.
 	stamps []stamp
 
@@ -208,41 +254,60 @@ type stamp struct {
 // run goes on until the message's wishes are settled.
 func (t *task) run(ctx, work context.Context) (string, error) {
 	for range maxRounds {
-		entry, err := t.read(work)
+		entry, err := t.free(ctx, work)
 		if err != nil {
 			return "", err
 		}
-		p := planFor(entry.Record, t.asked, t.known, time.Now())
-		if t.alone {
-			p.others, p.lost = nil, nil
-		}
+		p := planFor(entry.Record, t.asked)
+		settled := false
 		switch {
-		case len(p.mine)+len(p.beaten) == 0 && len(t.stamps) == 0:
-			return t.result(p), nil
-		case len(p.mine)+len(p.beaten) == 0: // another delivery has settled it
-			if ok, err := t.settle(work, entry, p); ok || err != nil {
-				return t.result(p), err
+		case len(p.mine)+len(p.beaten) == 0:
+			settled = true
+		case len(p.mine) == 0: // it was begun, and superseded since
+			settled, err = t.settle(work, entry, p)
+		default:
+			if err = t.enter(ctx, work); err == nil {
+				settled, err = t.round(work, entry, p)
 			}
-			continue
-		case t.written && len(p.lost) == 0:
-			if ok, err := t.settle(work, entry, p); ok || err != nil {
-				return Written, err
-			}
-			continue
 		}
-		if err := t.enter(ctx, work); err != nil {
-			return "", err
-		}
-		ok, err := t.round(work, entry, p)
 		switch {
 		case err != nil:
 			return "", err
-		case ok:
+		case settled:
 			return t.result(p), nil
 		}
 	}
-	return "", errors.New("others write to the same alert all the time")
+	return "", errors.New("others write to the alert's record all the time")
 }
+
+// free returns the record once nobody else may be changing the alert.
+func (t *task) free(ctx, work context.Context) (state.Entry, error) {
+	var seen state.Lease
+	var since time.Time
+	for pause := firstLook; ; pause = min(2*pause, lastLook) {
+		entry, err := t.read(work)
+		if err != nil || entry.Record.WriteLease == nil {
+			return entry, err
+		}
+		if lease := *entry.Record.WriteLease; !sameLease(lease, seen) {
+			seen, since = lease, time.Now()
+		}
+		// A lease that lasts longer than any can is of a clock that is ahead. It has
+		// ended when it has been there for as long as a lease lasts.
+		left := min(time.Until(seen.ExpiresAt), leaseTime-time.Since(since))
+		if left <= 0 {
+			return entry, nil
+		}
+		t.leave(work)
+		select {
+		case <-time.After(min(pause, left)):
+		case <-ctx.Done():
+			return state.Entry{}, fmt.Errorf("another change of the alert is under way: %w", context.Cause(ctx))
+		}
+	}
+}
+
+func sameLease(a, b state.Lease) bool { return a.Owner == b.Owner && a.ExpiresAt.Equal(b.ExpiresAt) }
 
 func (t *task) result(p plan) string {
 	switch {
@@ -274,70 +339,43 @@ func (t *task) round(ctx context.Context, entry state.Entry, p plan) (settled bo
 	if ok, err := t.begin(ctx, entry, p, echo); !ok {
 		return false, err
 	}
-	t.wrote = append(t.wrote, echo)
+	done := func(alert current) bool { return isEmpty(apply(alert, p.mine, entry.Record.Wishes)) }
 	changed, err := t.update(ctx, change)
-	var refused refusal
-	switch {
-	case errors.As(err, &refused) && len(p.others)+len(p.lost) > 0:
-		t.alone = true
-		t.stamps = append(t.stamps, stamp{echo: echo})
-		return false, nil
-	case errors.As(err, &refused):
-		t.stamps = append(t.stamps, stamp{echo: echo})
-		return false, t.refuse(ctx, err)
-	case err != nil:
-		return false, err
+	if err != nil {
+		return false, t.giveUp(ctx, echo, err)
+	}
+	if !done(changed) { // the answer doesn't show it, or is none of GTI's
+		if changed, err = t.get(ctx); err != nil {
+			return false, t.refuse(ctx, err)
+		}
+		if !done(changed) {
+			return false, errors.New("GTI's answer to the change was a success, and the alert is not as it was asked for")
+		}
 	}
 	t.written = true
-	if changed.ID != "" {
-		t.stamps = append(t.stamps, stamp{echo, changed.UpdatedAt})
-	} else if alert, err := t.get(ctx); err == nil && shows(alert, echo) { // the answer was lost
-		t.stamps = append(t.stamps, stamp{echo, alert.version})
-	}
-	return false, nil
+	t.stamps = append(t.stamps, stamp{echo, changed.version})
+	return t.complete(ctx)
 }
 
-// change is what is to be written now: nothing when the alert is as this message
-// wants it, even if others want more.
+// change is what this message has to write.
 func (t *task) change(rec state.Record, p plan, alert current) (dtm.Patch, error) {
-	mine := p.mine
-	if t.written {
-		mine = nil
-	}
-	if len(mine) > 0 && t.expect != "" && alert.status != t.expect && !isEmpty(apply(alert, mine, rec.Wishes)) {
+	change := apply(alert, p.mine, rec.Wishes)
+	if t.expect != "" && alert.status != t.expect && !isEmpty(change) {
 		return dtm.Patch{}, refusal(fmt.Sprintf("the alert's status is %q, and expect_status is %q", shorten(alert.status), t.expect))
 	}
-	own := slices.Concat(mine, t.undone(rec, p, alert))
-	if isEmpty(apply(alert, own, rec.Wishes)) {
-		return dtm.Patch{}, nil
-	}
-	for _, w := range p.others {
-		if w.Expect == "" || w.Expect == alert.status {
-			own = append(own, w)
-		}
-	}
-	return apply(alert, own, rec.Wishes), nil
+	return change, nil
 }
 
-// undone are the wishes of others that a write of this message may have undone:
-// it is to be seen in the alert, and theirs is not.
-func (t *task) undone(rec state.Record, p plan, alert current) []state.Wish {
-	wrote := slices.Clone(t.wrote)
-	for _, e := range rec.Echoes {
-		if e.Seq == p.seq() {
-			wrote = append(wrote, e)
-		}
+// giveUp says what follows from a change that failed with err.
+func (t *task) giveUp(ctx context.Context, echo state.Echo, err error) error {
+	var refused refusal
+	switch {
+	case errors.As(err, &refused): // nothing comes round
+		t.stamps = append(t.stamps, stamp{echo: echo})
+		return t.refuse(ctx, err)
+	case isOver(err):
+		// If this fails, the lease ends by its time.
+		_, _ = t.giveBack(ctx, func(*state.Record) {})
 	}
-	var undone []state.Wish
-	for _, w := range p.lost {
-		if slices.ContainsFunc(wrote, func(e state.Echo) bool {
-			if w.Field == state.WishStatus {
-				return e.Status != "" && e.Status == alert.status
-			}
-			return e.Tags != nil
-		}) {
-			undone = append(undone, w)
-		}
-	}
-	return undone
+	return err
 }

@@ -3,7 +3,9 @@ package lifecycle
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
+	"time"
 
 	"dtmrelay.internal/dtmrelay/internal/dtm"
 )
@@ -28,6 +30,7 @@ func (t *task) leave(ctx context.Context) {
 	if !t.in {
 		return
 	}
+	t.in = false
 	defer t.slots.Release(1)
 	if t.keyID != "" {
 		t.Counter.Add(ctx, t.keyID)
@@ -46,18 +49,62 @@ func (t *task) get(ctx context.Context) (current, error) {
 		return current{}, judged(err)
 	}
 	defer page.Release()
-	alert := page.Alerts[0] // without a created_at, it has all that is needed here
-	return current{status: alert.Status, tags: alert.Tags(), version: alert.UpdatedAt}, nil
+	return currentOf(page.Alerts[0]), nil // without a created_at, it has all that is needed here
 }
 
-func (t *task) update(ctx context.Context, change dtm.Patch) (dtm.Alert, error) {
+func currentOf(alert dtm.Alert) current {
+	return current{status: alert.Status, tags: alert.Tags(), version: alert.UpdatedAt}
+}
+
+var (
+	errUnsent = errors.New("this process stood still before it sent the change")
+	errSlow   = fmt.Errorf("GTI did not answer to the change within %v: %w", patchTime, context.DeadlineExceeded)
+)
+
+// update changes the alert, while the lease is fresh.
+func (t *task) update(ctx context.Context, change dtm.Patch) (current, error) {
 	api, err := t.breaker.session(t.keyID)
 	if err != nil {
-		return dtm.Alert{}, err
+		return current{}, err
 	}
+	end := t.takenAt.Add(patchTime)
+	// Round(0): on some systems a machine that was suspended goes on with a clock that
+	// stood still too; the time of day did not.
+	if !time.Now().Round(0).Before(end.Round(0)) {
+		return current{}, errUnsent
+	}
+	ctx, cancel := context.WithDeadlineCause(ctx, end, errSlow)
+	defer cancel()
 	alert, err := api.Update(ctx, t.id, change)
 	t.breaker.heard(api, t.keyID, err)
-	return alert, judged(err)
+	if err != nil {
+		return current{}, judged(err)
+	}
+	return currentOf(alert), nil
+}
+
+// isOver reports whether a change that failed can't happen any more: it was not
+// sent, or GTI itself has answered. A gateway's answer (without GTI's code, or
+// because the time was over) says nothing about the API that it stands before,
+// nor does a connection that broke.
+func isOver(err error) bool {
+	var (
+		api      *dtm.APIError
+		wait     *dtm.WaitError
+		budget   *dtm.BudgetError
+		paused   *PausedError
+		redirect *dtm.RedirectError
+		lost     *dtm.NoAnswerError
+	)
+	switch {
+	case errors.As(err, &paused), errors.As(err, &wait), errors.As(err, &budget), errors.As(err, &redirect), errors.Is(err, errUnsent):
+		return true
+	case errors.As(err, &lost):
+		return false
+	case errors.As(err, &api):
+		return api.Code != "" && api.Status != http.StatusRequestTimeout && api.Status != http.StatusGatewayTimeout
+	}
+	return false
 }
 
 // judged makes a refusal of an error that no further delivery changes.

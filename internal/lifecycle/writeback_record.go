@@ -46,8 +46,8 @@ func shows(alert current, e state.Echo) bool {
 	return (e.Status == "" || e.Status == alert.status) && (e.Tags == nil || sameSet(e.Tags, alert.tags))
 }
 
-// begin records what is about to be written. It reports false when another
-// writer was faster.
+// begin records what is about to be written, and takes the lease for it. It
+// reports false when another writer was faster.
 func (t *task) begin(ctx context.Context, entry state.Entry, p plan, echo state.Echo) (bool, error) {
 	rec := &entry.Record
 	p.write(rec, true)
@@ -57,21 +57,56 @@ func (t *task) begin(ctx context.Context, entry state.Entry, p plan, echo state.
 	rec.Echoes = slices.DeleteFunc(rec.Echoes, func(e state.Echo) bool {
 		return e.Version.IsZero() && e.Status != "" && echo.Status != "" && !isOpen(rec.Wishes, e.Seq)
 	})
-	// Another process may have the same message, and each write comes round.
+	// An earlier delivery may have written the same, and each write comes round.
 	if countZero(rec.Echoes, echo) < 2 {
 		rec.Echoes = append(rec.Echoes, echo)
 	}
 	rec.Echoes = boundEchoes(rec.Echoes)
+	now := time.Now()
+	lease := state.Lease{Owner: t.owner, ExpiresAt: now.UTC().Truncate(time.Millisecond).Add(leaseTime)}
+	rec.WriteLease = &lease
 	ok, err := t.record(ctx, entry)
 	if ok {
-		t.known = rec.WishSeq
+		t.lease, t.takenAt = lease, now
 	}
 	return ok, err
 }
 
-// settle records that the message is done. It reports false when another writer
-// was faster.
+// holds reports whether the lease is the one that this task took.
+func (t *task) holds(rec state.Record) bool {
+	return rec.WriteLease != nil && sameLease(*rec.WriteLease, t.lease)
+}
+
+// complete records that the message is done by its change. It reports false when
+// the lease was lost.
+func (t *task) complete(ctx context.Context) (bool, error) {
+	return t.giveBack(ctx, func(rec *state.Record) {
+		planFor(*rec, t.asked).write(rec, false)
+		t.stamp(rec)
+	})
+}
+
+// giveBack gives the lease back, and writes down what edit adds. It reports false
+// when the lease was lost.
+func (t *task) giveBack(ctx context.Context, edit func(*state.Record)) (bool, error) {
+	for range tries {
+		entry, err := t.read(ctx)
+		if err != nil || !t.holds(entry.Record) {
+			return false, err
+		}
+		entry.Record.WriteLease = nil
+		edit(&entry.Record)
+		if ok, err := t.record(ctx, entry); ok || err != nil {
+			return ok, err
+		}
+	}
+	return false, errors.New("others write to the alert's record all the time")
+}
+
+// settle records that the message is done, where there was nothing to change. It
+// reports false when another writer was faster.
 func (t *task) settle(ctx context.Context, entry state.Entry, p plan) (bool, error) {
+	entry.Record.WriteLease = nil // its time is over, or the record would have changed
 	p.write(&entry.Record, false)
 	t.stamp(&entry.Record)
 	return t.record(ctx, entry)
@@ -141,7 +176,8 @@ func isOpen(wishes []state.Wish, seq int64) bool {
 	return slices.ContainsFunc(wishes, func(w state.Wish) bool { return w.Open && w.Seq == seq })
 }
 
-// refuse takes what the message began out of the record before it is rejected.
+// refuse takes what the message began out of the record before it is rejected,
+// and gives the lease back if it holds it.
 // Any other error it returns as it is.
 func (t *task) refuse(ctx context.Context, err error) error {
 	var refused refusal
@@ -153,9 +189,12 @@ func (t *task) refuse(ctx context.Context, err error) error {
 		if err != nil {
 			return err
 		}
-		begun := remove(&entry.Record, t.asked)
-		if !begun {
+		begun, held := remove(&entry.Record, t.asked), t.holds(entry.Record)
+		if !begun && !held {
 			return refused
+		}
+		if held {
+			entry.Record.WriteLease = nil
 		}
 		t.stamp(&entry.Record)
 		if ok, err := t.record(ctx, entry); err != nil {

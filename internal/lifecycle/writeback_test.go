@@ -233,6 +233,7 @@ func TestWritebackAnswers(t *testing.T) {
 		fault  dtmsim.Fault
 		reason string // of a rejected message, else it comes again
 		done   bool   // the change is made all the same
+		stays  bool   // nobody knows whether it will be made: the lease is kept
 	}{
 		{name: "400", fault: dtmsim.Fault{Status: 400}, reason: "writeback: refused by GTI: GTI answered 400 BadRequestError: The API request is invalid or malformed."},
 		{name: "404", fault: dtmsim.Fault{Status: 404}, reason: "writeback: unknown alert"},
@@ -250,16 +251,18 @@ func TestWritebackAnswers(t *testing.T) {
 		{name: "200 with an error", fault: dtmsim.Fault{Instead: dtmsim.InsteadError}},
 		{name: "401", fault: dtmsim.Fault{Status: 401}},
 		{name: "403", fault: dtmsim.Fault{Status: 403}},
-		{name: "408", fault: dtmsim.Fault{Status: 408}},
+		{name: "408", fault: dtmsim.Fault{Status: 408}, stays: true},
 		{name: "429", fault: dtmsim.Fault{Status: 429}},
 		{name: "quota", fault: dtmsim.Fault{Status: 429, Body: dtmsim.QuotaExceeded}},
-		{name: "500", fault: dtmsim.Fault{Status: 500}},
+		{name: "500", fault: dtmsim.Fault{Status: 500}, stays: true},
 		{name: "503", fault: dtmsim.Fault{Status: 503, RetryAfter: "7"}},
 		{name: "elsewhere", fault: dtmsim.Fault{Redirect: "https://evil.example/"}},
-		{name: "reset", fault: dtmsim.Fault{ResetBefore: true}},
-		{name: "reset afterwards", fault: dtmsim.Fault{ResetAfter: true}, done: true},
-		{name: "500 afterwards", fault: dtmsim.Fault{Status: 500, AfterWork: true}, done: true},
-		{name: "silence", fault: dtmsim.Fault{Hang: true, AfterWork: true}, done: true},
+		{name: "reset", fault: dtmsim.Fault{ResetBefore: true}, stays: true},
+		{name: "reset afterwards", fault: dtmsim.Fault{ResetAfter: true}, done: true, stays: true},
+		{name: "500 afterwards", fault: dtmsim.Fault{Status: 500, AfterWork: true}, done: true, stays: true},
+		{name: "silence", fault: dtmsim.Fault{Hang: true, AfterWork: true}, done: true, stays: true},
+		{name: "504", fault: dtmsim.Fault{Status: 504}, stays: true},
+		{name: "a gateway", fault: dtmsim.Fault{Status: 502, HTML: true}, stays: true},
 	} {
 		for _, kind := range []dtmsim.Kind{dtmsim.Get, dtmsim.Patch} {
 			t.Run(c.name+" "+string(kind), func(t *testing.T) {
@@ -280,7 +283,7 @@ func TestWritebackAnswers(t *testing.T) {
 						if got := string(o.rejected[0].Data); got != data {
 							t.Errorf("rejected %q", got)
 						}
-						if r := o.record("a"); len(r.Wishes)+len(r.Echoes) != 0 {
+						if r := o.record("a"); len(r.Wishes)+len(r.Echoes) != 0 || r.WriteLease != nil {
 							t.Errorf("%+v", r)
 						}
 						return
@@ -293,6 +296,9 @@ func TestWritebackAnswers(t *testing.T) {
 					}
 					if kind == dtmsim.Get && len(o.ledger) > 0 {
 						t.Errorf("recorded before the alert was read: %+v", o.record("a"))
+					}
+					if lease := o.record("a").WriteLease; (lease != nil) != (c.stays && kind == dtmsim.Patch) {
+						t.Errorf("the lease afterwards: %+v", lease)
 					}
 					time.Sleep(24 * time.Hour) // Pub/Sub would come back sooner
 					out, err = p.deliver(t.Context(), data)
@@ -518,71 +524,214 @@ func TestWritebackCrash(t *testing.T) {
 	}
 }
 
-// TestWritebackLandsLate: a process freezes between recording and sending its
-// change, and undoes with it what another wrote meanwhile. Whether it lives on or
-// dies, or the next one dies too, the later word and every tag are there in the end.
-func TestWritebackLandsLate(t *testing.T) {
-	const patch = 4 // the step, after read, get and write
+// TestWritebackTakesTurns: while one process has a change on its way, or stands still
+// or is dead since, no other acknowledges anything that this change could undo.
+func TestWritebackTakesTurns(t *testing.T) {
 	for _, c := range []struct {
-		name   string
-		deaths []int // steps with which the processes die that have the first message
-		second int   // when the second message was asked for
+		name    string
+		pause   time.Duration // before the first change is made, and after it
+		dies    bool          // with the change
+		results string        // of the second message, of the first one, and when that comes again
+		waits   time.Duration // until the second message is done
+		patches int
 	}{
-		{"it lives on", nil, 2},
-		{"it lives on, at one moment", nil, 1},
-		{"it dies", []int{patch}, 2},
-		{"two die", []int{patch, patch}, 2},
+		{"it is slow", 3 * time.Second, false, "written written already", 6100 * time.Millisecond, 2},
+		{"it stands still", 20 * time.Second, false, "already error written", 30 * time.Second, 1},
+		{"it dies", 3 * time.Second, true, "written error already", 30 * time.Second, 2},
 	} {
-		first, undone, tag := ask("a", 1, `"status":"closed","add_tags":["x"]`), "closed one,x", ",x"
-		if c.name == "two die" { // with nothing of the first message left but what is superseded
-			first, undone, tag = ask("a", 1, `"status":"closed"`), "closed one,y", ""
-		}
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				o := newOffice(dtmsim.Options{}, alert("a", "one"))
+				o := newOffice(dtmsim.Options{}, alert("a", "own"))
 				slow, fast := o.newProcess(), o.newProcess()
 				slow.pause = func(kind string) time.Duration {
-					if kind == "patch" && o.asked(dtmsim.Patch) < 2 {
-						return 20 * time.Second
+					if kind == "patch" {
+						return c.pause
 					}
 					return 0
 				}
-				if len(c.deaths) > 0 {
-					slow.dies, slow.late = c.deaths[0], true
+				if c.dies {
+					slow.dies, slow.late = 4, true // after read, get and write
 				}
-				done := make(chan error)
-				go func() {
-					_, err := slow.deliver(t.Context(), first)
-					done <- err
-				}()
-				time.Sleep(10 * time.Second)
-				if out, err := fast.deliver(t.Context(), ask("a", c.second, `"status":"read","add_tags":["y"]`)); err != nil || out.Result != "written" {
-					t.Fatalf("%+v, %v", out, err)
-				}
-				if got := o.now("a"); got != "read one,y"+tag {
-					t.Errorf("before the late change: %q", got)
-				}
-				if err := <-done; (err != nil) != (len(c.deaths) > 0) {
-					t.Fatal(err)
-				}
-				for i := range c.deaths {
-					if got := o.now("a"); got != undone {
-						t.Fatalf("the late change did not undo the other one: %q", got)
-					}
-					time.Sleep(10 * time.Second)
-					next := o.newProcess()
-					if i+1 < len(c.deaths) {
-						next.dies = c.deaths[i+1]
-					}
-					if _, err := next.deliver(t.Context(), first); (err != nil) != (i+1 < len(c.deaths)) {
-						t.Fatal(err)
+				first, second := ask("a", 1, `"status":"in_progress","add_tags":["c"]`), ask("a", 2, `"remove_tags":["c"]`)
+				results := make([]string, 3)
+				deliver := func(i int, p *process, data string) {
+					out, err := p.deliver(t.Context(), data)
+					if results[i] = out.Result; err != nil {
+						results[i] = "error"
 					}
 				}
-				if got := o.now("a"); got != "read one"+tag+",y" && got != "read one,y"+tag {
+				began := time.Now()
+				var wg sync.WaitGroup
+				wg.Go(func() { deliver(1, slow, first) })
+				wg.Go(func() {
+					time.Sleep(time.Millisecond)
+					deliver(0, fast, second)
+					if waited := time.Since(began); waited < c.waits || waited > c.waits+2*time.Second {
+						t.Errorf("the second is done after %v, want %v", waited, c.waits)
+					}
+				})
+				wg.Wait()
+				if got := o.now("a"); strings.Contains(got, "c,") || strings.HasSuffix(got, "c") {
+					t.Errorf("when both are answered: %q", got)
+				}
+				deliver(2, o.newProcess(), first)
+				if got := strings.Join(results, " "); got != c.results {
+					t.Errorf("outcomes %q, want %q", got, c.results)
+				}
+				if got := o.now("a"); got != "in_progress own" {
 					t.Errorf("in the end: %q", got)
+				}
+				if got := o.asked(dtmsim.Patch); got != c.patches {
+					t.Errorf("%d changes, want %d", got, c.patches)
+				}
+				if r := o.record("a"); r.WriteLease != nil || slices.ContainsFunc(r.Wishes, func(w state.Wish) bool { return w.Open }) {
+					t.Errorf("something is left open: %+v", r)
 				}
 			})
 		})
+	}
+}
+
+// TestWritebackUndoesNoAnalyst: a message whose change was lost, and which a later one
+// supersedes, changes nothing when it comes again, whatever the alert is by then.
+func TestWritebackUndoesNoAnalyst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOffice(dtmsim.Options{}, alert("a"))
+		o.api.AddFault(dtmsim.Fault{Kind: dtmsim.Patch, ResetBefore: true, Times: 1})
+		p := o.newProcess()
+		lost := ask("a", 1, `"status":"read"`)
+		if _, err := p.deliver(t.Context(), lost); err == nil {
+			t.Fatal("no error without a network")
+		}
+		for i, want := range []string{"written", "already"} {
+			if out, err := p.deliver(t.Context(), ask("a", 2+i, `"status":"in_progress"`)); err != nil || out.Result != want {
+				t.Fatalf("%+v, %v", out, err)
+			}
+		}
+		time.Sleep(time.Second)
+		o.api.Update("a", func(a *dtmsim.Alert) { a.Status = "read" }) // as the lost message wanted
+		sent := o.asked(dtmsim.Patch)
+		for range 2 {
+			if out, err := p.deliver(t.Context(), lost); err != nil || out.Result != "superseded" {
+				t.Errorf("%+v, %v", out, err)
+			}
+		}
+		if got := o.asked(dtmsim.Patch) - sent; got != 0 || o.now("a") != "read " {
+			t.Errorf("%d changes more, the alert is %q", got, o.now("a"))
+		}
+	})
+}
+
+// TestWritebackOfOneMoment: of two requests of one moment the one that came later
+// counts, and a duplicate of the other one doesn't pass for it, though its first
+// delivery was lost.
+func TestWritebackOfOneMoment(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOffice(dtmsim.Options{}, alert("a"))
+		p := o.newProcess()
+		p.dies = 4 // before its change is sent
+		first := ask("a", 1, `"status":"in_progress"`)
+		if _, err := p.deliver(t.Context(), first); err == nil {
+			t.Fatal("the process lives")
+		}
+		p = o.newProcess()
+		if out, err := p.deliver(t.Context(), ask("a", 1, `"status":"read"`)); err != nil || out.Result != "written" {
+			t.Fatalf("%+v, %v", out, err)
+		}
+		for _, want := range []string{"superseded", "already"} {
+			if out, err := p.deliver(t.Context(), first); err != nil || out.Result != want || o.now("a") != "read " {
+				t.Errorf("%+v, %v, the alert is %q", out, err, o.now("a"))
+			}
+		}
+	})
+}
+
+// TestWritebackWaits is how long a message waits for the lease of another process.
+func TestWritebackWaits(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		left time.Duration // until the lease ends
+		want time.Duration
+	}{
+		{"it has ended", -time.Millisecond, 0},
+		{"it ends", 7 * time.Second, 7 * time.Second},
+		{"of a clock that was ahead", 5 * 24 * time.Hour, 30 * time.Second},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				o := newOffice(dtmsim.Options{}, alert("a"))
+				o.edit("a", func(r *state.Record) { r.WriteLease = &state.Lease{Owner: "x", ExpiresAt: time.Now().Add(c.left)} })
+				began := time.Now()
+				out, err := o.newProcess().deliver(t.Context(), ask("a", 1, `"status":"closed"`))
+				if waited := time.Since(began); err != nil || out.Result != "written" || waited != c.want {
+					t.Errorf("%+v, %v, after %v, want %v", out, err, waited, c.want)
+				}
+				if r := o.record("a"); r.WriteLease != nil {
+					t.Errorf("there is still a lease: %+v", r.WriteLease)
+				}
+			})
+		})
+	}
+
+	t.Run("always another one", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			o := newOffice(dtmsim.Options{}, alert("a"))
+			p := o.newProcess()
+			p.pause = func(string) time.Duration {
+				o.edit("a", func(r *state.Record) {
+					r.WriteLease = &state.Lease{Owner: "x", ExpiresAt: time.Now().Add(20 * time.Second)}
+				})
+				return time.Second
+			}
+			began := time.Now()
+			out, err := p.deliver(t.Context(), ask("a", 1, `"status":"closed"`))
+			if waited := time.Since(began); !errors.Is(err, context.DeadlineExceeded) || waited < time.Minute || waited > 65*time.Second {
+				t.Errorf("%+v, %v after %v", out, err, waited)
+			}
+			if n := o.asked(dtmsim.Get); n > 0 {
+				t.Errorf("%d requests", n)
+			}
+		})
+	})
+
+	t.Run("until the instance ends", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			o := newOffice(dtmsim.Options{}, alert("a"))
+			o.edit("a", func(r *state.Record) { r.WriteLease = &state.Lease{Owner: "x", ExpiresAt: time.Now().Add(time.Minute)} })
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			if out, err := o.newProcess().deliver(ctx, ask("a", 1, `"status":"closed"`)); !errors.Is(err, context.DeadlineExceeded) || o.asked(dtmsim.Get) > 0 {
+				t.Errorf("%+v, %v", out, err)
+			}
+		})
+	})
+}
+
+// TestWritebackIsSeenToBeDone: an answer of success that doesn't show the change is
+// believed only when the alert does.
+func TestWritebackIsSeenToBeDone(t *testing.T) {
+	for _, body := range []string{`{}`, `null`, `[]`, `{"error":{"code":"TransientError"}}`, `<html>`, `{"id":"a","status":"new","created_at":"2000-01-01T00:00:00Z"}`} {
+		for _, done := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, done %v", body, done), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					o := newOffice(dtmsim.Options{}, alert("a"))
+					o.api.AddFault(dtmsim.Fault{Kind: dtmsim.Patch, Status: 200, Body: body, AfterWork: done, Times: 1})
+					p := o.newProcess()
+					data := ask("a", 1, `"status":"closed"`)
+					out, err := p.deliver(t.Context(), data)
+					if !done && err == nil {
+						t.Errorf("nothing was changed: %+v", out)
+					}
+					if err != nil {
+						time.Sleep(10 * time.Second)
+						_, err = p.deliver(t.Context(), data)
+					}
+					if err != nil || o.now("a") != "closed " || len(o.rejected) > 0 {
+						t.Errorf("%v, the alert is %q, %v", err, o.now("a"), o.reasons())
+					}
+				})
+			})
+		}
 	}
 }
 
@@ -727,16 +876,15 @@ func TestWritebackOfManyTags(t *testing.T) {
 	})
 }
 
-// TestWritebackIsNotBlockedByOthers: GTI refuses what another message wants, which
-// is still open; ours is written without it.
-func TestWritebackIsNotBlockedByOthers(t *testing.T) {
+// TestWritebackLeavesOthersAlone: what another message has begun is left to it. GTI
+// may refuse that one, and would refuse ours with it.
+func TestWritebackLeavesOthersAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := newOffice(dtmsim.Options{}, alert("a"))
 		o.edit("a", func(r *state.Record) {
 			r.WishSeq = 1
 			r.Wishes = []state.Wish{{Field: state.WishAddTag, Values: []string{"poison"}, At: time.Now().Add(-time.Minute), Seq: 1, Open: true}}
 		})
-		o.api.AddFault(dtmsim.Fault{Kind: dtmsim.Patch, Status: 400, Times: 1})
 		out, err := o.newProcess().deliver(t.Context(), ask("a", 3599, `"add_tags":["good"]`))
 		if err != nil || out.Result != "written" || o.now("a") != "new good" || len(o.rejected) > 0 {
 			t.Errorf("%+v, %v, %q, %v", out, err, o.now("a"), o.reasons())
