@@ -5,7 +5,9 @@ package dtm
 
 import (
 	"encoding/json"
+	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // Alert is one element of a list page: its bytes as received, and the few
@@ -48,27 +50,36 @@ type Alert struct {
 	Ahead bool
 }
 
-// Tags returns the alert's tags in their order. What is no string is left out.
-func (a Alert) Tags() []string {
+// Tags returns the alert's tags in their order, and whether these are all that it
+// has. They are not when the list holds something that is no string, or a string
+// with half a character (U+FFFD stands for it here), when there is something else
+// in its place or it is there twice, or when the alert was not held. Who writes the
+// list back then would delete what is missing here. Null, and no list at all, mean
+// that there are none (DTM API: recorded answers lack the list).
+func (a Alert) Tags() (tags []string, all bool) {
 	object := trim(a.Raw)
 	if a.ID == "" || a.Cut != nil || len(object) == 0 {
-		return nil
+		return nil, false
 	}
-	var list []byte // of several fields of one name the last counts
+	var list []byte
+	all = true
 	for name, value := range members(object) {
 		if string(name) == "tags" {
+			all = list == nil
 			list = value
 		}
 	}
-	var tags []string
-	if len(list) > 0 && list[0] == '[' {
-		for item := range elements(list) {
-			if tag, ok := stringValue(item); ok {
-				tags = append(tags, tag)
-			}
-		}
+	if len(list) == 0 || list[0] != '[' {
+		return nil, all && (list == nil || string(list) == "null")
 	}
-	return tags
+	for item := range elements(list) {
+		tag, ok := stringValue(item)
+		if ok {
+			tags = append(tags, tag)
+		}
+		all = all && ok && !strings.ContainsRune(tag, utf8.RuneError)
+	}
+	return tags, all
 }
 
 // NoToken is the Next of a page whose next link holds no usable token, so that

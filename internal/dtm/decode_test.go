@@ -340,7 +340,8 @@ func comparePicked(t *testing.T, a Alert) {
 			}
 		}
 	}
-	if diff := cmp.Diff(tags, a.Tags()); diff != "" {
+	got, _ := a.Tags()
+	if diff := cmp.Diff(tags, got); diff != "" {
 		t.Fatalf("tags: -want +got:\n%s", diff)
 	}
 }

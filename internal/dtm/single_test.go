@@ -93,8 +93,8 @@ func TestGetSomethingElse(t *testing.T) {
 		t.Fatalf("%+v, %v", page.Alerts, err)
 	}
 	a := page.Alerts[0]
-	if a.Fault == "" || a.ID != "a1" || a.Status != "read" || !slices.Equal(a.Tags(), []string{"x"}) || string(a.Raw) != undated {
-		t.Errorf("%+v, tags %q", a, a.Tags())
+	if a.Fault == "" || a.ID != "a1" || a.Status != "read" || !slices.Equal(tagsOf(a), []string{"x"}) || string(a.Raw) != undated {
+		t.Errorf("%+v, tags %q", a, tagsOf(a))
 	}
 }
 
@@ -157,8 +157,8 @@ func TestUpdate(t *testing.T) {
 			if diff := cmp.Diff(ParseAlert(versions[1].Element(false, false)), got); diff != "" || got.HasDoc {
 				t.Errorf("answered: -want +got:\n%s", diff)
 			}
-			if got.Status != tc.status || !slices.Equal(got.Tags(), tc.tags) || !got.UpdatedAt.Equal(versions[1].UpdatedAt) {
-				t.Errorf("status %q, tags %q, updated at %v", got.Status, got.Tags(), got.UpdatedAt)
+			if got.Status != tc.status || !slices.Equal(tagsOf(got), tc.tags) || !got.UpdatedAt.Equal(versions[1].UpdatedAt) {
+				t.Errorf("status %q, tags %q, updated at %v", got.Status, tagsOf(got), got.UpdatedAt)
 			}
 		})
 	}
@@ -305,7 +305,7 @@ func TestUpdateIsRepeated(t *testing.T) {
 		sim.AddFault(dtmsim.Fault{Status: 500, AfterWork: true, Times: 2})
 		s := newClient(t, sim.RoundTripper(), nil).Session(LiveShare)
 		got, err := s.Update(t.Context(), "a1", Patch{Tags: &[]string{"x"}})
-		if err != nil || !slices.Equal(got.Tags(), []string{"x"}) || s.Stats().Retries != 2 {
+		if err != nil || !slices.Equal(tagsOf(got), []string{"x"}) || s.Stats().Retries != 2 {
 			t.Errorf("%+v, %v, %+v", got, err, s.Stats())
 		}
 	})
@@ -386,28 +386,47 @@ func TestNewestChangesTheOrderAlone(t *testing.T) {
 	}
 }
 
+func tagsOf(a Alert) []string {
+	tags, _ := a.Tags()
+	return tags
+}
+
 func TestTags(t *testing.T) {
 	const head = `{"id":"a","created_at":"2025-08-07T10:01:49.199Z"`
-	for rest, want := range map[string][]string{
-		`}`:                            nil,
-		`,"tags":[]}`:                  nil,
-		`,"tags":null}`:                nil,
-		`,"tags":"a"}`:                 nil,
-		`,"tags":{"a":"b"}}`:           nil,
-		`, "tags" : [ "b" , "a","b"]}`: {"b", "a", "b"},
-		`,"tags":["\u00fc\n",1,null,["x"],{"a":"b"},"<"]}`: {"ü\n", "<"},
-		`,"tags":["a"],"tags":["b"]}`:                      {"b"},
-		`,"Tags":["a"],"doc":{"tags":["b"]}}`:              nil,
-		`,"\u0074ags":["a"]}` + "\n":                       {"a"},
+	type tags struct {
+		Tags []string
+		All  bool
+	}
+	for rest, want := range map[string]tags{
+		`}`:                                 {nil, true},
+		`,"tags":[]}`:                       {nil, true},
+		`,"tags":null}`:                     {nil, true},
+		`,"tags":"a"}`:                      {nil, false},
+		`,"tags":false}`:                    {nil, false},
+		`,"tags":{"a":"b"}}`:                {nil, false},
+		`, "tags" : [ "b" , "a","b","B"]}`:  {[]string{"b", "a", "b", "B"}, true},
+		`,"tags":[" a ","","\u0000<"]}`:     {[]string{" a ", "", "\x00<"}, true},
+		`,"tags":["\u00fc\n",1,"<"]}`:       {[]string{"ü\n", "<"}, false},
+		`,"tags":["a",null]}`:               {[]string{"a"}, false},
+		`,"tags":[["x"]]}`:                  {nil, false},
+		`,"tags":[{"a":"b"},"a"]}`:          {[]string{"a"}, false},
+		`,"tags":["a\ud83d"]}`:              {[]string{"a\ufffd"}, false},
+		`,"tags":["a\ud83d\ude00"]}`:        {[]string{"a\U0001f600"}, true},
+		`,"tags":["a"],"tags":["b"]}`:       {[]string{"b"}, false},
+		`,"tags":null,"tags":["b"]}`:        {[]string{"b"}, false},
+		`,"Tags":["a"],"doc":{"tags":[1]}}`: {nil, true},
+		`,"\u0074ags":["a"]}` + "\n":        {[]string{"a"}, true},
 	} {
 		a := ParseAlert([]byte(head + rest))
-		if diff := cmp.Diff(want, a.Tags()); diff != "" || a.Fault != "" {
+		var got tags
+		got.Tags, got.All = a.Tags()
+		if diff := cmp.Diff(want, got); diff != "" || a.Fault != "" {
 			t.Errorf("%s: %q, -want +got:\n%s", rest, a.Fault, diff)
 		}
 	}
-	for _, a := range []Alert{{}, ParseAlert([]byte(`{"tags":["a"]}`)), {Raw: []byte(`{"tags":["a"`)}, {Raw: []byte(`["tags"]`)}} {
-		if tags := a.Tags(); tags != nil {
-			t.Errorf("%s has the tags %q", a.Raw, tags)
+	for _, a := range []Alert{{}, ParseAlert([]byte(`{"tags":["a"]}`)), {Raw: []byte(`{"tags":["a"`)}, {Raw: []byte(`["tags"]`)}, {Raw: []byte(`{"tags":["a"]}`), Cut: &Cut{}}} {
+		if tags, all := a.Tags(); tags != nil || all && (a.Cut != nil || a.Fault != "") {
+			t.Errorf("%s has the tags %q, all: %v", a.Raw, tags, all)
 		}
 	}
 }

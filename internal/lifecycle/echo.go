@@ -60,7 +60,8 @@ func echoIn(rec state.Record, a dtm.Alert) int {
 		case e.Version.IsZero():
 			soon := a.UpdatedAt.Before(e.At.Add(underWay))
 			ends := changed && e.Status != "" && e.Status == status && (soon || pending(rec))
-			same := rec.Known() && !changed && (e.Status == "" || e.Status == status) && (e.Tags == nil || sameTags(e.Tags, a.Tags())) && soon
+			tags, _ := a.Tags()
+			same := rec.Known() && !changed && (e.Status == "" || e.Status == status) && (e.Tags == nil || sameTags(e.Tags, tags)) && soon
 			if unknown < 0 && (ends || same) {
 				unknown = i
 			}

@@ -101,6 +101,7 @@ func isBeaten(list []state.Wish, w state.Wish) bool {
 type current struct {
 	status  string
 	tags    []string
+	all     bool      // tags are all that there is in their place
 	version time.Time // updated_at
 }
 
@@ -140,7 +141,7 @@ func apply(alert current, wishes, recorded []state.Wish) dtm.Patch {
 			want = slices.DeleteFunc(want, func(tag string) bool { return strings.EqualFold(tag, valueOf(w)) })
 		}
 	}
-	if !sameSet(alert.tags, want) {
+	if !sameSet(alert.tags, want) || list != nil && !alert.all {
 		if want == nil {
 			want = []string{}
 		}

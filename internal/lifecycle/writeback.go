@@ -363,6 +363,9 @@ func (t *task) change(rec state.Record, p plan, alert current) (dtm.Patch, error
 	if t.expect != "" && alert.status != t.expect && !isEmpty(change) {
 		return dtm.Patch{}, refusal(fmt.Sprintf("the alert's status is %q, and expect_status is %q", shorten(alert.status), t.expect))
 	}
+	if change.Tags != nil && !alert.all {
+		return dtm.Patch{}, refusal("the alert's tags in GTI can't all be read, and a change of its tags would delete the others")
+	}
 	return change, nil
 }
 

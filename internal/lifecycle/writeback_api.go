@@ -53,7 +53,8 @@ func (t *task) get(ctx context.Context) (current, error) {
 }
 
 func currentOf(alert dtm.Alert) current {
-	return current{status: alert.Status, tags: alert.Tags(), version: alert.UpdatedAt}
+	tags, all := alert.Tags()
+	return current{status: alert.Status, tags: tags, all: all, version: alert.UpdatedAt}
 }
 
 var (

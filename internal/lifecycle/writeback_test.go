@@ -735,6 +735,57 @@ func TestWritebackIsSeenToBeDone(t *testing.T) {
 	}
 }
 
+// TestWritebackKeepsWhatItCantRead: a change of tags replaces the alert's list, so that
+// what is not understood of it would be deleted. The rest of the alert is not named.
+func TestWritebackKeepsWhatItCantRead(t *testing.T) {
+	const refused = "the alert's tags in GTI can't all be read, and a change of its tags would delete the others"
+	long := strings.Repeat("x", 5000)
+	for _, c := range []struct {
+		name   string
+		fields string // of the alert
+		ask    string
+		patch  string // what is sent; empty: nothing
+		reason string
+	}{
+		{"a number", `"tags":["a",1]`, `"add_tags":["b"]`, "", refused},
+		{"an object", `"tags":["a",{"name":"b"}]`, `"remove_tags":["a"]`, "", refused},
+		{"null", `"tags":[null,"a"]`, `"add_tags":["b"]`, "", refused},
+		{"half a character", `"tags":["a\ud800"]`, `"add_tags":["b"]`, "", refused},
+		{"no list", `"tags":{"a":true}`, `"add_tags":["b"]`, "", refused},
+		{"two lists", `"tags":["a"],"tags":[]`, `"add_tags":["b"]`, "", refused},
+		{"another list in its place", `"tags":["a",1]`, `"tags":["a"]`, "", refused},
+		{"with a status", `"tags":["a",1]`, `"status":"closed","add_tags":["b"]`, "", refused},
+		{"a tag that is there", `"tags":["a",1]`, `"add_tags":["A"]`, "", ""},
+		{"a status alone", `"tags":["a",1]`, `"status":"closed"`, `{"status":"closed"}`, ""},
+		{"a status and a tag that is there", `"tags":["a",1]`, `"status":"closed","add_tags":["a"]`, `{"status":"closed"}`, ""},
+		{"none", `"x":1`, `"add_tags":["b"]`, `{"tags":["b"]}`, ""},
+		{"null in its place", `"tags":null`, `"add_tags":["b"]`, `{"tags":["b"]}`, ""},
+		{"a status that nobody knows", `"status":"frozen","tags":[]`, `"add_tags":["b"]`, `{"tags":["b"]}`, ""},
+		{"a status that is none", `"status":7,"tags":[]`, `"add_tags":["b"]`, `{"tags":["b"]}`, ""},
+		{"a status that is none, and one is expected", `"status":7`, `"status":"closed","expect_status":"new"`, "", `the alert's status is "", and expect_status is "new"`},
+		{
+			"tags that no request could name", `"tags":["a","A","a"," b ","","` + long + `","c\n"]`, `"add_tags":["d"]`,
+			`{"tags":["a","A","a"," b ","","` + long + `","c\n","d"]}`, "",
+		},
+		{"one of them goes", `"tags":["b","a","A"," b "]`, `"remove_tags":["a"]`, `{"tags":["b"," b "]}`, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				o := newOffice(dtmsim.Options{}, dtmsim.Alert{
+					ID: "a", CreatedAt: time.Now().Add(-time.Hour), Body: []byte(`{"id":"a","created_at":"1999-12-31T23:00:00Z",` + c.fields + `}`),
+				})
+				out, err := o.newProcess().deliver(t.Context(), ask("a", 1, c.ask))
+				if err != nil || out.Reason != c.reason || (out.Result == "rejected") != (c.reason != "") {
+					t.Errorf("%+v, %v", out, err)
+				}
+				if got := strings.Join(o.sent, " "); got != c.patch {
+					t.Errorf("sent %.200s, want %.200s", got, c.patch)
+				}
+			})
+		})
+	}
+}
+
 // TestWritebackKeepsTheLatestWishes: of too many the oldest that are settled go
 // first, and what is open stays as long as possible.
 func TestWritebackKeepsTheLatestWishes(t *testing.T) {

@@ -27,6 +27,7 @@ type office struct {
 	ledger   map[string]filed
 	writes   int
 	rejected []message.Message
+	sent     []string // changes, as JSON
 	loads    []string
 	adds     int
 }
@@ -261,7 +262,17 @@ func (a *steppedAPI) Get(ctx context.Context, id string, refs bool) (page dtm.Pa
 }
 
 func (a *steppedAPI) Update(ctx context.Context, id string, patch dtm.Patch) (changed dtm.Alert, err error) {
-	if dead := a.p.step("patch", func() { changed, err = a.api.Update(ctx, id, patch) }); dead != nil {
+	text, err := json.Marshal(patch)
+	if err != nil {
+		return dtm.Alert{}, err
+	}
+	dead := a.p.step("patch", func() {
+		a.p.mu.Lock()
+		a.p.sent = append(a.p.sent, string(text))
+		a.p.mu.Unlock()
+		changed, err = a.api.Update(ctx, id, patch)
+	})
+	if dead != nil {
 		return dtm.Alert{}, dead
 	}
 	return changed, err
