@@ -242,10 +242,11 @@ func (p *proc) landLate(r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), time.Minute)
+	after := 15_000 * p.offset("late "+p.name)
+	// It meets the trouble of another process, too: nobody waits then.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), after+time.Millisecond)
 	late := r.Clone(ctx)
 	late.Body = io.NopCloser(bytes.NewReader(body))
-	after := 15_000 * p.offset("late "+p.name)
 	go func() {
 		defer cancel()
 		time.Sleep(after)

@@ -592,6 +592,52 @@ func TestWritebackTakesTurns(t *testing.T) {
 	}
 }
 
+// TestWritebackLosesItsLease: a process that stood still after its change, until
+// another one has the lease, leaves that one alone, and looks at the alert again.
+func TestWritebackLosesItsLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOffice(dtmsim.Options{}, alert("a"))
+		slow, fast := o.newProcess(), o.newProcess()
+		slow.pause = func(kind string) time.Duration {
+			if kind == "patch" && o.asked(dtmsim.Patch) == 1 { // once it is made
+				return 31 * time.Second
+			}
+			return 0
+		}
+		fast.pause = func(kind string) time.Duration {
+			if kind == "patch" {
+				return 5 * time.Second
+			}
+			return 0
+		}
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			time.Sleep(time.Second)
+			if out, err := fast.deliver(t.Context(), ask("a", 2, `"status":"read"`)); err != nil || out.Result != "written" {
+				t.Errorf("the fast one: %+v, %v", out, err)
+			}
+		})
+		wg.Go(func() {
+			out, err := slow.deliver(t.Context(), ask("a", 1, `"status":"closed","add_tags":["x"]`))
+			if err != nil || out.Result != "written" {
+				t.Errorf("the slow one: %+v, %v", out, err)
+			}
+			if waited := time.Since(time.Date(2000, 1, 1, 0, 0, 40, 0, time.UTC)); waited < 0 {
+				t.Errorf("it is done %v before the other one", -waited)
+			}
+		})
+		time.Sleep(32 * time.Second)
+		synctest.Wait()
+		if r := o.record("a"); r.WriteLease == nil || !r.WriteLease.ExpiresAt.Equal(time.Date(2000, 1, 1, 0, 1, 0, 0, time.UTC)) {
+			t.Errorf("the fast one's lease is %+v", r.WriteLease)
+		}
+		wg.Wait()
+		if r := o.record("a"); o.now("a") != "read x" || o.asked(dtmsim.Patch) != 2 || r.WriteLease != nil {
+			t.Errorf("in the end: %q after %d changes, %+v", o.now("a"), o.asked(dtmsim.Patch), r.WriteLease)
+		}
+	})
+}
+
 // TestWritebackUndoesNoAnalyst: a message whose change was lost, and which a later one
 // supersedes, changes nothing when it comes again, whatever the alert is by then.
 func TestWritebackUndoesNoAnalyst(t *testing.T) {
