@@ -87,7 +87,7 @@ func valueOf(w state.Wish) string {
 	return w.Values[0]
 }
 
-// isBeatenBefore reports whether a wish of the lists is for a later moment than w,
+// isBeatenBefore reports whether an intent of the lists is for a later moment than w,
 // and leaves nothing of it.
 func isBeatenBefore(recorded, mine []state.Wish, w state.Wish) bool {
 	return slices.ContainsFunc(slices.Concat(recorded, mine), func(o state.Wish) bool { return o.At.After(w.At) && beats(o, w) })

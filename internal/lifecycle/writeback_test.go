@@ -202,7 +202,7 @@ func TestWritebackLeavesMarks(t *testing.T) {
 		// It comes round between the write and its record.
 		p.pause = func(kind string) time.Duration {
 			if kind == "patch" && o.now("a") == "escalated x" {
-				o.edit("a", func(r *state.Record) { r.PublishedVersion, r.Echoes = version(), []state.Echo{first} })
+				o.edit(func(r *state.Record) { r.PublishedVersion, r.Echoes = version(), []state.Echo{first} })
 			}
 			return 0
 		}
@@ -706,7 +706,7 @@ func TestWritebackWaits(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				o := newOffice(dtmsim.Options{}, alert("a"))
-				o.edit("a", func(r *state.Record) { r.WriteLease = &state.Lease{Owner: "x", ExpiresAt: time.Now().Add(c.left)} })
+				o.edit(func(r *state.Record) { r.WriteLease = &state.Lease{Owner: "x", ExpiresAt: time.Now().Add(c.left)} })
 				began := time.Now()
 				out, err := o.newProcess().deliver(t.Context(), ask("a", 1, `"status":"closed"`))
 				if waited := time.Since(began); err != nil || out.Result != "written" || waited != c.want {
@@ -724,7 +724,7 @@ func TestWritebackWaits(t *testing.T) {
 			o := newOffice(dtmsim.Options{}, alert("a"))
 			p := o.newProcess()
 			p.pause = func(string) time.Duration {
-				o.edit("a", func(r *state.Record) {
+				o.edit(func(r *state.Record) {
 					r.WriteLease = &state.Lease{Owner: "x", ExpiresAt: time.Now().Add(20 * time.Second)}
 				})
 				return time.Second
@@ -743,7 +743,7 @@ func TestWritebackWaits(t *testing.T) {
 	t.Run("until the instance ends", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			o := newOffice(dtmsim.Options{}, alert("a"))
-			o.edit("a", func(r *state.Record) { r.WriteLease = &state.Lease{Owner: "x", ExpiresAt: time.Now().Add(time.Minute)} })
+			o.edit(func(r *state.Record) { r.WriteLease = &state.Lease{Owner: "x", ExpiresAt: time.Now().Add(time.Minute)} })
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			defer cancel()
 			if out, err := o.newProcess().deliver(ctx, ask("a", 1, `"status":"closed"`)); !errors.Is(err, context.DeadlineExceeded) || o.asked(dtmsim.Get) > 0 {
@@ -851,7 +851,7 @@ func TestWritebackKeepsTheLatestWishes(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				o := newOffice(dtmsim.Options{}, alert("a"))
 				long := time.Now().Add(-48 * time.Hour) // nobody writes them along
-				o.edit("a", func(r *state.Record) {
+				o.edit(func(r *state.Record) {
 					r.WishSeq = 250
 					for seq := r.WishSeq; seq > 0; seq-- {
 						tag := fmt.Sprint(seq, strings.Repeat("x", c.tag))[:c.tag]
@@ -978,7 +978,7 @@ func TestWritebackOfManyTags(t *testing.T) {
 func TestWritebackLeavesOthersAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := newOffice(dtmsim.Options{}, alert("a"))
-		o.edit("a", func(r *state.Record) {
+		o.edit(func(r *state.Record) {
 			r.WishSeq = 1
 			r.Wishes = []state.Wish{{Field: state.WishAddTag, Values: []string{"poison"}, At: time.Now().Add(-time.Minute), Seq: 1, Open: true}}
 		})
