@@ -58,8 +58,8 @@ type Patch struct {
 // it, without its document: only that says what was changed. An answer of success
 // that is not this alert gives an Alert without an ID and no error: whether the
 // change was made is not known then, and Get tells. An error in its place is a
-// *NoAnswerError. Other errors are those of Get but the ones of pages; as a change
-// replaces, it may be repeated after any of them.
+// *NoAnswerError. Other errors are those of Get but the ones of pages. After a
+// *NoAnswerError, the answer of a proxy or the end of ctx the change may still be made.
 func (s *Session) Update(ctx context.Context, id string, p Patch) (Alert, error) {
 	a, err := s.client.single(http.MethodPatch, id)
 	if err != nil {

@@ -85,9 +85,8 @@ func (t *task) update(ctx context.Context, change dtm.Patch) (current, error) {
 }
 
 // isOver reports whether a change that failed can't happen any more: it was not
-// sent, or GTI itself has answered. A gateway's answer (without GTI's code, or
-// because the time was over) says nothing about the API that it stands before,
-// nor does a connection that broke.
+// sent, or GTI itself has answered. The answer of a gateway tells nothing of the API
+// that it stands before, nor does a connection that broke.
 func isOver(err error) bool {
 	var (
 		api      *dtm.APIError
@@ -103,7 +102,11 @@ func isOver(err error) bool {
 	case errors.As(err, &lost):
 		return false
 	case errors.As(err, &api):
-		return api.Code != "" && api.Status != http.StatusRequestTimeout && api.Status != http.StatusGatewayTimeout
+		switch api.Status {
+		case http.StatusRequestTimeout, http.StatusBadGateway, http.StatusGatewayTimeout:
+			return false
+		}
+		return !api.Foreign
 	}
 	return false
 }

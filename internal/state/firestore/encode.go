@@ -173,7 +173,8 @@ var (
 		"filter_since", "filter_past", "first_run", "last_sweep", "sweep_since", "last_audit", "late_max_ms", "key_id",
 		"last_run", "lease", "writer", "generation", "write")
 	recordFields = fieldMask("schema", "id", "type", "severity", "monitor_id", "priority", "status", "created_at", "first_seen",
-		"published_version", "handled_version", "backfill", "wishes", "wish_seq", "echoes", "statuses", "versions", "expire_at")
+		"published_version", "handled_version", "backfill", "wishes", "wish_seq", "echoes", "write_lease", "statuses", "versions",
+		"expire_at")
 	backfillFields = fieldMask("schema", "kind", "state", "since", "until", "filter", "republish", "dry_run", "request_sha256",
 		"latest", "requested_at", "requested_by", "slices", "fetched", "published", "suppressed", "dropped", "rejected",
 		"requests", "would_publish", "by_type", "by_severity", "refused", "late_max_ms", "worked_for_ms", "error",
