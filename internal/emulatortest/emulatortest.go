@@ -84,9 +84,9 @@ var (
 		hostVar: "PUBSUB_EMULATOR_HOST",
 		jar:     "platform/pubsub-emulator/lib/cloud-pubsub-emulator-*.jar",
 		ready:   "/v1/projects/emulatortest/topics",
-		// It keeps every message in memory.
+		// It keeps every message in memory: with -count=6 internal/e2e fills 1 GiB.
 		java: func(jar string) []string {
-			return []string{"-Xmx1g", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Duser.language=en", "-jar", jar}
+			return []string{"-Xmx2g", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Duser.language=en", "-jar", jar}
 		},
 	}
 )

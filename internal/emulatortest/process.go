@@ -3,14 +3,18 @@ package emulatortest
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
 )
+
+const host = "127.0.0.1"
 
 const (
 	startTimeout = 60 * time.Second // a loaded machine takes its time
@@ -57,7 +61,6 @@ func launch(command []string) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	const host = "127.0.0.1"
 	command = append(command, "--host="+host, "--port="+port)
 
 	dir, err := os.MkdirTemp("", "emulatortest")
@@ -138,8 +141,8 @@ func (p *process) stop() {
 }
 
 // FreePort returns a loopback port for a process that can't be asked where it
-// listens: the emulators, with port 0, listen somewhere and don't say where.
-// Nobody is given the port by chance in the next half minute.
+// listens: the emulators, with port 0, listen somewhere and don't say where. It
+// returns no port twice.
 func FreePort(tb testing.TB) string {
 	tb.Helper()
 	port, err := freePort()
@@ -149,28 +152,38 @@ func FreePort(tb testing.TB) string {
 	return port
 }
 
-// freePort leaves a connection to the port in TIME_WAIT. The system gives out no
-// such port when it is asked for any (RFC 9293, 3.6: the end that closes first
-// keeps it), but who names it can listen there, by SO_REUSEADDR, which Go and
-// Java set. Without that, another process's connection can take it before the
-// emulator does.
+// The ports are below those that systems give to connections (Linux: from 32768,
+// RFC 6335: from 49152). One of these could be taken before the process listens
+// on it, even by the connection that asks whether it listens yet: a connection
+// whose both ends are the same port is a legal one.
+const (
+	lowestPort  = 10_000
+	highestPort = 32_000
+)
+
+var given struct {
+	sync.Mutex
+	ports map[int]bool
+}
+
 func freePort() (string, error) {
-	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+	given.Lock()
+	defer given.Unlock()
+	if given.ports == nil {
+		given.ports = map[int]bool{}
 	}
-	defer l.Close()
-	far, err := new(net.Dialer).DialContext(context.Background(), "tcp", l.Addr().String())
-	if err != nil {
-		return "", err
+	var err error
+	for range highestPort - lowestPort {
+		n := lowestPort + rand.IntN(highestPort-lowestPort)
+		if given.ports[n] {
+			continue
+		}
+		given.ports[n] = true
+		port := strconv.Itoa(n)
+		var l net.Listener
+		if l, err = new(net.ListenConfig).Listen(context.Background(), "tcp", net.JoinHostPort(host, port)); err == nil {
+			return port, l.Close()
+		}
 	}
-	defer far.Close()
-	near, err := l.Accept()
-	if err != nil {
-		return "", err
-	}
-	near.Close()
-	_, _ = far.Read(make([]byte, 1)) // until it knows that the other end has closed
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	return port, err
+	return "", fmt.Errorf("no free port from %d to %d: %w", lowestPort, highestPort, err)
 }
