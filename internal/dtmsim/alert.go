@@ -20,6 +20,9 @@ type Alert struct {
 	CreatedAt time.Time
 	// UpdatedAt is CreatedAt when zero.
 	UpdatedAt time.Time
+	// Place is the created_at by which lists are sorted, where that isn't CreatedAt:
+	// the alert is out of place. Since and until look at CreatedAt all the same.
+	Place time.Time
 	// VisibleAt is when the alert comes into the index; CreatedAt when zero.
 	VisibleAt time.Time
 

@@ -80,6 +80,9 @@ type Fault struct {
 	// RepeatToken makes the Link of a page repeat the token that the page was
 	// asked with. It leads on to the next page.
 	RepeatToken bool
+	// Again makes the Link of a later page lead to that page once more, under a fresh
+	// token. Without Times the listing has no end.
+	Again bool
 	// Disorder turns the order of a page's alerts around.
 	Disorder bool
 	// MalformedElement is put into the middle of a page; see MalformedElements and BrokenElements.

@@ -10,6 +10,7 @@ import (
 // showed at a time can be told later.
 type record struct {
 	created  time.Time
+	place    time.Time // what lists by created_at are sorted by
 	id       string
 	visible  time.Time
 	versions []version
@@ -32,7 +33,7 @@ func newRecord(a Alert, now time.Time) *record {
 		changes = changes[1:]
 	}
 	return &record{
-		created: a.CreatedAt, id: a.ID, visible: a.VisibleAt,
+		created: a.CreatedAt, place: cmp.Or(a.Place, a.CreatedAt), id: a.ID, visible: a.VisibleAt,
 		versions: []version{{from: a.CreatedAt, alert: a}},
 		pending:  changes,
 	}
@@ -78,24 +79,28 @@ func (r *record) listedAt(t time.Time) *Alert {
 	return r.at(t)
 }
 
-// index holds all records in the order of created_at, then id. A slice of it
-// that a listing holds is never changed: adding makes a new one.
+// index holds all records by their place, then id. A slice of it that a listing
+// holds is never changed: adding makes a new one.
 type index struct {
-	sorted []*record
-	byID   map[string]*record
+	coarse    time.Duration // how exactly it is sorted; 0: to the last digit
+	sorted    []*record
+	displaced bool // some are not in the order of created_at
+	byID      map[string]*record
 }
 
 func (x *index) add(alerts []Alert, now time.Time) {
 	sorted := slices.Grow(slices.Clone(x.sorted), len(alerts))
 	for _, a := range alerts {
 		r := newRecord(a, now)
+		r.place = r.place.Truncate(x.coarse)
+		x.displaced = x.displaced || !r.place.Equal(r.created)
 		sorted = append(sorted, r)
 		if _, taken := x.byID[a.ID]; !taken && a.ID != "" {
 			x.byID[a.ID] = r
 		}
 	}
 	slices.SortStableFunc(sorted, func(a, b *record) int {
-		if c := a.created.Compare(b.created); c != 0 {
+		if c := a.place.Compare(b.place); c != 0 {
 			return c
 		}
 		return cmp.Compare(a.id, b.id)
@@ -105,6 +110,11 @@ func (x *index) add(alerts []Alert, now time.Time) {
 
 // between returns the records with since ≤ created_at < until; a zero bound is open.
 func (x *index) between(since, until time.Time) []*record {
+	if x.displaced {
+		return slices.DeleteFunc(slices.Clone(x.sorted), func(r *record) bool {
+			return r.created.Before(since) || !until.IsZero() && !r.created.Before(until)
+		})
+	}
 	from, to := 0, len(x.sorted)
 	if !since.IsZero() {
 		from = x.search(since)

@@ -60,6 +60,9 @@ func (s *Server) page(r *http.Request, f Fault, l *listing, from int, used strin
 		}
 		alerts, link = nil, true
 	}
+	if f.Again && used != "" {
+		end, link = from, true
+	}
 	if f.Disorder {
 		slices.Reverse(alerts)
 	}
@@ -132,7 +135,7 @@ func (s *Server) candidates(l *listing, at time.Time) []*record {
 	c = slices.Clone(c)
 	for from := 0; from < len(c); {
 		to := from + 1
-		for to < len(c) && l.compare(c[from].at(at), c[to].at(at)) == 0 {
+		for to < len(c) && l.tie(c[from], c[to], at) {
 			to++
 		}
 		if s.options.Ties == TiesReverse {
@@ -143,6 +146,14 @@ func (s *Server) candidates(l *listing, at time.Time) []*record {
 		from = to
 	}
 	return c
+}
+
+// tie reports whether two records have an equal sort key.
+func (l *listing) tie(x, y *record, at time.Time) bool {
+	if l.sort == "created_at" {
+		return x.place.Equal(y.place)
+	}
+	return l.compare(x.at(at), y.at(at)) == 0
 }
 
 // lot is a record's place among its ties in this listing. It doesn't depend on

@@ -19,12 +19,17 @@ type Options struct {
 	SinceMaxAge time.Duration
 	// SinceTooOld is what happens behind SinceMaxAge; empty means Reject.
 	SinceTooOld TooOld
+	// MaxSize is the most alerts that a page has, whatever is asked for; 0 is the
+	// API's own most.
+	MaxSize int
 	// RejectOversize answers 400 to a size over the maximum instead of clamping it.
 	RejectOversize bool
 	// TagsAll takes repeated tags parameters as AND instead of OR.
 	TagsAll bool
 	// MScoreMissingPasses lets alerts without indicator_mscore through mscore_gte.
 	MScoreMissingPasses bool
+	// Coarse is how exactly created_at is sorted; 0 is to the millisecond.
+	Coarse time.Duration
 	// Ties orders alerts with an equal sort key; empty means TiesByID.
 	Ties TieOrder
 
@@ -71,6 +76,11 @@ type Options struct {
 	// Latency is added to every list and page request, and up to Jitter more. A
 	// page's content is settled when the request arrives, not when it is answered.
 	Latency, Jitter time.Duration
+	// Clock is by how much the API's time is ahead of this machine's. It governs what
+	// is in the index, and the Date header.
+	Clock time.Duration
+	// NoDate leaves the Date header out.
+	NoDate bool
 	// Gzip compresses answers for clients that accept it.
 	Gzip bool
 	// LogSize is how many requests are kept for Requests; 0 means 10,000.

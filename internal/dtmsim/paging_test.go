@@ -257,3 +257,45 @@ func TestLinkHeader(t *testing.T) {
 	defer func() { _ = res.Body.Close() }()
 	equal(t, "following "+link, res.StatusCode, 200)
 }
+
+// TestOutOfOrder: what lists are sorted by is not always what since and until look at.
+func TestOutOfOrder(t *testing.T) {
+	alerts := row(6)
+	alerts[4].Place = alerts[1].CreatedAt
+	c := newDirectClient(t, New(Options{}, alerts))
+	want := []string{alerts[0].ID, alerts[1].ID, alerts[4].ID, alerts[2].ID, alerts[3].ID, alerts[5].ID}
+	equal(t, "one out of place", c.all("order=asc", 9), want)
+	since := alerts[3].CreatedAt.Format(time.RFC3339Nano)
+	equal(t, "since looks at created_at", c.all("order=asc&since="+since, 9), []string{alerts[4].ID, alerts[3].ID, alerts[5].ID})
+
+	coarse := New(Options{Coarse: time.Hour, Ties: TiesReverse}, row(4))
+	equal(t, "sorted to the hour", newDirectClient(t, coarse).all("order=asc", 9), []string{row(4)[3].ID, row(4)[2].ID, row(4)[1].ID, row(4)[0].ID})
+}
+
+// TestPageAgain: a page that leads to itself, for ever.
+func TestPageAgain(t *testing.T) {
+	s := New(Options{}, row(25))
+	s.AddFault(Fault{Kind: Page, Again: true})
+	c := newDirectClient(t, s)
+	first := c.list("order=asc")
+	second := c.page(first.next)
+	third := c.page(second.next)
+	equal(t, "second page", second.ids, ids(10, 20))
+	equal(t, "third page", third.ids, ids(10, 20))
+	if third.next == "" || third.next == second.next {
+		t.Errorf("the token %q leads on to %q", second.next, third.next)
+	}
+}
+
+// TestClock: the API's time governs what it lists, and it says what it is.
+func TestClock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		now := time.Now()
+		alerts := []Alert{{ID: "old", CreatedAt: now.Add(-2 * time.Hour)}, {ID: "young", CreatedAt: now.Add(-time.Minute)}}
+		c := newDirectClient(t, New(Options{Clock: -time.Hour}, alerts))
+		r := c.list("order=asc")
+		equal(t, "an hour behind", r.ids, []string{"old"})
+		equal(t, "its Date", r.header.Get("Date"), now.Add(-time.Hour).UTC().Format(http.TimeFormat))
+		equal(t, "without a Date", newDirectClient(t, New(Options{NoDate: true}, alerts)).list("").header.Get("Date"), "")
+	})
+}

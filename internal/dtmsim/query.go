@@ -78,6 +78,9 @@ func parseQuery(v url.Values, o *Options, now time.Time) (query, error) {
 	if q.refs {
 		largest = maxSizeRefs
 	}
+	if o.MaxSize > 0 {
+		largest = min(largest, o.MaxSize)
+	}
 	bound := 1 << 30
 	if o.RejectOversize {
 		bound = largest

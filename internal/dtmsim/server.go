@@ -38,22 +38,25 @@ func New(o Options, alerts []Alert) *Server {
 	s := &Server{
 		options: o,
 		key:     o.Key,
-		index:   index{byID: map[string]*record{}},
+		index:   index{coarse: o.Coarse, byID: map[string]*record{}},
 		tokens:  tokens{mode: o.Tokens, places: map[string]tokenPlace{}, machine: o.Seed ^ 0x5bd1e995a1},
 		faults:  faults{rng: rand.New(rand.NewPCG(o.Seed, 1))},
 		journal: newJournal(o.LogSize),
 		rng:     rand.New(rand.NewPCG(o.Seed, 2)),
 	}
 	s.limits.options = &s.options
-	s.index.add(alerts, time.Now())
+	s.index.add(alerts, s.now())
 	return s
 }
+
+// now is the API's time.
+func (s *Server) now() time.Time { return time.Now().Add(s.options.Clock) }
 
 // Add puts alerts into the index.
 func (s *Server) Add(alerts ...Alert) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.index.add(alerts, time.Now())
+	s.index.add(alerts, s.now())
 }
 
 // Update makes a new version of an alert: change alters its fields, updated_at
@@ -62,7 +65,7 @@ func (s *Server) Add(alerts ...Alert) {
 func (s *Server) Update(id string, change func(*Alert)) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.update(id, time.Now(), change) != nil
+	return s.update(id, s.now(), change) != nil
 }
 
 func (s *Server) update(id string, now time.Time, change func(*Alert)) *Alert {
@@ -119,7 +122,7 @@ func (s *Server) Visible(at time.Time, params url.Values) ([]Alert, error) {
 	if err != nil {
 		return nil, err
 	}
-	now := time.Now()
+	now := s.now()
 	var found []Alert
 	for _, r := range s.index.between(q.since, q.until) {
 		r.advance(now)
@@ -138,7 +141,7 @@ func (s *Server) Versions(id string) []Alert {
 	if r == nil {
 		return nil
 	}
-	r.advance(time.Now())
+	r.advance(s.now())
 	all := make([]Alert, len(r.versions))
 	for i, v := range r.versions {
 		all[i] = v.alert
@@ -191,7 +194,7 @@ func (s *Server) answer(r *http.Request) (*answer, error) {
 	counted := kind == List || kind == Page
 
 	s.mu.Lock()
-	now := time.Now()
+	now := s.now()
 	if counted {
 		s.limits.running++
 		s.journal.MaxConcurrent = max(s.journal.MaxConcurrent, s.limits.running)
@@ -227,6 +230,12 @@ func (s *Server) answer(r *http.Request) (*answer, error) {
 	}
 	s.journal.note(r, kind, a, faulty, now)
 	s.mu.Unlock()
+	if a.header != nil {
+		a.header["Date"] = nil // net/http would add the machine's
+		if !s.options.NoDate {
+			a.header.Set("Date", now.UTC().Format(http.TimeFormat))
+		}
+	}
 
 	err := sleep(r.Context(), delay)
 	if err == nil && a.hang && a.keep == 0 {

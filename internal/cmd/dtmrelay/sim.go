@@ -45,6 +45,9 @@ type simCmd struct {
 	SinceMaxAge   time.Duration   `group:"Readings of the API" default:"0s" placeholder:"D" help:"How old since may be; 0s is no limit."`
 	SinceTooOld   dtmsim.TooOld   `group:"Readings of the API" default:"reject" enum:"reject,clamp" placeholder:"WHAT" help:"What happens to an older one: ${enum} (${default})."`
 	Ties          dtmsim.TieOrder `group:"Readings of the API" default:"id" enum:"id,reverse,shuffled" placeholder:"ORDER" help:"Order of alerts with an equal sort key: ${enum} (${default})."`
+	Coarse        time.Duration   `group:"Readings of the API" default:"0s" placeholder:"D" help:"How exactly created_at is sorted; 0s is to the millisecond."`
+	Clock         time.Duration   `group:"Readings of the API" default:"0s" placeholder:"D" help:"By how much its time is ahead of this machine's; may be negative (--clock=-1h)."`
+	NoDate        bool            `group:"Readings of the API" help:"Leave the Date header out."`
 	TagsAll       bool            `group:"Readings of the API" help:"An alert must have all tags that are asked for, not one of them."`
 	MScoreMissing bool            `group:"Readings of the API" name:"mscore-missing-passes" help:"Alerts without a score pass mscore_gte."`
 
@@ -97,7 +100,7 @@ func (c *simCmd) Validate() error {
 		refuse(n < 0, "--%s is %d: it must be 0 or more", name, n)
 	}
 	for name, d := range map[string]time.Duration{
-		"latency": c.Latency, "jitter": c.Jitter, "since-max-age": c.SinceMaxAge,
+		"latency": c.Latency, "jitter": c.Jitter, "since-max-age": c.SinceMaxAge, "coarse": c.Coarse,
 	} {
 		refuse(d < 0, "--%s is %s: it must be 0s or more", name, d)
 	}
@@ -109,7 +112,7 @@ func (c *simCmd) Validate() error {
 func (c *simCmd) Run() error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	now := time.Now()
+	now := time.Now().Add(c.Clock)
 	server := dtmsim.New(c.options(), dtmsim.Generate(c.Seed, c.Alerts, now.Add(-c.Span), now, dtmsim.Typical()))
 	for _, f := range c.Fault {
 		server.AddFault(f.Fault)
@@ -138,6 +141,7 @@ func (c *simCmd) options() dtmsim.Options {
 		Key: c.Key, Seed: c.Seed,
 		Since: c.Since, Until: c.Until, SinceMaxAge: c.SinceMaxAge, SinceTooOld: c.SinceTooOld,
 		RejectOversize: c.RejectOversize, TagsAll: c.TagsAll, MScoreMissingPasses: c.MScoreMissing, Ties: c.Ties,
+		Coarse: c.Coarse, Clock: c.Clock, NoDate: c.NoDate,
 		Tokens: c.Tokens, Paging: c.Paging, DefaultLife: c.DefaultLife, MaxLife: c.MaxLife,
 		ExpiredStatus: c.ExpiredStatus, RejectExtraParams: c.RejectExtraParams,
 		LinkOnLastPage: c.LinkOnLastPage, LinkOnFullLast: c.LinkOnFullLast, LinkHost: c.LinkHost,

@@ -36,6 +36,7 @@ What happens to them:
 	empty-page=withheld|extra   an empty page with a Link, its alerts left out or kept for the next
 	null-alerts         "alerts":null, and the alerts behind the Link
 	repeat-token        the Link repeats the page token
+	again               the Link of a later page leads to that page once more, by a fresh token
 	disorder            the page's order is turned around
 	malformed=N         the Nth of some elements that are no alerts, within the page
 	broken=N            the Nth of some elements that are no JSON, within the page
@@ -127,6 +128,8 @@ func (f *fault) effect(name, value string) (known bool, err error) {
 		err = set(&f.NullAlerts, value)
 	case "repeat-token":
 		err = set(&f.RepeatToken, value)
+	case "again":
+		err = set(&f.Again, value)
 	case "disorder":
 		err = set(&f.Disorder, value)
 	case "malformed":

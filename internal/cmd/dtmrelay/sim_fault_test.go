@@ -30,7 +30,7 @@ func TestFault(t *testing.T) {
 		"redirect":    {"redirect=https://other.example/a?b=c", dtmsim.Fault{Redirect: "https://other.example/a?b=c"}},
 		"slow":        {"delay=2s,slow=100", dtmsim.Fault{Delay: 2 * time.Second, Slow: 100}},
 		"empty page":  {"empty-page=extra", dtmsim.Fault{EmptyPage: dtmsim.EmptyExtra}},
-		"page's form": {"null-alerts,repeat-token,disorder", dtmsim.Fault{NullAlerts: true, RepeatToken: true, Disorder: true}},
+		"page's form": {"null-alerts,repeat-token,again,disorder", dtmsim.Fault{NullAlerts: true, RepeatToken: true, Again: true, Disorder: true}},
 		"malformed":   {"malformed=1", dtmsim.Fault{MalformedElement: dtmsim.MalformedElements()[0]}},
 		"broken":      {"kind=list,broken=3", dtmsim.Fault{Kind: dtmsim.List, MalformedElement: dtmsim.BrokenElements()[2]}},
 		"link":        {"link-host=https://other.example/v4", dtmsim.Fault{ForeignLinkHost: "https://other.example/v4"}},
