@@ -92,14 +92,11 @@ func TestContentTypeSaysNothing(t *testing.T) {
 
 // TestListsThatCannotBeRead: it is GTI that failed.
 func TestListsThatCannotBeRead(t *testing.T) {
-	now := time.Now().UTC()
-	api := dtmsim.New(dtmsim.Options{}, []dtmsim.Alert{
-		{ID: "a", CreatedAt: now.Add(-2 * time.Hour)}, {ID: "b", CreatedAt: now.Add(-time.Hour)},
-	})
-	api.AddFault(dtmsim.Fault{Kind: dtmsim.List, Disorder: true})
+	api := dtmsim.New(dtmsim.Options{}, nil)
+	api.AddFault(dtmsim.Fault{Kind: dtmsim.List, Redirect: "https://evil.example/"})
 	w := httptest.NewRecorder()
 	newIngest(t, openStore(t), api).ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", http.NoBody))
-	if w.Code != http.StatusBadGateway || !strings.Contains(w.Body.String(), "out of order") {
+	if w.Code != http.StatusBadGateway || !strings.Contains(w.Body.String(), "redirect") {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
 }

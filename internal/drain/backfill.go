@@ -104,7 +104,7 @@ func (w *work) again() error {
 	if err := context.Cause(w.fetching); err != nil {
 		return err
 	}
-	w.holder.Update(func(f *state.Feed) { w.plan(f, time.Now().UTC().Truncate(ms)) })
+	w.holder.Update(func(f *state.Feed) { w.plan(f) })
 	if err := w.live(w.holder.Feed()); err != nil {
 		return err
 	}
@@ -140,7 +140,7 @@ func (w *work) backfill(id string, until time.Time) error {
 	err = w.run(fetching, e, pending)
 	stopWriting()
 	if err == nil && len(e.progress.Slices) > 0 {
-		err = &listingError{errors.New("the API repeats a page token, and brings nothing new")}
+		err = &listingError{errors.New("the API lists the same again and again, and brings nothing new")}
 	}
 	if errors.Is(err, errTurn) && time.Since(began) >= liveEvery/2 && !t.movedFrom(b) {
 		err = errFruitless
@@ -179,8 +179,13 @@ func (w *work) backfillEngine(fetching context.Context, b state.Backfill, t *tic
 	if b.Kind == state.Changes {
 		desk.Admit = func(dtm.Alert) bool { return false }
 	}
-	known := w.holder.Feed().Refusal
+	// What an operator asks for is asked of GTI, whatever it refused before.
+	var known *state.Refusal
+	if b.Kind != "" {
+		known = w.holder.Feed().Refusal
+	}
 	e := &engine{
+		clock: w.clock, scope: scope{b.Since, b.Until},
 		opts: opts, source: w.Side, report: w.report, onGap: func(state.Gap) {},
 		desk: w.Desk(desk),
 		save: func(p Progress) {
@@ -193,7 +198,7 @@ func (w *work) backfillEngine(fetching context.Context, b state.Backfill, t *tic
 		onTally: func(fetched int, tally lifecycle.Tally) {
 			t.update(func(b *state.Backfill) { countBackfill(b, fetched, tally) })
 			if b.Kind == state.Audit && !tally.Oldest.IsZero() {
-				late := time.Since(tally.Oldest).Truncate(ms)
+				late := w.clock.now().Sub(tally.Oldest).Truncate(ms)
 				t.update(func(b *state.Backfill) { b.LateMax = max(b.LateMax, late) })
 				w.report.LateMaxSeconds = max(w.report.LateMaxSeconds, late.Seconds())
 			}
@@ -417,7 +422,7 @@ func (r *Runner) DryBackfill(ctx context.Context, b state.Backfill) (state.Backf
 	}
 	opening, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
-	feed, _, usage, err := r.Store.Open(opening, r.Feed, keyID)
+	_, _, usage, err := r.Store.Open(opening, r.Feed, keyID)
 	if err != nil {
 		return b, err
 	}
@@ -428,11 +433,13 @@ func (r *Runner) DryBackfill(ctx context.Context, b state.Backfill) (state.Backf
 	}
 	report := Report{WouldPublish: new(int64), ByType: map[string]int64{}, BySeverity: map[string]int64{}}
 	stopCounting := r.count(base, keyID, usage)
-	w := &work{Runner: r, ctx: ctx, leased: base, report: &report, alive: func() error { return nil }}
+	w := r.work(ctx, &report)
+	w.leased, w.alive = base, func() error { return nil }
 	end := w.begin(began)
 	defer end()
 	e := &engine{
-		opts: r.Options, source: r.Side, report: &report, save: func(Progress) {}, onGap: func(state.Gap) {},
+		clock: w.clock, scope: scope{b.Since, b.Until},
+		opts: r.Options, source: w.Side, report: &report, save: func(Progress) {}, onGap: func(state.Gap) {},
 		desk: r.Desk(DeskOptions{Alive: w.alive, DryRun: true, Backfill: b.ID, Missing: true, Republish: b.Republish}),
 		onTally: func(fetched int, t lifecycle.Tally) {
 			b.Fetched += int64(fetched)
@@ -441,7 +448,7 @@ func (r *Runner) DryBackfill(ctx context.Context, b state.Backfill) (state.Backf
 		},
 	}
 	e.opts.Filter = filter
-	err = w.run(w.fetching, e, Progress{Slices: b.Slices, Refusal: feed.Refusal})
+	err = w.run(w.fetching, e, Progress{Slices: b.Slices})
 	closing, cancel := context.WithTimeout(base, callTime)
 	defer cancel()
 	stopCounting(closing)

@@ -60,9 +60,12 @@ func (w *world) quietSweep() int {
 			elements++
 		}
 	}
-	pages := 1 + elements/w.Bare
+	pages := 1 + (elements+1)/w.Bare // a single alert from before says nothing
 	if w.Server.LinkOnLastPage {
 		pages = 2 * (pages + 1)
+	}
+	if w.unreadable() {
+		pages *= 2 // it is asked for once more
 	}
 	return w.listings() * pages
 }
@@ -75,10 +78,10 @@ func (w *world) checkSwept(p *proc, a *truth, b *backfill, m message.Message) {
 	switch {
 	// Law: nothing from before the feed began is published first by anything but a
 	// backfill that was asked for.
-	case event == lifecycle.Created && (b == nil || own) && a.created.Before(w.doc.BeginsAt):
+	case event == lifecycle.Created && (b == nil || own) && a.created.Before(w.doc.BeginsAt) && !w.skewed():
 		w.fail("%s publishes %s of %s, and the feed begins at %s", p.name, a.id, a.created, w.doc.BeginsAt)
 	// Law: what goes on with a sweep for changes publishes changes.
-	case own && b.record.Kind == state.Changes && event == lifecycle.Created:
+	case own && b.record.Kind == state.Changes && event == lifecycle.Created && w.ledger[a.id].HandledVersion.IsZero():
 		w.fail("%s publishes %s for the first time for %s", p.name, a.id, b.record.ID)
 	}
 	if own && b.record.Kind == state.Audit && w.ledger[a.id].HandledVersion.IsZero() {
@@ -98,7 +101,10 @@ func (w *world) checkSweep(p *proc, f state.Feed) {
 	if f.LastSweep.Equal(before.LastSweep) || !w.alone() {
 		return
 	}
-	if f.LastSweep.Before(before.LastSweep) {
+	if w.untold() {
+		return // when the next run comes soon, it takes that back (TestWrongClocks)
+	}
+	if f.LastSweep.Before(before.LastSweep) && !w.skewed() {
 		w.fail("%s swept at %s, and before at %s", p.name, f.LastSweep, before.LastSweep)
 	}
 	w.reach = later(w.reach, f.SweepSince)
@@ -113,7 +119,7 @@ func (w *world) checkSweep(p *proc, f state.Feed) {
 		if v := w.versionAt(a, f.LastSweep); rec.Known() && v.After(rec.HandledVersion) && !w.handed(a, state.Changes) {
 			w.fail("%s swept at %s, and the version of %s of %s (%s) is not in the ledger", p.name, f.LastSweep, a.id, v, a.created)
 		}
-		if !w.Feed.Filter.Changeable() || !rec.HandledVersion.IsZero() || a.excused || given(f, a.created) || pending(f, a.created) ||
+		if !w.ordered() || !w.Feed.Filter.Changeable() || !rec.HandledVersion.IsZero() || a.excused || given(f, a.created) || pending(f, a.created) ||
 			a.created.Before(f.BeginsAt) || !a.created.Before(f.End.Add(-w.Feed.Overlap)) ||
 			!f.RereadFrom.IsZero() && !a.created.Before(f.RereadFrom) || a.Late >= w.Feed.Overlap {
 			continue
@@ -138,15 +144,19 @@ func (w *world) handed(a *truth, kind string) bool {
 // checkSweepRequests bounds what looking for changes may ask of the API.
 func (w *world) checkSweepRequests(p *proc, faults int) {
 	asked := int(p.sweeps.Stats().Requests)
-	pages, changed := (len(w.truth)+1)/w.Bare+2, 0
+	pages, changed, refused := (len(w.truth)+1)/w.Bare+2, 0, 0
 	for _, a := range w.truth {
+		if a.Refused {
+			refused++
+		}
 		if a.Element != "" || !w.versionAt(a, time.Now()).Before(p.swept.Add(-w.Feed.Overlap)) {
 			changed++
 		}
 	}
-	if w.calm() && !w.Server.LinkOnLastPage && !w.Feed.Filter.Changeable() && !p.swept.IsZero() {
+	if w.calm() && !w.Server.LinkOnLastPage && !w.Feed.Filter.Changeable() && !p.swept.IsZero() && !w.unreadable() {
 		// Law: no more pages are asked for than hold changes, and one.
-		if most := min(pages, changed/w.Bare+2) * (1 + int(p.took/time.Minute)); asked > most {
+		// One that was refused so far is fetched by its id.
+		if most := min(pages, (changed+1)/w.Bare+2)*(1+int(p.took/time.Minute)) + refused; asked > most {
 			w.fail("%s sends %d requests for %d changes, want at most %d", p.name, asked, changed, most)
 		}
 		return
@@ -155,7 +165,7 @@ func (w *world) checkSweepRequests(p *proc, faults int) {
 	if w.Server.LinkOnLastPage {
 		passes += 3
 	}
-	if most := w.listings()*pages*passes*(1+int(p.took/time.Minute)) + 5*p.messages + 5*faults; asked > most {
+	if most := w.listings()*pages*passes*(1+int(p.took/time.Minute)) + 5*(p.messages+refused) + 5*faults; asked > most {
 		w.fail("%s sends %d requests for changes, want at most %d", p.name, asked, most)
 	}
 }
@@ -165,7 +175,7 @@ func (w *world) checkSweepRequests(p *proc, faults int) {
 func (w *world) checkCurrent() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.Feed.UpdatesWindow == 0 {
+	if w.Feed.UpdatesWindow == 0 || w.untold() {
 		return
 	}
 	reach := later(w.reach, w.doc.SweepSince)
@@ -200,13 +210,13 @@ func (w *world) checkAsked(p *proc, r state.Backfill) {
 	case state.Audit:
 		// Law: an audit is once a day, and not on the first.
 		day := time.Now().UTC().Truncate(24 * time.Hour)
-		if !f.FirstRun.Before(day) || !w.audited.Before(day) {
+		if (!f.FirstRun.Before(day) || !w.audited.Before(day)) && !w.skewed() {
 			w.fail("%s asks for an audit at %s, the last was at %s", p.name, time.Now(), w.audited)
 		}
 		w.audited = time.Now()
 		// What the document holds may be a second behind what the run knows.
 		position := time.Now().Add(-w.Feed.Settle)
-		if r.Since.Before(f.BeginsAt) || r.Since.Before(f.Position().Add(-w.Feed.AuditWindow)) || r.Until.After(position.Add(-w.Feed.Overlap)) {
+		if !w.untold() && (r.Since.Before(f.BeginsAt) || r.Since.Before(f.Position().Add(-w.Feed.AuditWindow)) || r.Until.After(position.Add(-w.Feed.Overlap))) {
 			w.fail("%s audits from %s to %s, with the position %s", p.name, r.Since, r.Until, f.Position())
 		}
 	default:
@@ -220,7 +230,7 @@ func (w *world) checkAudit(p *proc, b *backfill, r state.Backfill) {
 		return s.Crash+s.Freeze > 0 || s.Second+s.Shutdown > 0 ||
 			slices.ContainsFunc(s.Troubles, func(t trouble) bool { return t.Where == "write backfill" })
 	})
-	if r.Kind != state.Audit || !r.Finished() || hurt {
+	if r.Kind != state.Audit || !r.Finished() || hurt || w.skewed() {
 		return
 	}
 	// Law: late_max_seconds is not less than how late what it found was, and no
@@ -233,7 +243,7 @@ func (w *world) checkAudit(p *proc, b *backfill, r state.Backfill) {
 
 // audit runs the feed on the day after everything has come into the index.
 func (w *world) audit() {
-	if w.Feed.AuditWindow == 0 {
+	if w.Feed.AuditWindow == 0 || w.untold() {
 		return
 	}
 	last := time.Now()
@@ -254,7 +264,7 @@ func (w *world) audit() {
 	for _, a := range w.truth {
 		switch {
 		case a.created.Before(from) || a.created.After(w.audited.Add(-w.Feed.Overlap-w.Feed.Settle-time.Second)):
-		case given(w.doc, a.created) || a.excused || w.clamped(a, w.audited) || w.gone(a):
+		case given(w.doc, a.created) || a.excused || !w.ordered() || w.clamped(a, w.audited) || w.gone(a):
 		case w.Server.SinceMaxAge > 0 && a.created.Before(w.audited.Add(-w.Server.SinceMaxAge+10*time.Minute)): // GTI refuses it
 		case w.ledger[a.id].HandledVersion.IsZero():
 			w.fail("%s of %s, which came into the index at %s, was not found by the audit", a.id, a.created, a.visible)
@@ -303,7 +313,7 @@ func (w *world) refilter() {
 	for _, a := range w.truth {
 		switch {
 		case a.created.Before(f.FilterPast[0].Since) || !a.created.Before(f.FilterPast[0].Until):
-		case given(w.doc, a.created) || w.clamped(a, time.Now()) || a.visible.After(since) || !w.matches(a, w.Feed.Filter, since):
+		case given(w.doc, a.created) || !w.ordered() || w.clamped(a, time.Now()) || a.visible.After(since) || !w.matches(a, w.Feed.Filter, since):
 		case w.ledger[a.id].HandledVersion.IsZero():
 			w.fail("%s of %s was not published for the new filter", a.id, a.created)
 		}

@@ -50,6 +50,19 @@ type Progress struct {
 	RereadFrom time.Time
 	Gaps       []state.Gap
 	Refusal    *state.Refusal
+	// End is where the newest slice ends. It goes back when GTI's clock turns out to
+	// be earlier than ours.
+	End time.Time
+	// Newest is the newest created_at that was read, never ahead of GTI's clock.
+	Newest time.Time
+}
+
+// scope is what alerts out of place must be within to be published: From ≤
+// created_at < To. A bound that is zero is none.
+type scope struct{ From, To time.Time }
+
+func (s scope) holds(at time.Time) bool {
+	return !at.Before(s.From) && (s.To.IsZero() || at.Before(s.To))
 }
 
 // engine drains one set of slices.
@@ -63,6 +76,10 @@ type engine struct {
 	onTally func(fetched int, t lifecycle.Tally)
 	// onGap is told of every gap that is found, under the lock.
 	onGap func(state.Gap)
+	clock *clock
+	scope scope
+	// ends, unless nil, is how far the slices may reach by now.
+	ends func() time.Time
 
 	// fetching ends when nothing more is to be fetched, working when nothing more
 	// may be published.
@@ -70,17 +87,14 @@ type engine struct {
 	stopAll  context.CancelCauseFunc
 	working  context.Context
 
-	// faulty is held by who handles a page with unusable elements. These belong to
-	// no slice: two workers may be shown the same one.
-	faulty chan struct{}
-
 	mu       sync.Mutex
 	changed  *sync.Cond
-	spans    []*span // pending, sorted
-	idle     int     // workers that wait for a slice
-	first    bool    // the first request of the run was answered well
-	started  bool    // a worker has been let through to make it
-	left     int     // alerts that may still be published
+	claimed  map[string]bool // what workers handle now, by its name in the ledger
+	spans    []*span         // pending, sorted
+	idle     int             // workers that wait for a slice
+	first    bool            // the first request of the run was answered well
+	started  bool            // a worker has been let through to make it
+	left     int             // alerts that may still be published
 	progress Progress
 	report   *Report
 }
@@ -105,7 +119,7 @@ var (
 // returns nil when all are done, or what stopped it.
 func (e *engine) run(fetching, working context.Context, pending Progress) error {
 	e.changed = sync.NewCond(&e.mu)
-	e.faulty = make(chan struct{}, 1)
+	e.claimed = map[string]bool{}
 	e.progress = pending
 	e.left = e.opts.MaxAlerts
 	for _, s := range pending.Slices {
@@ -243,6 +257,37 @@ func (e *engine) full() bool {
 	return e.opts.MaxAlerts > 0 && e.left == 0
 }
 
+// claim waits until no other worker handles any of the alerts, and claims them: two
+// workers may be shown the same one where it is out of place, and an element that is
+// no alert belongs to no slice. It returns how they are released, or nil when
+// fetching has ended first: what others publish now may take all the time that is
+// left.
+func (e *engine) claim(alerts []dtm.Alert) (release func()) {
+	names := make([]string, len(alerts))
+	for i, a := range alerts {
+		names[i] = lifecycle.LedgerID(a)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for slices.ContainsFunc(names, func(name string) bool { return e.claimed[name] }) {
+		if e.fetching.Err() != nil {
+			return nil
+		}
+		e.changed.Wait()
+	}
+	for _, name := range names {
+		e.claimed[name] = true
+	}
+	return func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		for _, name := range names {
+			delete(e.claimed, name)
+		}
+		e.changed.Broadcast()
+	}
+}
+
 // count adds a page's tally to the report.
 func (e *engine) count(fetched int, t lifecycle.Tally) {
 	e.mu.Lock()
@@ -253,21 +298,80 @@ func (e *engine) count(fetched int, t lifecycle.Tally) {
 	}
 }
 
-// advance moves a slice's position to the created_at of its last alert that is
-// acknowledged and recorded. listed is when its listing was asked for.
-func (e *engine) advance(s *span, to, listed time.Time) (moved bool) {
+// advance moves a slice's position as far as the order of its listing allows. All
+// that the listing showed so far is acknowledged and recorded.
+func (e *engine) advance(s *span, o order, f fetched) (moved bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	latest := f.page.Date
+	if latest.IsZero() {
+		latest = e.clock.now()
+	}
+	newest := o.last
+	if newest.After(s.To) {
+		newest = s.To // what lies past it is another slice's
+	}
+	if newest.After(e.progress.Newest) && !newest.After(latest) {
+		e.progress.Newest = newest
+	}
+	to := o.position()
 	if to.After(s.To) {
 		to = s.To
 	}
-	e.young(s.DoneUntil, to, listed)
+	e.young(s.DoneUntil, to, f.listed)
 	if !to.After(s.DoneUntil) {
 		return false
 	}
 	s.DoneUntil = to
 	e.store()
 	return true
+}
+
+// cutFuture takes away what lies ahead of GTI's clock: it is read when its time has
+// come. A slice that ended there would pass alerts that are not created yet.
+func (e *engine) cutFuture() {
+	if e.ends == nil {
+		return
+	}
+	end := e.ends()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !end.Before(e.progress.End) {
+		return
+	}
+	if done := e.doneTo(); end.Before(done) {
+		end = done
+	}
+	for _, s := range e.spans {
+		if s.To.After(end) {
+			s.To = end
+		}
+	}
+	e.spans = slices.DeleteFunc(e.spans, func(s *span) bool { return !s.owned && !s.DoneUntil.Before(s.To) })
+	e.progress.End = end
+	e.store()
+	e.changed.Broadcast()
+}
+
+// doneTo is where the newest span begins that is not read. The lock is held.
+func (e *engine) doneTo() time.Time {
+	to := e.progress.End
+	for _, s := range slices.Backward(e.spans) {
+		if !s.To.Equal(to) {
+			break
+		}
+		if to = s.DoneUntil; to.After(s.From) {
+			break
+		}
+	}
+	return to
+}
+
+// need notes that a listing has brought so many alerts.
+func (e *engine) need(alerts int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.report.needed += float64(alerts) / float64(max(1, e.opts.PageSize))
 }
 
 // young remembers that [from, to] was listed while part of it was younger than

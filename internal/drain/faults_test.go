@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
 
+	"dtmrelay.internal/dtmrelay/internal/dtm"
 	"dtmrelay.internal/dtmrelay/internal/dtmsim"
 	"dtmrelay.internal/dtmrelay/internal/message"
 	"dtmrelay.internal/dtmrelay/internal/state"
@@ -57,8 +59,16 @@ func apiFault(t trouble) (dtmsim.Fault, bool) {
 		f.RepeatToken = true
 	case "disorder":
 		f.Disorder = true
+	case "again":
+		f.Again = true
+	case "endless":
+		n := 0
+		f.Again, f.Nth = true, 0
+		f.When = func(*http.Request) bool { n++; return n >= t.Nth }
 	default:
-		return f, false
+		what, ok := strings.CutPrefix(t.What, "instead ")
+		f.Instead, f.AfterWork = dtmsim.Instead(what), true
+		return f, ok
 	}
 	return f, true
 }
@@ -66,6 +76,7 @@ func apiFault(t trouble) (dtmsim.Fault, bool) {
 // RoundTrip is the network between a process and the API.
 func (p *proc) RoundTrip(r *http.Request) (*http.Response, error) {
 	where, query := "list", r.URL.Query()
+	size := p.Feed.PageSize // that was asked for
 	switch {
 	case r.Method == http.MethodPatch:
 		where = "patch"
@@ -73,7 +84,11 @@ func (p *proc) RoundTrip(r *http.Request) (*http.Response, error) {
 		where = "get"
 	case query.Has("page"):
 		where = "page"
+		if p.isBare(query.Get("page")) {
+			size = dtm.PageSize(false)
+		}
 	case query.Get("refs") == "false" && query.Get("size") == "100":
+		size = dtm.PageSize(false)
 		// The API may put less on a page than it is asked for.
 		query.Set("size", strconv.Itoa(p.Bare))
 		r.URL.RawQuery = query.Encode()
@@ -94,10 +109,13 @@ func (p *proc) RoundTrip(r *http.Request) (*http.Response, error) {
 			defer p.patched(r.URL.Path, time.Now())
 		}
 		answer, err = p.api.RoundTripper().RoundTrip(r) //nolint:bodyclose // the client closes it
+		if err == nil && size == dtm.PageSize(false) {
+			p.noteBare(answer.Header)
+		}
 		if err != nil || trouble != "unlink" || answer.StatusCode != 200 {
 			return err
 		}
-		return unlink(answer, p.Feed.PageSize)
+		return unlink(answer, size)
 	})
 	if err != nil {
 		if answer != nil {
@@ -106,6 +124,30 @@ func (p *proc) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	return answer, nil
+}
+
+// nextToken is the token of a next link.
+var nextToken = regexp.MustCompile(`page=([0-9a-v]+)`)
+
+// noteBare remembers that a token goes on with a listing without documents, of
+// which a page holds less than was asked for.
+func (p *proc) noteBare(header http.Header) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.bare == nil {
+		p.bare = map[string]bool{}
+	}
+	for _, link := range header.Values("Link") {
+		for _, token := range nextToken.FindAllStringSubmatch(link, -1) {
+			p.bare[token[1]] = true
+		}
+	}
+}
+
+func (p *proc) isBare(token string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.bare[token]
 }
 
 // unlink takes the next link away from a page that is full.

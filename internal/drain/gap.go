@@ -15,10 +15,12 @@ const (
 	refusalHolds = 24 * time.Hour
 )
 
-// bound is the oldest since that the API is known to answer.
-func (o Options) bound() time.Time {
-	return time.Now().UTC().Truncate(ms).Add(-o.MaxLookback).Add(boundMargin)
+// bound is the oldest since that the API is known to answer at a time.
+func (o Options) bound(now time.Time) time.Time {
+	return now.Truncate(ms).Add(-o.MaxLookback).Add(boundMargin)
 }
+
+func (e *engine) bound() time.Time { return e.opts.bound(e.clock.now()) }
 
 // skipRefused leaves out what the API refused for its age within a day, without
 // earning the error again. It reports whether nothing of the slice is left.
@@ -26,8 +28,14 @@ func (r *reader) skipRefused() (done bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	last := r.progress.Refusal
-	if last != nil && time.Since(last.At) < refusalHolds && time.Since(r.span.DoneUntil) >= last.Age {
-		r.leaveBehind(r.opts.bound())
+	now := r.clock.now()
+	switch age := now.Sub(r.span.DoneUntil); {
+	case last == nil || now.Sub(last.At) >= refusalHolds || age < last.Age:
+	case r.first:
+		r.leaveBehind(r.bound())
+	case r.since.IsZero():
+		// Nothing is given up before GTI has said what time it is.
+		r.since, r.refused, r.recalled = r.bound(), age, true
 	}
 	return !r.span.DoneUntil.Before(r.span.To)
 }
@@ -37,8 +45,10 @@ func (r *reader) skipRefused() (done bool) {
 func (r *reader) accept() time.Time {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	now := time.Now().UTC().Truncate(ms)
-	r.progress.Refusal = &state.Refusal{At: now, Age: r.refused}
+	if !r.recalled {
+		r.progress.Refusal = &state.Refusal{At: r.clock.now().Truncate(ms), Age: r.refused}
+	}
+	r.recalled = false
 	r.leaveBehind(r.since.Add(ms))
 	r.since = time.Time{}
 	return r.span.DoneUntil
@@ -63,7 +73,7 @@ func (r *reader) leaveBehind(bound time.Time) {
 // look-back: when it begins later, the API may have left out what is older
 // without a word.
 func (r *reader) suspect(from time.Time, page dtm.Page) {
-	bound := r.opts.bound()
+	bound := r.bound()
 	if !from.Before(bound.Add(-boundMargin)) {
 		return
 	}

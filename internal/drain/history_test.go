@@ -50,8 +50,12 @@ type alert struct {
 	Walk           []walk
 	Tags           []string
 	Element        string // it is this unusable element instead
-	Huge           bool   // a page can't hold it with its document
-	Refused        bool   // the topic refuses its messages
+	// Astray is by how much its created_at is off its place in the lists; at most one
+	// alert is. ByPlace: since and until look at its place, and not at its created_at.
+	Astray  time.Duration
+	ByPlace bool
+	Huge    bool // a page can't hold it with its document
+	Refused bool // the topic refuses its messages
 }
 
 // walk is a later version of an alert: a status, or something else that is new.
@@ -84,6 +88,8 @@ type step struct {
 	// Shutdown is when the platform ends the process; 0: never.
 	Shutdown time.Duration
 	DryRun   bool
+	// Skew is by how much the clock of the process is ahead.
+	Skew     time.Duration
 	WrongKey bool // GTI doesn't accept the key, nor the one that the secret holds then
 }
 
@@ -105,11 +111,29 @@ type trouble struct {
 // calm reports whether nothing went wrong and nobody else ran.
 func (h history) calm() bool {
 	for _, s := range slices.Concat(h.Steps, h.Syncs) {
-		if len(s.Troubles) > 0 || s.Crash+s.Freeze > 0 || s.Second+s.Shutdown > 0 || s.WrongKey {
+		if len(s.Troubles) > 0 || s.Crash+s.Freeze > 0 || s.Second+s.Shutdown > 0 || s.WrongKey || s.Skew != 0 {
 			return false
 		}
 	}
 	return true
+}
+
+// skewed reports whether the clock of any process was wrong.
+func (h history) skewed() bool {
+	return slices.ContainsFunc(h.Steps, func(s step) bool { return s.Skew != 0 })
+}
+
+// untold reports whether the clock of a process was wrong, and GTI told it no time.
+func (h history) untold() bool { return h.Server.NoDate && h.skewed() }
+
+// ordered reports whether the API's lists are in the order of created_at.
+func (h history) ordered() bool {
+	return h.Server.Coarse == 0 && !slices.ContainsFunc(h.Alerts, func(a alert) bool { return a.Astray != 0 })
+}
+
+// unreadable reports whether an element of the lists is no JSON.
+func (h history) unreadable() bool {
+	return slices.ContainsFunc(h.Alerts, func(a alert) bool { return slices.Contains(dtmsim.BrokenElements(), a.Element) })
 }
 
 // asks is how many backfills are asked for.
@@ -231,7 +255,31 @@ var histories = rapid.Custom(func(t *rapid.T) history {
 		h.Steps[0].Ask = ask{Back: 5 * time.Hour, Republish: rapid.Bool().Draw(t, "republish")}
 		h.Steps[0].After = time.Second
 	}
+	if !backfilled && oneIn(t, 5, "wrong clocks") {
+		h.Server.NoDate = rapid.Bool().Draw(t, "no date")
+		for i := range h.Steps {
+			h.Steps[i].Skew = pick(t, "skew", 0, 0, 40*time.Second, time.Hour, 5*24*time.Hour, -time.Hour)
+		}
+	}
 	h.Alerts = drawAlerts(t, h, theme, huge)
+	switch plain := func(a alert) bool {
+		return a.Late+a.Rewritten+a.Closed+a.Edited == 0 && a.Element == "" && !a.Huge && len(a.Walk) == 0
+	}; {
+	case !h.changeable() && oneIn(t, 10, "coarse order"):
+		h.Server.Coarse = time.Second
+		// The position trails by a second: a run gets past all that is in one.
+		latency, h.Server.Latency, h.Server.Jitter, h.PublishTakes = 0, 0, 0, 0
+	case oneIn(t, 6, "one is astray") && slices.ContainsFunc(h.Alerts, plain):
+		i := slices.IndexFunc(h.Alerts, plain)
+		h.Alerts[i].Astray = pick(t, "astray", -time.Hour, -5*time.Minute, 5*time.Millisecond, 90*time.Second, time.Hour)
+		h.Alerts[i].ByPlace = rapid.Bool().Draw(t, "by place")
+	case oneIn(t, 6, "one is no JSON") && slices.ContainsFunc(h.Alerts, plain):
+		one := slices.IndexFunc(h.Alerts, plain)
+		for i := range h.Alerts {
+			h.Alerts[i].Element = "" // two in a row can't be told apart
+		}
+		h.Alerts[one].Element = pick(t, "broken element", dtmsim.BrokenElements()...)
+	}
 	if ties := most(h.Alerts) + unusable(h.Alerts); h.changeable() && h.Server.Paging == dtmsim.Offset && h.Feed.PageSize < ties+2 {
 		// Where a page holds a single moment tokens are all there is to go on with,
 		// and by offset these skip alerts.
@@ -401,7 +449,7 @@ func unusable(alerts []alert) int {
 
 // lying troubles make the API say something that is not so. One of them is what
 // the engine promises to see through; of two in a row it can't know.
-var lying = []string{"withheld", "extra", "null", "repeat", "disorder", "unlink"}
+var lying = []string{"withheld", "extra", "null", "repeat", "disorder", "unlink", "again", "endless"}
 
 func drawTrouble(t *rapid.T, s *step) {
 	// Most runs are short.
@@ -411,10 +459,12 @@ func drawTrouble(t *rapid.T, s *step) {
 		switch rapid.IntRange(1, 5).Draw(t, "side") {
 		case 5:
 			s.Troubles = append(s.Troubles, trouble{"get", nth(), pick(t, "what",
-				"reset before", "reset after", "truncate", "500", "503 wait", "408", "429", "429 wait", "html", "hang", "quota")})
+				"reset before", "reset after", "truncate", "500", "503 wait", "408", "429", "429 wait", "html", "hang", "quota",
+				"instead error", "instead null", "instead object", "instead list", "instead other")})
 		case 1, 2:
 			s.Troubles = append(s.Troubles, trouble{page(), nth(), pick(t, "what",
-				"reset before", "reset after", "truncate", "500", "503 wait", "408", "429", "429 wait", "html", "hang", "quota")})
+				"reset before", "reset after", "truncate", "500", "503 wait", "408", "429", "429 wait", "html", "hang", "quota",
+				"instead error", "instead null", "instead object", "instead list", "instead other")})
 		case 3:
 			where := pick(t, "store call", "open", "write feed", "write feed", "records", "write records", "write records", "usage",
 				"backfill", "write backfill", "create backfill")
@@ -468,6 +518,13 @@ func (a alert) served(i int, start time.Time) dtmsim.Alert {
 		tags = fmt.Sprintf(`"tags":["%s"],`, strings.Join(a.Tags, `","`))
 	}
 	at := created.Format("2006-01-02T15:04:05.999Z07:00")
+	switch place := created.Add(-a.Astray); {
+	case a.Astray == 0:
+	case a.ByPlace:
+		out.CreatedAt, out.UpdatedAt, out.VisibleAt = place, created, place
+	default:
+		out.Place, out.VisibleAt = place, place
+	}
 	out.Body = fmt.Appendf(nil, `{"id":%q,"created_at":%q,"updated_at":%q,%s"status":"new","alert_type":"Message","doc":{"text":%q}}`, out.ID, at, at, tags, doc)
 	for i, c := range a.changes() {
 		out.Changes = append(out.Changes, dtmsim.Change{At: created.Add(c.After), Apply: func(a *dtmsim.Alert) {
@@ -494,6 +551,7 @@ func (h history) GoString() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "API %+v\nfeed %+v\npages of %d bytes, %d together; database %v, topics %v\n", h.Server, h.Feed, h.PageLimit, h.PageMemory, h.StoreTakes, h.PublishTakes)
 	for i, a := range h.Alerts {
+		a.Element = a.Element[:min(len(a.Element), 200)]
 		fmt.Fprintf(&b, "%s %+v\n", id(i), a)
 	}
 	for i, s := range h.Steps {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"math"
 	"time"
 
 	"dtmrelay.internal/dtmrelay/internal/dtm"
@@ -49,6 +50,8 @@ type Runner struct {
 	Desk  func(DeskOptions) Desk
 	RunID string
 	Log   *slog.Logger
+	// Now is this instance's clock, which may be wrong; nil stands for time.Now.
+	Now func() time.Time
 }
 
 // DeskOptions say what a desk is for.
@@ -103,6 +106,7 @@ func (r *Runner) live(ctx context.Context, report *Report, began time.Time) (out
 	defer done()
 	opening, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
+	w := r.work(ctx, report)
 	keyID, err := r.KeyID(opening)
 	if err != nil {
 		return judge(err)
@@ -116,7 +120,8 @@ func (r *Runner) live(ctx context.Context, report *Report, began time.Time) (out
 		return Skipped, StopLeaseHeld, nil
 	}
 	r.Meter.Load(usage.Requests, usage.Errors)
-	refiltered := r.plan(&feed, began)
+	w.first = feed.BeginsAt.IsZero()
+	refiltered := w.plan(&feed)
 	feed.KeyID = keyID
 
 	var holder *state.Holder
@@ -136,12 +141,16 @@ func (r *Runner) live(ctx context.Context, report *Report, began time.Time) (out
 		}
 	}
 	stopCounting := r.count(base, keyID, usage)
-	w := &work{Runner: r, ctx: ctx, leased: leased, report: report, holder: holder, alive: alive}
+	w.leased, w.holder, w.alive = leased, holder, alive
 	end := w.begin(began)
 	err = w.all(feed)
 	end()
 	outcome, reason, err = judge(err)
 	r.stats(report)
+	if report.isHigh() {
+		r.Log.WarnContext(ctx, "a run sent more than twice the requests that its alerts needed",
+			"event", "requests_high", "feed", r.Feed, "run_id", r.RunID, "requests", report.Requests, "needed", int64(math.Ceil(report.needed))+report.Slices)
+	}
 
 	closing, cancel := context.WithTimeout(base, callTime)
 	defer cancel()
@@ -186,20 +195,53 @@ func (r *Runner) outlive(ctx context.Context, began time.Time) (base context.Con
 
 // plan adds what this run is for to the feed, and reports whether the filter is
 // another one than before.
-func (r *Runner) plan(f *state.Feed, now time.Time) (refiltered bool) {
+func (w *work) plan(f *state.Feed) (refiltered bool) {
+	if !f.BeginsAt.IsZero() {
+		w.clock.takeBack(f, w.Options)
+	}
+	now := w.clock.now().Truncate(ms)
 	if f.BeginsAt.IsZero() {
-		f.BeginsAt, f.FirstRun = now.Add(-r.Options.InitialLookback).Truncate(ms), now
+		f.BeginsAt, f.FirstRun = now.Add(-w.Options.InitialLookback).Truncate(ms), now
 		f.End = f.BeginsAt
 	}
-	if text := r.Options.Filter.String(); text != f.Filter || f.FilterSince.IsZero() {
+	if text := w.Options.Filter.String(); text != f.Filter || f.FilterSince.IsZero() {
 		refiltered = !f.FilterSince.IsZero()
 		if past := (state.Gap{Since: f.BeginsAt, Until: f.End}); refiltered && past.Since.Before(past.Until) {
 			f.FilterPast = []state.Gap{past}
 		}
 		f.Filter, f.FilterSince = text, now
 	}
-	extend(f, now.Add(-r.Options.Settle).Truncate(ms), r.Options.Overlap)
+	extend(f, w.newest(), w.Options.Overlap)
 	return refiltered
+}
+
+// newest is how far a slice may reach now: what is younger is left for the next run.
+func (w *work) newest() time.Time { return w.clock.now().Add(-w.Options.Settle).Truncate(ms) }
+
+// replan mends the plan of a run that has learned only from its first answers that
+// this instance's clock is ahead of GTI's: a first run then begins too late, and
+// times that earlier runs have stored may lie ahead too. It reports whether there
+// is anything more to read now.
+func (w *work) replan() bool {
+	off := w.clock.off()
+	if w.holder == nil || off <= clockOff || w.replanned {
+		return false
+	}
+	w.replanned = true
+	before := w.holder.Feed()
+	w.holder.Update(func(f *state.Feed) {
+		if w.first && !w.clock.isAhead(f.BeginsAt) {
+			begins := f.BeginsAt.Add(-off).Truncate(ms)
+			f.Slices = tidy(append([]state.Slice{{From: begins, To: f.BeginsAt, DoneUntil: begins}}, f.Slices...))
+			f.BeginsAt, f.FirstRun = begins, f.FirstRun.Add(-off).Truncate(ms)
+		}
+		if w.clock.isAhead(f.FilterSince) {
+			f.FilterSince = w.clock.now().Truncate(ms)
+		}
+		w.plan(f)
+	})
+	after := w.holder.Feed()
+	return !after.BeginsAt.Equal(before.BeginsAt) || after.End.Before(before.End)
 }
 
 // Reason is the stop reason of a run that ends with err.

@@ -8,7 +8,9 @@ import (
 	"time"
 
 	"dtmrelay.internal/dtmrelay/internal/dtm"
+	"dtmrelay.internal/dtmrelay/internal/lifecycle"
 	"dtmrelay.internal/dtmrelay/internal/observe"
+	"dtmrelay.internal/dtmrelay/internal/state"
 )
 
 // reader reads one slice to its end, listing anew where a listing can't be gone
@@ -28,11 +30,15 @@ type reader struct {
 	giant    time.Time // created_at of that one alert, once it is known
 	alone    bool      // wait for a whole page's memory
 	followUp bool      // the pass follows links of empty pages
+	order    order     // of what the pass has published
+	doubts   lifecycle.Doubts
 
 	// since replaces the slice's position in the next pass: the oldest since that
 	// the API is known to answer, after it refused an older one.
 	since   time.Time
 	refused time.Duration // the age of the since that was refused
+	// recalled: it was refused to an earlier run, and this one hasn't asked.
+	recalled bool
 
 	listed time.Time // when the last listing was asked for; zero: none was
 }
@@ -46,8 +52,8 @@ const (
 	fullLast            // a full page without a next link: there may be more
 	emptyFirst          // an empty first page with a next link
 	emptyLater          // an empty later page with a next link
-	repeated            // the next link repeats a token
-	disorder            // a page is out of order
+	repeated            // the listing comes round: its tokens, or its alerts
+	unreadable          // a page holds an element that can't be read, for the first time
 	broken              // a page request failed, and its token is spent
 	noMemory            // the page didn't fit into the workers' share
 	tooLarge            // the page is larger than a page may be
@@ -95,12 +101,13 @@ func (r *reader) read() (done bool, err error) {
 			// slice stays for the next run.
 			r.leave()
 			return false, nil
-		case again && end == disorder:
-			return false, &listingError{errors.New("the API answers pages out of order, twice in a row and with nothing new")}
 		case again && end == broken && fruitless > 0:
 			return false, &listingError{fmt.Errorf("no page could be read, twice in a row: %w", cause)}
 		case end == refusedSince:
-			r.since, r.refused = r.opts.bound(), time.Since(r.position())
+			position := r.position()
+			if r.since, r.refused = r.bound(), r.clock.now().Sub(position); !r.since.After(position) {
+				r.since = time.Time{}
+			}
 		case end == tooLarge:
 			if err := r.shrink(cause); err != nil {
 				return false, err
@@ -147,6 +154,7 @@ type fetched struct {
 	// listed is when its listing was asked for: what came into the index later may
 	// be missing in it.
 	listed time.Time
+	asked  state.Slice // what its listing asked for, From and To included
 	end    ending
 	err    error // with end none: fatal; else why the pass ended
 	// goOn is answered before the next page is asked for, where that depends on
@@ -157,6 +165,7 @@ type fetched struct {
 // pass lists once from the slice's position. cause says more about an ending.
 func (r *reader) pass() (end ending, progressed bool, cause, err error) {
 	ctx, cancel := context.WithCancel(r.fetching)
+	r.order = order{}
 	pages := make(chan fetched)
 	go func() {
 		defer close(pages)
@@ -180,7 +189,7 @@ func (r *reader) pass() (end ending, progressed bool, cause, err error) {
 		if !f.listed.IsZero() {
 			r.listed = f.listed
 		}
-		if r.behindGiant(f) {
+		if r.pastGiant(f) {
 			f.page.Release()
 			return resize, true, nil, nil
 		}
@@ -225,45 +234,50 @@ func send(ctx context.Context, pages chan<- fetched, f fetched) bool {
 	}
 }
 
+// listingState is what one listing has shown so far.
+type listingState struct {
+	query  dtm.Query
+	asked  time.Time // when; zero: it was not answered yet
+	tokens map[string]bool
+	shown  lifecycle.Shown
+	order  order
+	past   int // alerts of the last pages that are past the slice's end, when no other were on them
+}
+
 // fetch lists pages and judges whether the listing can be gone on with.
 func (r *reader) fetch(ctx context.Context, pages chan<- fetched) {
-	r.mu.Lock()
-	s, query := r.span.Slice, r.query()
-	r.mu.Unlock()
 	relist := r.opts.Filter.Changeable()
 	pageNo, empties := 0, 0
-	for since := s.DoneUntil; ; {
-		query.Since = since.Add(-ms)
-		if !r.since.IsZero() {
-			query.Since = r.since
-			if !query.Until.After(query.Since) {
-				query.Until = query.Since.Add(time.Second) // the whole slice is older
-			}
-		}
-		var (
-			seen   order
-			listed time.Time // when this listing was asked for
-		)
-		tokens := map[string]bool{}
+	for since := r.position(); ; {
+		l := &listingState{query: r.query(since), tokens: map[string]bool{}}
+		l.order = orderFrom(l.query.Since)
 		again := false
-		for page, err := range r.source.List(ctx, query) {
+		for page, err := range r.source.List(ctx, l.query) {
 			if err != nil {
-				r.failed(ctx, pages, query, pageNo, err)
+				r.failed(ctx, pages, l.query, pageNo, err)
 				return
 			}
-			if listed.IsZero() {
-				listed = page.AskedAt
+			if l.asked.IsZero() {
+				l.asked = page.AskedAt.Add(-r.clock.off())
 			}
+			r.cutFuture()
 			switch {
 			case pageNo > 0:
+			case !r.since.IsZero() && r.bound().Before(r.since.Add(-clockOff)):
+				// This instance's clock is ahead, as the answer says: less is too old than
+				// was thought.
+				page.Release()
+				send(ctx, pages, fetched{end: refusedSince})
+				return
 			case !r.since.IsZero():
 				since = r.accept()
 			default:
-				r.suspect(s.DoneUntil, page)
+				r.suspect(since, page)
 			}
 			r.answered()
-			f := fetched{page: page, listed: listed}
-			if len(page.Alerts) == 0 && page.Next != "" && !tokens[page.Next] {
+			page, doubtful := r.doubts.Cut(page)
+			f := fetched{page: page, listed: l.asked, asked: state.Slice{From: l.query.Since, To: l.query.Until}}
+			if len(page.Alerts) == 0 && page.Next != "" && !l.tokens[page.Next] && !doubtful {
 				switch {
 				case r.followUp && empties < maxFollow:
 					empties++
@@ -277,7 +291,10 @@ func (r *reader) fetch(ctx context.Context, pages chan<- fetched) {
 				}
 			} else {
 				empties = 0
-				f.end = r.judge(page, query, tokens, &seen)
+				f.end = r.judge(page, l)
+				if doubtful {
+					f.end = unreadable
+				}
 				if r.size > 0 {
 					f.goOn = make(chan bool, 1)
 				}
@@ -297,12 +314,12 @@ func (r *reader) fetch(ctx context.Context, pages chan<- fetched) {
 					}
 				}
 			}
-			tokens[page.Next] = true
-			if r.size == 0 {
-				r.split(r.span)
-			}
-			if relist && seen.last.After(since) {
-				since, again = seen.last, true
+			l.tokens[page.Next] = true
+			// A slice that was cut is listed anew, up to its new end: then a list is read
+			// to its end, and an alert out of place is in it wherever it stands.
+			cut := r.size == 0 && r.split(r.span)
+			if at := l.order.position(); (cut || relist) && at.After(since) {
+				since, again = at, true
 				break
 			}
 		}
@@ -312,75 +329,66 @@ func (r *reader) fetch(ctx context.Context, pages chan<- fetched) {
 	}
 }
 
-// query is the listing of what remains of the slice. The lock is held.
-func (r *reader) query() dtm.Query {
+// query is the listing of what remains of the slice from a time on.
+func (r *reader) query(since time.Time) dtm.Query {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	q := dtm.Query{
 		// Whether the bounds are inclusive is unknown (DTM API), so ask for a
 		// millisecond more on both sides.
-		Until: r.span.To.Add(ms),
-		Size:  r.opts.PageSize, Refs: r.opts.Refs && !r.noRefs, Filter: r.opts.Filter, Alone: r.alone,
+		Since: since.Add(-ms), Until: r.span.To.Add(ms),
+		Size: r.opts.PageSize, Refs: r.opts.Refs && !r.noRefs, Filter: r.opts.Filter, Alone: r.alone,
 	}
 	if r.size > 0 {
 		q.Size = r.size
 	}
+	if !r.since.IsZero() {
+		q.Since = r.since
+		if !q.Until.After(q.Since) {
+			q.Until = q.Since.Add(time.Second) // the whole slice is older
+		}
+	}
 	return q
 }
 
-// order is what a listing has shown so far.
-type order struct {
-	last time.Time // created_at of the newest alert of the slice
-	// How many alerts from behind the slice came at the end, and the last of them.
-	behind     int
-	lastBehind time.Time
-}
-
-// add takes the next alert of a listing, and reports false when it is out of
-// order. A single alert from outside the slice says nothing: a broken one must
-// not hide those that come after it.
-func (o *order) add(at, since, to time.Time) bool {
-	switch {
-	case at.Before(since): // the API leaves since out of account, or the alert is broken
-		return true
-	case at.Before(to):
-		ordered := !at.Before(o.last)
-		o.last, o.behind, o.lastBehind = at, 0, time.Time{}
-		return ordered
-	default:
-		ordered := !at.Before(o.lastBehind)
-		o.behind++
-		o.lastBehind = at
-		return ordered
-	}
-}
-
-// judge says how the listing goes on behind a page.
-func (r *reader) judge(page dtm.Page, q dtm.Query, tokens map[string]bool, seen *order) ending {
+// judge says how the listing goes on after a page.
+func (r *reader) judge(page dtm.Page, l *listingState) ending {
 	r.mu.Lock()
 	to := r.span.To
 	r.mu.Unlock()
-	n, ordered := 0, true
+	var times []time.Time
+	n, past := 0, 0
 	for _, a := range page.Alerts {
-		if a.Fault != "" {
+		switch {
+		case a.Fault != "":
 			continue
-		}
-		ordered = seen.add(a.CreatedAt, q.Since, to) && ordered
-		if a.CreatedAt.Before(to) {
+		case a.CreatedAt.Before(to):
 			n++
+		default:
+			past++
+		}
+		if !a.CreatedAt.Before(l.query.Since) {
+			times = append(times, a.CreatedAt)
 		}
 	}
+	l.order.add(times)
+	if n > 0 {
+		l.past = 0
+	} else {
+		l.past += past
+	}
+	r.need(l.shown.Add(page))
 	switch {
-	case !ordered:
-		return disorder
-	case seen.behind >= 2, seen.behind == 1 && page.Next == "":
+	case n == 0 && l.past >= 2, page.Next == "" && past > 0 && !l.order.last.Before(to):
 		return finished
 	}
-	r.saw(r.span, n, seen.last)
+	r.saw(r.span, n, l.order.last)
 	switch {
-	case page.Next == "" && len(page.Alerts) >= q.Size:
+	case page.Next == "" && len(page.Alerts) >= l.query.Size:
 		return fullLast
 	case page.Next == "":
 		return finished
-	case tokens[page.Next]:
+	case l.tokens[page.Next], l.shown.Endless():
 		return repeated
 	default:
 		return none
@@ -408,7 +416,7 @@ func (r *reader) failed(ctx context.Context, pages chan<- fetched, q dtm.Query, 
 		f.end = noMemory
 	case errors.As(err, &large):
 		f.end, r.ahead = tooLarge, pageNo
-	case pageNo == 0 && r.since.IsZero() && errors.As(err, &api) && api.Status == http.StatusBadRequest && api.Final() && q.Since.Before(r.opts.bound()):
+	case pageNo == 0 && r.since.IsZero() && errors.As(err, &api) && api.Status == http.StatusBadRequest && api.Final() && q.Since.Before(r.bound()):
 		f.end = refusedSince
 	}
 	send(ctx, pages, f)
@@ -422,45 +430,102 @@ type outcome struct {
 	fresh      int
 }
 
-// handle publishes what belongs of a page, and moves the slice's position
-// behind it where the page is in order.
+// handle publishes what belongs of a page, and lets the slice's position follow
+// what is in order.
 func (r *reader) handle(f fetched) (outcome, error) {
-	r.mu.Lock()
-	s := r.span.Slice
-	r.mu.Unlock()
-	var mine []dtm.Alert
-	faulty := false
-	for _, a := range f.page.Alerts {
-		faulty = faulty || a.Fault != ""
-		// Whether the API's bounds are inclusive doesn't matter: an alert belongs
-		// to the one slice that its created_at is in.
-		if a.Fault != "" || !a.CreatedAt.Before(s.From) && a.CreatedAt.Before(s.To) {
-			mine = append(mine, a)
-		}
+	p := r.pick(f)
+	release := r.claim(p.alerts)
+	if release == nil {
+		return outcome{stopped: true}, nil
 	}
-	if faulty {
-		select {
-		case r.faulty <- struct{}{}:
-			defer func() { <-r.faulty }()
-		case <-r.fetching.Done(): // what others publish now may take all the time that is left
-			return outcome{stopped: true}, nil
-		}
-	}
-	tally, err := r.desk.Handle(r.working, mine, r.allow)
+	defer release()
+	tally, err := r.desk.Handle(r.working, p.alerts, r.allow)
 	r.count(len(f.page.Alerts), tally)
 	if err != nil {
 		return outcome{}, err
 	}
-	out := outcome{whole: tally.Handled == len(mine), fresh: tally.Fresh()}
-	to := s.DoneUntil
-	for _, a := range mine[:tally.Handled] {
-		if a.Fault == "" && a.CreatedAt.After(to) {
-			to = a.CreatedAt
+	out := outcome{whole: tally.Handled == len(p.alerts), fresh: tally.Fresh()}
+	r.order = p.after
+	if !out.whole {
+		r.order = p.before
+		r.order.add(p.times[:p.placed[tally.Handled]])
+		for _, a := range p.alerts[tally.Handled:] {
+			if a.Fault == "" && a.CreatedAt.Before(r.order.safe) {
+				r.order.safe = a.CreatedAt
+			}
 		}
 	}
-	moved := f.end != disorder && len(mine) > 0 && r.advance(r.span, to, f.listed)
+	moved := len(p.times) > 0 && r.advance(r.span, r.order, f)
 	out.progressed = moved || out.fresh > 0
 	return out, nil
+}
+
+// picked is what this worker publishes of a page.
+type picked struct {
+	alerts []dtm.Alert
+	// times are those that the order is judged by, and placed how many of them come
+	// before each of the alerts.
+	times         []time.Time
+	placed        []int
+	before, after order
+}
+
+// pick chooses what is to be published of a page. Whether the API's bounds are
+// inclusive doesn't matter: an alert belongs to the one slice that its created_at is
+// in. But a lone one that is far out of place, nobody else may be shown: whoever
+// sees it publishes it.
+func (r *reader) pick(f fetched) picked {
+	r.mu.Lock()
+	s := r.span.Slice
+	r.mu.Unlock()
+	if r.order == (order{}) {
+		r.order = orderFrom(f.asked.From)
+	}
+	p := picked{before: r.order, after: r.order}
+	usable, strays, far := 0, 0, 0
+	for _, a := range f.page.Alerts {
+		if a.Fault != "" {
+			continue
+		}
+		usable++
+		if isStray(a, f.asked) {
+			strays++
+		}
+		if !a.CreatedAt.Before(f.asked.From) {
+			p.times = append(p.times, a.CreatedAt)
+		}
+	}
+	off := p.after.add(p.times)
+	for _, d := range off {
+		if d > loose {
+			far++
+		}
+	}
+	// When many are, it is the API that doesn't keep to what was asked for, or to any
+	// order.
+	few := max(1, usable/10)
+	n := 0
+	for _, a := range f.page.Alerts {
+		at, out := n, time.Duration(0)
+		if a.Fault == "" && !a.CreatedAt.Before(f.asked.From) {
+			out = off[n]
+			n++
+		}
+		belongs := a.Fault != "" || !a.CreatedAt.Before(s.From) && a.CreatedAt.Before(s.To)
+		displaced := out > loose && far <= few
+		if isStray(a, f.asked) {
+			displaced = strays <= few
+		}
+		if belongs || displaced && r.scope.holds(a.CreatedAt) {
+			p.alerts, p.placed = append(p.alerts, a), append(p.placed, at)
+		}
+	}
+	return p
+}
+
+// isStray reports whether an alert lies outside of what its listing asked for.
+func isStray(a dtm.Alert, asked state.Slice) bool {
+	return a.CreatedAt.Before(asked.From) || a.CreatedAt.After(asked.To)
 }
 
 // leave keeps the rest of the slice from this run's workers.
@@ -523,17 +588,17 @@ func (r *reader) restored(page dtm.Page, o outcome) bool {
 	return true
 }
 
-// behindGiant reports whether a page that was asked for without documents begins
-// behind the one alert that is too large with it. If so, pages are full again,
-// and the position moves so far that the next listing doesn't begin with that
-// alert once more.
-func (r *reader) behindGiant(f fetched) bool {
-	if !r.noRefs || r.giant.IsZero() || f.end == disorder || len(f.page.Alerts) == 0 {
+// pastGiant reports whether a page that was asked for without documents begins
+// after the one alert that is too large with it. If so, pages are full again, and
+// the position moves so far that the next listing doesn't begin with that alert
+// once more.
+func (r *reader) pastGiant(f fetched) bool {
+	if !r.noRefs || r.giant.IsZero() || len(f.page.Alerts) == 0 {
 		return false
 	}
 	// A listing begins a millisecond before the position.
-	next := f.page.Alerts[0].CreatedAt
-	if !next.After(r.giant.Add(ms)) || !r.advance(r.span, next, f.listed) {
+	next := r.giant.Add(2 * ms)
+	if f.page.Alerts[0].CreatedAt.Before(next) || !r.advance(r.span, orderFrom(next), f) {
 		return false
 	}
 	r.size, r.noRefs = 0, false

@@ -28,11 +28,20 @@ type turn struct {
 	created []int
 	next    string
 	err     error
+	broken  string // an element that can't be read
+	at      int    // how many alerts come before it
 }
 
 func page(next string, created ...int) turn { return turn{created: created, next: next} }
 
 func fails(err error) turn { return turn{err: err} }
+
+// withBroken is a page with an element that can't be read after so many alerts.
+func withBroken(next string, at int, created ...int) turn {
+	return turn{created: created, next: next, broken: "broken", at: at}
+}
+
+func spoilt(element string) turn { return turn{broken: element, next: "a"} }
 
 // scripted answers listing after listing as it is told, and writes down what it
 // was asked.
@@ -62,8 +71,14 @@ func (s *scripted) List(_ context.Context, q dtm.Query) iter.Seq2[dtm.Page, erro
 		s.listings = s.listings[1:]
 		for _, turn := range turns {
 			p := dtm.Page{Next: turn.next, AskedAt: time.Now()}
-			for _, n := range turn.created {
+			for i, n := range turn.created {
+				if turn.broken != "" && i == turn.at {
+					p.Alerts = append(p.Alerts, dtm.Alert{Raw: []byte(turn.broken), Fault: "not valid JSON", Unreadable: true})
+				}
 				p.Alerts = append(p.Alerts, dtm.Alert{ID: fmt.Sprint(n), CreatedAt: sec(n), UpdatedAt: sec(n), HasDoc: q.Refs})
+			}
+			if turn.broken != "" && len(turn.created) == 0 {
+				p.Alerts = append(p.Alerts, dtm.Alert{Raw: []byte(turn.broken), Fault: "not valid JSON", Unreadable: true})
 			}
 			if !yield(p, turn.err) {
 				return
@@ -79,6 +94,11 @@ func (n *notebook) Handle(_ context.Context, alerts []dtm.Alert, _ func(int) int
 	tally := lifecycle.Tally{Handled: len(alerts)}
 	for _, a := range alerts {
 		name := a.ID
+		if a.Fault != "" {
+			n.published = append(n.published, string(a.Raw))
+			tally.Rejected++
+			continue
+		}
 		if !a.HasDoc {
 			name += " bare"
 		}
@@ -133,14 +153,14 @@ func TestReader(t *testing.T) {
 			asked:    []string{"since -0.001"},
 		},
 		{
-			name:     "two alerts from behind the slice end it, and do not belong to it",
-			listings: [][]turn{{page("a", 1, 1000, 1001), page("", 2)}},
+			name:     "a page of alerts past the slice ends it, and they do not belong to it",
+			listings: [][]turn{{page("a", 1, 2), page("b", 1000, 1002, 1003), page("", 3)}},
 			asked:    []string{"since -0.001"},
-			publish:  "1",
+			publish:  "1 2",
 		},
 		{
-			name:     "so do two on two pages",
-			listings: [][]turn{{page("a", 1, 1000), page("b", 1000), page("", 2)}},
+			name:     "so do two of them, each on a page of its own",
+			listings: [][]turn{{page("a", 1), page("b", 1000), page("c", 1000), page("", 2)}},
 			asked:    []string{"since -0.001"},
 			publish:  "1",
 		},
@@ -151,28 +171,26 @@ func TestReader(t *testing.T) {
 			publish:  "1 2 3",
 		},
 		{
-			name:     "a single one from behind the slice hides none that come after it",
+			name:     "a single one past the slice hides none that come after it, and is out of place",
 			listings: [][]turn{{page("a", 1, 2, 3, 5000), page("b", 5000, 4), page("", 5000, 5, 5000)}},
 			asked:    []string{"since -0.001"},
-			publish:  "1 2 3 4 5",
+			publish:  "1 2 3 5000 4 5",
 		},
 		{
 			name:     "nor does one from before what was asked for",
 			listings: [][]turn{{page("a", 1, -50, 2), page("", -50, 3)}},
 			asked:    []string{"since -0.001"},
-			publish:  "1 2 3",
+			publish:  "1 -50 2 3",
 		},
 		{
-			name:     "from behind the slice, and in the wrong order",
-			listings: [][]turn{{page("a", 3000, 2000)}, {page("a", 3000, 2000)}},
-			asked:    []string{"since -0.001", "since -0.001"},
-			left:     []state.Slice{{From: sec(0), To: sec(1000), DoneUntil: sec(0)}},
-			err:      "out of order",
+			name:     "past the slice, and in the wrong order",
+			listings: [][]turn{{page("a", 3000, 2000)}},
+			asked:    []string{"since -0.001"},
 		},
 		{
 			name:     "a full page without a next link is confirmed by a listing that brings nothing",
 			listings: [][]turn{{page("", 1, 2, 3, 4)}, {page("", 4)}},
-			asked:    []string{"since -0.001", "since 3.999"},
+			asked:    []string{"since -0.001", "since 2.999"},
 			publish:  "1 2 3 4",
 		},
 		{
@@ -184,7 +202,7 @@ func TestReader(t *testing.T) {
 		{
 			name:     "a full page without a next link, and there was more",
 			listings: [][]turn{{page("", 1, 2, 3, 4)}, {page("a", 4, 5, 6, 7), page("", 8)}},
-			asked:    []string{"since -0.001", "since 3.999"},
+			asked:    []string{"since -0.001", "since 2.999"},
 			publish:  "1 2 3 4 5 6 7 8",
 		},
 		{
@@ -199,79 +217,79 @@ func TestReader(t *testing.T) {
 			publish:  "1",
 		},
 		{
-			name:     "behind an empty later page comes a new listing, then three links",
-			listings: [][]turn{{page("a", 1), page("b")}, {page("c", 1), page("d"), page("e"), page("f"), page("g")}},
+			name:     "after an empty later page comes a new listing, then three links",
+			listings: [][]turn{{page("a", 1, 2), page("b")}, {page("c", 1, 2), page("d"), page("e"), page("f"), page("g")}},
 			asked:    []string{"since -0.001", "since 0.999"},
-			publish:  "1",
+			publish:  "1 2",
 		},
 		{
 			name:     "a page that was withheld comes in the new listing",
-			listings: [][]turn{{page("a", 1), page("b"), page("", 3)}, {page("c", 1, 2), page("", 3)}},
+			listings: [][]turn{{page("a", 1, 2), page("b"), page("", 4)}, {page("c", 1, 2, 3), page("", 4)}},
+			asked:    []string{"since -0.001", "since 0.999"},
+			publish:  "1 2 3 4",
+		},
+		{
+			name:     "an empty page between others is followed when the new listing has it too",
+			listings: [][]turn{{page("a", 1, 2), page("b")}, {page("c", 1, 2), page("d"), page("e"), page("", 3)}},
 			asked:    []string{"since -0.001", "since 0.999"},
 			publish:  "1 2 3",
 		},
 		{
-			name:     "an empty page between others is followed when the new listing has it too",
-			listings: [][]turn{{page("a", 1), page("b")}, {page("c", 1), page("d"), page("e"), page("", 2)}},
-			asked:    []string{"since -0.001", "since 0.999"},
-			publish:  "1 2",
-		},
-		{
-			name: "an empty page behind something new is not followed",
+			name: "an empty page after something new is not followed",
 			listings: [][]turn{
-				{page("a", 1), page("b")},
-				{page("c", 1, 2), page("d")},
-				{page("e", 2), page("f"), page("g"), page("h"), page("i")},
+				{page("a", 1, 2), page("b")},
+				{page("c", 1, 2, 3), page("d")},
+				{page("e", 2, 3), page("f"), page("g"), page("h"), page("i")},
 			},
 			asked:   []string{"since -0.001", "since 0.999", "since 1.999"},
-			publish: "1 2",
+			publish: "1 2 3",
 		},
 		{
 			name:     "a token that is repeated ends the run's work on the slice when a new listing brings nothing",
-			listings: [][]turn{{page("a", 1), page("a", 2)}, {page("b", 2), page("b")}},
+			listings: [][]turn{{page("a", 1, 2), page("a", 3)}, {page("b", 2, 3), page("b")}},
 			asked:    []string{"since -0.001", "since 1.999"},
-			publish:  "1 2",
+			publish:  "1 2 3",
 			left:     []state.Slice{{From: sec(0), To: sec(1000), DoneUntil: sec(2)}},
 		},
 		{
 			name:     "a token that is repeated by mistake",
-			listings: [][]turn{{page("a", 1), page("a", 2)}, {page("b", 2), page("", 3)}},
+			listings: [][]turn{{page("a", 1, 2), page("a", 3)}, {page("b", 2, 3), page("", 4)}},
 			asked:    []string{"since -0.001", "since 1.999"},
-			publish:  "1 2 3",
+			publish:  "1 2 3 4",
 		},
 		{
-			name:     "a page out of order is published and does not move the position",
-			listings: [][]turn{{page("a", 1), page("b", 4, 3)}, {page("a", 1), page("", 2, 3, 4)}},
-			asked:    []string{"since -0.001", "since 0.999"},
-			publish:  "1 4 3 2",
+			name:     "a page out of order is published, and the listing goes on",
+			listings: [][]turn{{page("a", 1, 2), page("b", 400, 300, 200, 100), page("", 500)}},
+			asked:    []string{"since -0.001"},
+			publish:  "1 2 400 300 200 100 500",
 		},
 		{
-			name:     "pages out of order twice in a row, with nothing new",
-			listings: [][]turn{{page("a", 1, 4, 3)}, {page("a", 1, 4, 3)}, {page("a", 1, 4, 3)}},
-			asked:    []string{"since -0.001", "since -0.001"},
-			publish:  "1 4 3",
-			left:     []state.Slice{{From: sec(0), To: sec(1000), DoneUntil: sec(0)}},
-			err:      "out of order",
+			name:     "pages out of order do not move the position",
+			listings: [][]turn{{page("a", 1, 2), page("b", 400, 300, 200, 100), page("c", 900, 800), fails(errOld)}},
+			asked:    []string{"since -0.001"},
+			publish:  "1 2 400 300 200 100 900 800",
+			left:     []state.Slice{{From: sec(0), To: sec(1000), DoneUntil: sec(1)}},
+			err:      "400",
 		},
 		{
 			name:     "a page that got lost starts the listing again",
-			listings: [][]turn{{page("a", 1), fails(errSpent)}, {page("b", 1), page("", 2)}},
+			listings: [][]turn{{page("a", 1, 2), fails(errSpent)}, {page("b", 1, 2), page("", 3)}},
 			asked:    []string{"since -0.001", "since 0.999"},
-			publish:  "1 2",
+			publish:  "1 2 3",
 		},
 		{
 			name:     "pages that get lost twice in a row without progress",
-			listings: [][]turn{{page("a", 1), fails(errSpent)}, {page("b", 1), fails(errSpent)}, {page("c", 1), fails(errSpent)}},
+			listings: [][]turn{{page("a", 1, 2), fails(errSpent)}, {page("b", 1, 2), fails(errSpent)}, {page("c", 1, 2), fails(errSpent)}},
 			asked:    []string{"since -0.001", "since 0.999", "since 0.999"},
-			publish:  "1",
+			publish:  "1 2",
 			left:     []state.Slice{{From: sec(0), To: sec(1000), DoneUntil: sec(1)}},
 			err:      "twice in a row",
 		},
 		{
 			name:     "pages that get lost, with progress between",
-			listings: [][]turn{{page("a", 1), fails(errSpent)}, {page("b", 2), fails(errSpent)}, {page("c", 3), fails(errSpent)}, {page("", 3)}},
+			listings: [][]turn{{page("a", 1, 2), fails(errSpent)}, {page("b", 2, 3), fails(errSpent)}, {page("c", 3, 4), fails(errSpent)}, {page("", 4)}},
 			asked:    []string{"since -0.001", "since 0.999", "since 1.999", "since 2.999"},
-			publish:  "1 2 3",
+			publish:  "1 2 3 4",
 		},
 		{
 			name: "listings that bring nothing come to an end, whatever ends them",
@@ -289,31 +307,31 @@ func TestReader(t *testing.T) {
 		},
 		{
 			name:     "another error ends the run",
-			listings: [][]turn{{page("a", 1), fails(errOld)}},
+			listings: [][]turn{{page("a", 1, 2), fails(errOld)}},
 			asked:    []string{"since -0.001"},
-			publish:  "1",
+			publish:  "1 2",
 			left:     []state.Slice{{From: sec(0), To: sec(1000), DoneUntil: sec(1)}},
 			err:      "400",
 		},
 		{
-			name: "a page too large shrinks, and is full again behind as many alerts",
+			name: "a page too large shrinks, and is full again after as many alerts",
 			listings: [][]turn{
 				{fails(errLarge)},
 				{page("a", 1), page("b", 2), page("c", 3), page("d", 4), page("e", 5)},
-				{page("f", 4, 5, 6, 7), page("", 8)},
+				{page("f", 3, 4, 5, 6), page("", 7)},
 			},
-			asked:   []string{"since -0.001", "since -0.001 size 1", "since 3.999"},
-			publish: "1 2 3 4 5 6 7 8",
+			asked:   []string{"since -0.001", "since -0.001 size 1", "since 2.999"},
+			publish: "1 2 3 4 5 6 7",
 		},
 		{
-			name: "an alert too large comes without its document, the one behind it with it",
+			name: "an alert too large comes without its document, the one after it with it",
 			listings: [][]turn{
 				{fails(errLarge)},
 				{page("a", 1), fails(errLarge)},
 				{page("b", 1), page("c", 2), page("d", 3)},
 				{page("", 3, 4)},
 			},
-			asked:   []string{"since -0.001", "since -0.001 size 1", "since 0.999 size 1 without refs", "since 2.999"},
+			asked:   []string{"since -0.001", "since -0.001 size 1", "since -0.001 size 1 without refs", "since 2.001"},
 			publish: "1 2 bare 3 4",
 		},
 		{
@@ -321,11 +339,11 @@ func TestReader(t *testing.T) {
 			listings: [][]turn{
 				{page("a", 1, 2), fails(errSpent)},
 				{fails(errLarge)},
-				{fails(errLarge)},
-				{page("b", 2), page("c", 3)},
+				{page("b", 1), fails(errLarge)},
+				{page("c", 1), page("d", 2), page("e", 3)},
 				{page("", 3, 4)},
 			},
-			asked:   []string{"since -0.001", "since 1.999", "since 1.999 size 1", "since 1.999 size 1 without refs", "since 2.999"},
+			asked:   []string{"since -0.001", "since 0.999", "since 0.999 size 1", "since 0.999 size 1 without refs", "since 2.001"},
 			publish: "1 2 3 4",
 		},
 		{
@@ -338,31 +356,87 @@ func TestReader(t *testing.T) {
 		{
 			name: "without memory the listing waits for it, and what was learned before stays",
 			listings: [][]turn{
-				{page("a", 1), page("b")},
-				{page("c", 1), fails(dtm.ErrMemory)},
-				{page("d", 1), page("e"), page("f"), page("g"), page("h")},
+				{page("a", 1, 2), page("b")},
+				{page("c", 1, 2), fails(dtm.ErrMemory)},
+				{page("d", 1, 2), page("e"), page("f"), page("g"), page("h")},
 			},
 			asked:   []string{"since -0.001", "since 0.999", "since 0.999 alone"},
-			publish: "1",
+			publish: "1 2",
+		},
+		{
+			name:     "the last page comes again and again under fresh tokens",
+			listings: [][]turn{{page("a", 1, 2), page("b", 1, 2), page("c", 1, 2), page("d", 1, 2)}, {page("e", 1, 2), page("f", 1, 2), page("g", 1, 2)}},
+			asked:    []string{"since -0.001", "since 0.999"},
+			publish:  "1 2",
+			left:     []state.Slice{{From: sec(0), To: sec(1000), DoneUntil: sec(1)}},
+		},
+		{
+			name:     "a page that comes twice by mistake",
+			listings: [][]turn{{page("a", 1, 2), page("b", 1, 2), page("", 3)}},
+			asked:    []string{"since -0.001"},
+			publish:  "1 2 3",
+		},
+		{
+			name:     "a filter on what changes: the same moment without end",
+			filter:   changeable,
+			listings: [][]turn{{page("a", 1, 1), page("b", 1, 1), page("c", 1, 1)}, {page("d", 1, 1), page("e", 1, 1), page("f", 1, 1)}, {page("g", 1, 1), page("h", 1, 1), page("i", 1, 1)}},
+			asked:    []string{"since -0.001", "since 0.999", "since 0.999"},
+			publish:  "1",
+			left:     []state.Slice{{From: sec(0), To: sec(1000), DoneUntil: sec(1)}},
+		},
+		{
+			name:     "one alert an hour before its place",
+			listings: [][]turn{{page("a", 100, 200), page("b", 300, 110, 400), fails(errOld)}},
+			asked:    []string{"since -0.001"},
+			publish:  "100 200 300 110 400",
+			left:     []state.Slice{{From: sec(0), To: sec(1000), DoneUntil: sec(300)}},
+			err:      "400",
+		},
+		{
+			name:     "one alert ahead of its place, the last of its page",
+			listings: [][]turn{{page("a", 100, 200, 900), fails(errSpent)}, {page("b", 200, 900, 300), page("", 400)}},
+			asked:    []string{"since -0.001", "since 199.999"},
+			publish:  "100 200 900 300 400",
+		},
+		{
+			name:     "two alerts the wrong way round on one last page",
+			listings: [][]turn{{page("", 100, 300, 200)}},
+			asked:    []string{"since -0.001"},
+			publish:  "100 300 200",
+		},
+		{
+			name:     "an unreadable element is doubted once, and then passed",
+			listings: [][]turn{{withBroken("a", 2, 1, 2, 3)}, {withBroken("b", 2, 1, 2, 3), page("", 4)}},
+			asked:    []string{"since -0.001", "since 0.999"},
+			publish:  "1 2 broken 3 4",
+		},
+		{
+			name: "elements that are spoilt anew each time",
+			listings: [][]turn{
+				{spoilt("x1")}, {spoilt("x2")}, {spoilt("x3")}, {spoilt("x4")}, {spoilt("x5")}, {spoilt("x6")},
+			},
+			asked: []string{"since -0.001", "since -0.001", "since -0.001", "since -0.001", "since -0.001", "since -0.001"},
+			left:  []state.Slice{{From: sec(0), To: sec(1000), DoneUntil: sec(0)}},
+			err:   "6 listings in a row brought nothing",
 		},
 		{
 			name:     "a filter on what changes: each page is a new listing",
 			filter:   changeable,
-			listings: [][]turn{{page("a", 1, 2)}, {page("b", 2, 3, 4)}, {page("", 4)}},
+			listings: [][]turn{{page("a", 1, 2, 3)}, {page("b", 2, 3, 4, 5)}, {page("", 4, 5)}},
 			asked:    []string{"since -0.001", "since 1.999", "since 3.999"},
-			publish:  "1 2 3 4",
+			publish:  "1 2 3 4 5",
 		},
 		{
 			name:     "a filter on what changes: tokens get past one moment",
 			filter:   changeable,
-			listings: [][]turn{{page("a", 1, 2)}, {page("b", 2, 2), page("c", 2, 3)}, {page("", 3)}},
+			listings: [][]turn{{page("a", 1, 2, 2)}, {page("b", 2, 2), page("c", 2, 3, 4)}, {page("", 3, 4)}},
 			asked:    []string{"since -0.001", "since 1.999", "since 2.999"},
-			publish:  "1 2 3",
+			publish:  "1 2 3 4",
 		},
 		{
 			name:     "a since refused for its age leaves a gap when a younger one is answered",
 			lookback: lookback,
-			listings: [][]turn{{fails(errOld)}, {page("", 1500)}},
+			listings: [][]turn{{fails(errOld)}, {page("", 15000)}},
 			asked:    []string{"since -0.001", "since 15000"},
 			gaps:     []state.Gap{{Since: sec(0), Until: sec(1000)}},
 		},
@@ -391,9 +465,9 @@ func TestReader(t *testing.T) {
 		},
 		{
 			name:     "a wait that outlives the run stops it",
-			listings: [][]turn{{page("a", 1), fails(&dtm.WaitError{Wait: time.Hour, Cause: errOld})}},
+			listings: [][]turn{{page("a", 1, 2), fails(&dtm.WaitError{Wait: time.Hour, Cause: errOld})}},
 			asked:    []string{"since -0.001"},
-			publish:  "1",
+			publish:  "1 2",
 			left:     []state.Slice{{From: sec(0), To: sec(1000), DoneUntil: sec(1)}},
 			err:      "after the end of this run",
 		},
@@ -443,7 +517,7 @@ func TestRefusalIsRemembered(t *testing.T) {
 			Slices:  []state.Slice{{From: sec(0), To: sec(1000), DoneUntil: sec(0)}, young},
 			Refusal: &state.Refusal{At: time.Now().Add(-time.Hour), Age: 23 * time.Hour},
 		}
-		source := &scripted{listings: [][]turn{{page("", 81_000)}}}
+		source := &scripted{listings: [][]turn{{page("")}, {page("", 81_000)}}}
 		e := &engine{
 			opts:   Options{Workers: 3, PageSize: 4, Refs: true, MaxLookback: 20 * time.Hour, Overlap: time.Hour},
 			source: source, desk: &notebook{}, report: &Report{},
@@ -454,7 +528,7 @@ func TestRefusalIsRemembered(t *testing.T) {
 		if err := e.run(fetching, t.Context(), stored); err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff([]string{"since 79999.999"}, source.asked); diff != "" {
+		if diff := cmp.Diff([]string{"since 15000", "since 79999.999"}, source.asked); diff != "" {
 			t.Errorf("asked (-want +got):\n%s", diff)
 		}
 		if diff := cmp.Diff([]state.Gap{{Since: sec(0), Until: sec(1000)}}, stored.Gaps); diff != "" {

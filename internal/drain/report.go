@@ -84,6 +84,19 @@ type Report struct {
 	WouldPublish *int64           `json:"would_publish,omitempty"`
 	ByType       map[string]int64 `json:"by_type,omitempty"`
 	BySeverity   map[string]int64 `json:"by_severity,omitempty"`
+
+	// needed is how many requests the alerts of the run would have taken: full pages,
+	// listings, and alerts that are fetched by their id.
+	needed float64
+}
+
+// manyRequests is how many requests of a run are worth a second look.
+const manyRequests = 50
+
+// isHigh reports whether a run spent more than twice the requests that its alerts
+// needed, and not just a few.
+func (r *Report) isHigh() bool {
+	return r.Requests > manyRequests && float64(r.Requests) > 2*(r.needed+float64(r.Slices))
 }
 
 // Span is a part of time, in the form that POST /backfill takes.

@@ -234,6 +234,7 @@ func TestOthersUseTheSameKey(t *testing.T) {
 			page.next = fmt.Sprint(n + 1)
 			return page
 		}), &topic{})
+		r.Options.Workers = 1
 		bucket := time.Now().UTC().Truncate(state.RequestBucket).Unix()
 		time.AfterFunc(5*time.Second, func() {
 			if err := s.AddUsage(t.Context(), "k", state.Usage{Requests: map[int64]int64{bucket: 600}}, state.Usage{}); err != nil { // of 1,000 a day
@@ -467,12 +468,15 @@ func TestAGiantInABackfill(t *testing.T) {
 
 // TestFilterPast: what was read with another filter, and is not pending, is shown.
 func TestFilterPast(t *testing.T) {
-	r := &Runner{Options: Options{Filter: dtm.Filter{Severity: []string{"high"}}, Overlap: 10 * time.Second, InitialLookback: time.Hour}}
+	r := &Runner{
+		Options: Options{Filter: dtm.Filter{Severity: []string{"high"}}, Overlap: 10 * time.Second, InitialLookback: time.Hour},
+		Log:     slog.New(slog.DiscardHandler),
+	}
 	f := state.Feed{
 		BeginsAt: at(0), FirstRun: at(0), End: at(1000), Filter: dtm.Filter{}.String(), FilterSince: at(0),
 		Slices: []state.Slice{span3(100, 200, 110)}, // what is behind it was read before it
 	}
-	r.plan(&f, at(1100))
+	r.work(t.Context(), &Report{}).plan(&f)
 	for s := 0; s < 990; s += 10 {
 		past := false
 		for _, g := range f.FilterPast {

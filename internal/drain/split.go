@@ -28,10 +28,10 @@ func (e *engine) remaining(s *span) float64 {
 	return s.rate * float64(s.To.Sub(s.fetched)/ms) / float64(e.opts.PageSize)
 }
 
-// split cuts a slice for the workers that wait, if none is much larger. Only the
-// reader that owns the slice calls it, between pages, and the cut is behind the
-// last alert fetched.
-func (e *engine) split(s *span) {
+// split cuts a slice for the workers that wait, if none is much larger, and reports
+// whether it did. Only the reader that owns the slice calls it, between pages, and
+// the cut is after the last alert fetched.
+func (e *engine) split(s *span) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	waiting := e.idle
@@ -44,11 +44,11 @@ func (e *engine) split(s *span) {
 		r := e.remaining(o)
 		all += r
 		if r > 2*left {
-			return // that one is to be cut; of two alike, whichever comes first
+			return false // that one is to be cut; of two alike, whichever comes first
 		}
 	}
 	if waiting <= 0 || left < minPages || !e.first {
-		return
+		return false
 	}
 	// As many parts as its share of the work is worth, each of two pages at least.
 	share := all / float64(e.opts.Workers)
@@ -57,7 +57,7 @@ func (e *engine) split(s *span) {
 	from := s.fetched.Add(ms)
 	step := (s.To.Sub(from) / time.Duration(parts)).Truncate(ms)
 	if parts < 2 || step < ms {
-		return
+		return false
 	}
 	to := s.To
 	s.To = from.Add(step)
@@ -74,4 +74,5 @@ func (e *engine) split(s *span) {
 	e.report.Splits += int64(parts - 1)
 	e.report.Slices += int64(parts - 1)
 	e.changed.Broadcast()
+	return true
 }

@@ -26,13 +26,13 @@ func (w *work) sweep(feed state.Feed) (err error) {
 	}()
 	// What the first run has read can only have changed while it ran: the next
 	// sweep reads back to its start.
-	if w.Options.UpdatesWindow == 0 || feed.FirstRun.Equal(w.report.StartedAt) {
+	if w.Options.UpdatesWindow == 0 || w.first {
 		return nil
 	}
-	began := time.Now().UTC().Truncate(ms)
+	began := w.clock.now().Truncate(ms)
 	w.sweepSince = began.Add(-w.Options.UpdatesWindow)
 	if r := feed.Refusal; r != nil && began.Sub(r.At) < refusalHolds && w.Options.UpdatesWindow >= r.Age {
-		w.sweepSince = w.Options.bound()
+		w.sweepSince = w.Options.bound(began)
 	}
 	fetching := w.fetching
 	if w.holder != nil { // a dry run leaves nothing to backfills
@@ -67,7 +67,7 @@ func (w *work) sweep(feed state.Feed) (err error) {
 		case end == lifecycle.Capped:
 			return errCap
 		case end == lifecycle.Unclear:
-			w.Log.WarnContext(w.ctx, "the API repeats a page token, and changes behind it are not seen", "event", "sweep", "feed", w.Feed)
+			w.Log.WarnContext(w.ctx, "the API lists the same again and again, and changes after that are not seen", "event", "sweep", "feed", w.Feed)
 			return nil
 		case end == lifecycle.Stopped:
 			cause := context.Cause(fetching)
@@ -103,23 +103,24 @@ func (w *work) swept(began time.Time) {
 // age, it goes on from the oldest that the API is known to answer.
 func (w *work) sweepListing(fetching context.Context, kind string, feed state.Feed) (lifecycle.Ending, error) {
 	s := w.sweepOf(fetching, kind, feed)
+	w.report.needed++ // one listing, of however few alerts
 	for refused := time.Duration(0); ; {
 		s.Query.Since = w.sweepSince
-		asked := time.Now()
+		asked, bound := w.clock.now(), w.Options.bound(w.clock.now())
 		before := w.Sweeps.Stats().Pages
 		end, err := s.Run(fetching, w.working)
 		answered := w.Sweeps.Stats().Pages > before
 		if refused > 0 && answered {
-			refusal := &state.Refusal{At: asked.UTC().Truncate(ms), Age: refused}
+			refusal := &state.Refusal{At: asked.Truncate(ms), Age: refused}
 			w.update(func(f *state.Feed) { f.Refusal = refusal })
 			refused = 0
 		}
 		var api *dtm.APIError
 		// It may also be refused to a later listing, which begins again.
-		if refused > 0 || !errors.As(err, &api) || api.Status != http.StatusBadRequest || !api.Final() || !w.sweepSince.Before(w.Options.bound()) {
+		if refused > 0 || !errors.As(err, &api) || api.Status != http.StatusBadRequest || !api.Final() || !w.sweepSince.Before(bound) {
 			return end, err
 		}
-		refused, w.sweepSince = asked.Sub(w.sweepSince), w.Options.bound()
+		refused, w.sweepSince = asked.Sub(w.sweepSince), bound
 	}
 }
 
@@ -150,9 +151,12 @@ func (w *work) sweepOf(fetching context.Context, kind string, feed state.Feed) *
 	}
 	return &lifecycle.Sweep{
 		Source: w.Sweeps, Desk: w.Desk(options), Back: back.Add(-w.Options.Overlap), Shifting: kind == state.Matches,
-		Query:  dtm.Query{Newest: true, Size: dtm.PageSize(false), Filter: filter},
-		Take:   w.allow,
-		OnPage: func(fetched int, t lifecycle.Tally) { w.report.count(fetched, t) },
+		Query: dtm.Query{Newest: true, Size: dtm.PageSize(false), Filter: filter},
+		Take:  w.allow,
+		OnPage: func(looked, brought int, t lifecycle.Tally) {
+			w.report.count(looked, t)
+			w.report.needed += float64(brought) / float64(dtm.PageSize(false))
+		},
 	}
 }
 
@@ -203,7 +207,7 @@ func (w *work) handOver(kinds []string, began time.Time) error {
 // audit asks once a day for what may have come into the index late. The first
 // day has just been read.
 func (w *work) audit() error {
-	f, now := w.holder.Feed(), time.Now().UTC()
+	f, now := w.holder.Feed(), w.clock.now()
 	last := f.LastAudit
 	if last.IsZero() {
 		last = f.FirstRun

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"dtmrelay.internal/dtmrelay/internal/state"
@@ -19,6 +20,11 @@ type work struct {
 	holder *state.Holder // nil in a dry run
 	alive  func() error
 
+	clock     *clock
+	got       *atomic.Int64 // alerts that were fetched by their id
+	first     bool          // it is the feed's first run
+	replanned bool
+
 	fetching context.Context // ends when nothing more is to be fetched
 	working  context.Context // ends when nothing more may be published
 
@@ -28,8 +34,25 @@ type work struct {
 	unswept    error     // why the last sweep failed
 }
 
+// work is a run's work on its own copy of the runner, whose sessions tell the time.
+func (r *Runner) work(ctx context.Context, report *Report) *work {
+	timing := *r
+	w := &work{
+		Runner: &timing, ctx: ctx, report: report, got: new(atomic.Int64),
+		clock: &clock{ours: r.Now, ctx: ctx, log: r.Log, feed: r.Feed},
+	}
+	if r.Now == nil {
+		w.clock.ours = time.Now
+	}
+	for _, s := range []*Session{&timing.Session, &timing.Sweeps, &timing.Side} {
+		*s = timed{*s, w.clock, w.got}
+	}
+	return w
+}
+
 // all is the live slices, then the sweep, then backfills.
 func (w *work) all(feed state.Feed) error {
+	defer func() { w.report.needed += float64(w.got.Load()) }()
 	if err := w.live(feed); err != nil {
 		return err
 	}
@@ -94,6 +117,7 @@ func (w *work) live(feed state.Feed) error {
 		desk:  w.Desk(DeskOptions{Alive: w.alive, DryRun: w.report.DryRun}),
 		save:  func(Progress) {},
 		onGap: w.tellGap,
+		clock: w.clock, scope: scope{From: feed.BeginsAt}, ends: w.newest,
 	}
 	if w.holder != nil {
 		e.save = func(p Progress) {
@@ -103,13 +127,23 @@ func (w *work) live(feed state.Feed) error {
 			}
 			change(func(f *state.Feed) {
 				f.Slices, f.RereadFrom, f.Gaps, f.Refusal = p.Slices, p.RereadFrom, p.Gaps, p.Refusal
+				f.End, f.Newest = p.End, p.Newest
 			})
 		}
 	}
 	defer func() { w.turn = time.Now().Add(liveEvery) }()
-	return w.run(w.fetching, e, Progress{
+	err := w.run(w.fetching, e, Progress{
 		Slices: feed.Slices, RereadFrom: feed.RereadFrom, Gaps: feed.Gaps, Refusal: feed.Refusal,
+		End: feed.End, Newest: feed.Newest,
 	})
+	if err == nil && len(e.spans) > 0 {
+		w.Log.WarnContext(w.ctx, "the API lists the same again and again: what comes after that is left for the next run",
+			"event", "listing", "feed", w.Feed, "position", e.spans[0].DoneUntil)
+	}
+	if err == nil && w.replan() {
+		return w.live(w.holder.Feed())
+	}
+	return err
 }
 
 // run runs an engine, within what is left of MAX_ALERTS_PER_RUN.

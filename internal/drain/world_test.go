@@ -155,6 +155,7 @@ func (w *world) run(s step) *proc {
 		Feed: w.feed, Options: w.Feed, RunID: p.name, Store: database{p}, Meter: meter,
 		Session: turns{p.live, p, true}, Sweeps: turns{p.sweeps, p, true}, Side: turns{client.Session(dtm.BackfillShare), p, false}, Log: slog.New(slog.DiscardHandler),
 		KeyID: func(context.Context) (string, error) { return w.feed + "-key", nil },
+		Now:   func() time.Time { return time.Now().Add(s.Skew) },
 		Desk: func(o drain.DeskOptions) drain.Desk {
 			desk := &lifecycle.Desk{
 				Ledger: database{p}, Publisher: topics{p, o.Backfill == ""}, Feed: w.feed, RunID: p.name,
@@ -226,9 +227,10 @@ type proc struct {
 	liveAt   time.Time       // when it last listed or published for the live feed
 	messages int
 	rejects  int
-	together bool          // another process ran at the same time
-	slices   []state.Slice // what it began with
-	swept    time.Time     // the last sweep before it began
+	together bool            // another process ran at the same time
+	slices   []state.Slice   // what it began with
+	swept    time.Time       // the last sweep before it began
+	bare     map[string]bool // page tokens of listings without documents
 }
 
 var (

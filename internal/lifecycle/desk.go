@@ -180,14 +180,14 @@ func (t *Tally) count(j *job) {
 func ids(alerts []dtm.Alert) []string {
 	out := make([]string, len(alerts))
 	for i, a := range alerts {
-		out[i] = ledgerID(a)
+		out[i] = LedgerID(a)
 	}
 	return out
 }
 
-// ledgerID is the name of an alert in the ledger. An element that is no usable
+// LedgerID is the name of an alert in the ledger. An element that is no usable
 // alert is known by its bytes.
-func ledgerID(a dtm.Alert) string {
+func LedgerID(a dtm.Alert) string {
 	if a.Fault != "" {
 		return message.ElementID(a)
 	}

@@ -60,7 +60,7 @@ func (d *Desk) send(ctx context.Context, jobs []*job) error {
 		case err == nil:
 			j.outcome = state.Rejected
 		case unrejected == nil:
-			unrejected = fmt.Errorf("rejecting %s: %w", ledgerID(j.alert), err)
+			unrejected = fmt.Errorf("rejecting %s: %w", LedgerID(j.alert), err)
 		}
 	}
 	return errors.Join(failed, unrejected)

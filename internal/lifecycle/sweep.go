@@ -34,7 +34,11 @@ type Sweep struct {
 	// something is then read once more.
 	Shifting bool
 	Take     func(n int) int
-	OnPage   func(looked int, t Tally) // looked: how many were not seen by an earlier sweep
+	// OnPage is told of every page: how many of its alerts were not seen by an earlier
+	// sweep, and how many its listing had not shown before.
+	OnPage func(looked, brought int, t Tally)
+
+	doubts Doubts
 }
 
 // Ending says how far a sweep came.
@@ -53,7 +57,8 @@ const (
 	brokenOff
 	emptyLinked // an empty page with a next link
 	fullUnlinked
-	tokenRepeated
+	endless
+	unreadable
 	crowded
 )
 
@@ -85,7 +90,7 @@ func (s *Sweep) Run(fetching, working context.Context) (Ending, error) {
 		switch again := end == before; {
 		case again && (end == emptyLinked || end == fullUnlinked):
 			return Complete, nil // DTM API: a next link on the last page has been seen
-		case again && end == tokenRepeated:
+		case again && end == endless:
 			return Unclear, nil
 		case again && end == brokenOff:
 			return Unclear, fmt.Errorf("no page could be read, twice in a row: %w", p.cause)
@@ -98,9 +103,13 @@ func (s *Sweep) Run(fetching, working context.Context) (Ending, error) {
 type pass struct {
 	*Sweep
 	tokens map[string]bool
-	pages  int
-	fresh  int
-	cause  error
+	shown  Shown
+	// older is how many alerts in a row, up to the last one, were seen by an earlier
+	// sweep.
+	older int
+	pages int
+	fresh int
+	cause error
 }
 
 func (p *pass) run(fetching, working context.Context) (Ending, error) {
@@ -114,7 +123,9 @@ func (p *pass) run(fetching, working context.Context) (Ending, error) {
 			return p.failed(err)
 		}
 		p.pages++
-		whole, err := p.handle(working, page)
+		brought := p.shown.Add(page)
+		page, doubtful := p.doubts.Cut(page)
+		whole, err := p.handle(working, page, brought)
 		page.Release()
 		switch {
 		case err != nil && errors.Is(err, context.Cause(fetching)): // in the middle of fetching whole alerts
@@ -123,6 +134,8 @@ func (p *pass) run(fetching, working context.Context) (Ending, error) {
 			return Stopped, err
 		case !whole:
 			return Capped, nil
+		case doubtful:
+			return unreadable, nil
 		}
 		if end, done := p.judge(page); done {
 			return end, nil
@@ -137,7 +150,7 @@ func (p *pass) run(fetching, working context.Context) (Ending, error) {
 
 // handle publishes what has changed of a page. What the listing holds from
 // before is known.
-func (p *pass) handle(working context.Context, page dtm.Page) (whole bool, err error) {
+func (p *pass) handle(working context.Context, page dtm.Page, brought int) (whole bool, err error) {
 	var mine []dtm.Alert
 	for _, a := range page.Alerts {
 		if a.Fault == "" && !a.UpdatedAt.Before(p.Back) {
@@ -145,24 +158,25 @@ func (p *pass) handle(working context.Context, page dtm.Page) (whole bool, err e
 		}
 	}
 	tally, err := p.Desk.Handle(working, mine, p.Take)
-	p.OnPage(len(mine), tally)
+	p.OnPage(len(mine), brought, tally)
 	p.fresh += tally.Fresh()
 	return tally.Handled == len(mine), err
 }
 
-// judge says whether the listing goes on behind a page.
+// judge says whether the listing goes on after a page.
 func (p *pass) judge(page dtm.Page) (Ending, bool) {
-	var last time.Time
-	ordered := true
 	for _, a := range page.Alerts {
-		if a.Fault != "" {
-			continue
+		switch {
+		case a.Fault != "" || a.Undated: // its place says nothing
+		case a.UpdatedAt.Before(p.Back):
+			p.older++
+		default:
+			p.older = 0
 		}
-		ordered = ordered && (last.IsZero() || !a.UpdatedAt.After(last))
-		last = a.UpdatedAt
 	}
 	switch {
-	case ordered && !last.IsZero() && last.Before(p.Back):
+	// A single one may be out of place, and ends nothing.
+	case p.older >= 2:
 		return Complete, true
 	case page.Next == "" && len(page.Alerts) >= p.Query.Size:
 		return fullUnlinked, true
@@ -170,8 +184,8 @@ func (p *pass) judge(page dtm.Page) (Ending, bool) {
 		return Complete, true
 	case len(page.Alerts) == 0:
 		return emptyLinked, true
-	case p.tokens[page.Next]:
-		return tokenRepeated, true
+	case p.tokens[page.Next], p.shown.Endless():
+		return endless, true
 	}
 	return Complete, false
 }

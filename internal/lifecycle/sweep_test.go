@@ -18,7 +18,9 @@ import (
 type listing []answer
 
 type answer struct {
-	updated []int // seconds of updated_at; the alert's id is its number
+	// updated are seconds of updated_at; the alert's id is its number. Below 0 it has
+	// no updated_at of its own, and 0 is an element that can't be read.
+	updated []int
 	next    string
 	err     error
 }
@@ -50,7 +52,11 @@ func (s *script) List(ctx context.Context, q dtm.Query) iter.Seq2[dtm.Page, erro
 			}
 			page := dtm.Page{Next: a.next}
 			for _, at := range a.updated {
-				page.Alerts = append(page.Alerts, version(fmt.Sprint("a", at), "new", at))
+				a := version(fmt.Sprint("a", at), "new", max(at, -at))
+				if a.Undated = at < 0; at == 0 {
+					a = dtm.Alert{Raw: []byte("{"), Fault: "not valid JSON", Unreadable: true}
+				}
+				page.Alerts = append(page.Alerts, a)
 			}
 			if !yield(page, nil) || a.next == "" {
 				return
@@ -120,6 +126,26 @@ func TestSweep(t *testing.T) {
 			took: []string{"a90", "a80", "a70"},
 		},
 		{
+			name: "the same page under fresh tokens, for ever", asked: 2, end: lifecycle.Unclear, took: []string{"a90", "a80", "a70"},
+			listings: []listing{{head, {updated: []int{90, 80, 70}, next: "3"}, {updated: []int{70, 80, 90}, next: "4"}, {updated: []int{60}}}},
+		},
+		{
+			name: "a page that comes twice", asked: 1, took: []string{"a90", "a80", "a70", "a60"},
+			listings: []listing{{head, {updated: []int{90, 80, 70}, next: "3"}, {updated: []int{60}}}},
+		},
+		{
+			name: "a single one from before, the last of its page", asked: 1, took: []string{"a90", "a80", "a70"},
+			listings: []listing{{{updated: []int{90, 80, 5}, next: "2"}, {updated: []int{70, 4, 3}, next: "3"}, {updated: []int{60}}}},
+		},
+		{
+			name: "those without a time of their own", asked: 1, took: []string{"a90", "a80"},
+			listings: []listing{{{updated: []int{90, -5, -4}, next: "2"}, {updated: []int{-3, 80}}}},
+		},
+		{
+			name: "an element that can't be read: once more", asked: 2, took: []string{"a90", "a80"},
+			listings: []listing{{{updated: []int{90, 0}, next: "2"}, {updated: []int{80}}}},
+		},
+		{
 			name: "memory is short", asked: 2, listings: []listing{{{err: dtm.ErrMemory}}, {{updated: []int{90}}}},
 			took: []string{"a90"},
 		},
@@ -146,7 +172,7 @@ func TestSweep(t *testing.T) {
 			looked := 0
 			s := lifecycle.Sweep{
 				Source: source, Desk: desk, Query: dtm.Query{Newest: true, Size: 3}, Back: second(10), Shifting: c.shifting,
-				Take: all, OnPage: func(n int, _ lifecycle.Tally) { looked += n },
+				Take: all, OnPage: func(n, _ int, _ lifecycle.Tally) { looked += n },
 			}
 			end, err := s.Run(t.Context(), t.Context())
 			api := (*dtm.APIError)(nil)
@@ -185,7 +211,7 @@ func TestSweepStops(t *testing.T) {
 				cancel()
 			}
 		}}
-		s := lifecycle.Sweep{Source: source, Desk: desk, Query: dtm.Query{Size: 3}, Take: all, OnPage: func(int, lifecycle.Tally) {}}
+		s := lifecycle.Sweep{Source: source, Desk: desk, Query: dtm.Query{Size: 3}, Take: all, OnPage: func(int, int, lifecycle.Tally) {}}
 		end, err := s.Run(ctx, t.Context())
 		if end != lifecycle.Stopped || err != nil || len(topic.took) != 3 {
 			t.Errorf("%d %v, published %v", end, err, topic.took)
@@ -211,7 +237,7 @@ func TestSweepStops(t *testing.T) {
 		}
 		s := lifecycle.Sweep{
 			Source: &script{listings: []listing{{page, {}}}}, Desk: desk, Query: dtm.Query{Size: 20},
-			Take: all, OnPage: func(int, lifecycle.Tally) {},
+			Take: all, OnPage: func(int, int, lifecycle.Tally) {},
 		}
 		end, err := s.Run(ctx, t.Context())
 		if end != lifecycle.Stopped || err != nil || len(topic.took) != 8 {
@@ -226,7 +252,7 @@ func TestSweepStops(t *testing.T) {
 			left -= n
 			return n
 		}
-		s := lifecycle.Sweep{Source: &script{listings: long}, Desk: desk, Query: dtm.Query{Size: 3}, Take: take, OnPage: func(int, lifecycle.Tally) {}}
+		s := lifecycle.Sweep{Source: &script{listings: long}, Desk: desk, Query: dtm.Query{Size: 3}, Take: take, OnPage: func(int, int, lifecycle.Tally) {}}
 		end, err := s.Run(t.Context(), t.Context())
 		if end != lifecycle.Capped || err != nil || len(topic.took) != 4 {
 			t.Errorf("%d %v, published %v", end, err, topic.took)
@@ -235,7 +261,7 @@ func TestSweepStops(t *testing.T) {
 	t.Run("a message fails", func(t *testing.T) {
 		desk, _, topic := newDesk()
 		topic.fail = "a60"
-		s := lifecycle.Sweep{Source: &script{listings: long}, Desk: desk, Query: dtm.Query{Size: 3}, Take: all, OnPage: func(int, lifecycle.Tally) {}}
+		s := lifecycle.Sweep{Source: &script{listings: long}, Desk: desk, Query: dtm.Query{Size: 3}, Take: all, OnPage: func(int, int, lifecycle.Tally) {}}
 		if _, err := s.Run(t.Context(), t.Context()); !errors.Is(err, errDown) {
 			t.Errorf("error %v", err)
 		}

@@ -67,9 +67,12 @@ type Feed struct {
 	// RereadFrom is the lowest created_at that was listed while younger than
 	// OVERLAP since the last time that nothing was pending; zero when there is none.
 	RereadFrom time.Time
-	Slices     []Slice // pending: disjoint, sorted, at most 64
-	Gaps       []Gap
-	Refusal    *Refusal
+	// Newest is the newest created_at that was read, never ahead of GTI's clock: what
+	// a time that lies ahead is taken back to.
+	Newest  time.Time
+	Slices  []Slice // pending: disjoint, sorted, at most 64
+	Gaps    []Gap
+	Refusal *Refusal
 
 	Filter      string // DTM_FILTER in force, in its canonical form
 	FilterSince time.Time

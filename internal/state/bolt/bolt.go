@@ -350,7 +350,7 @@ func cut(t time.Time) time.Time { return t.Truncate(time.Millisecond).UTC() }
 func cutFeed(f state.Feed) state.Feed {
 	f.BeginsAt = cut(f.BeginsAt)
 	f.End = cut(f.End)
-	f.RereadFrom = cut(f.RereadFrom)
+	f.RereadFrom, f.Newest = cut(f.RereadFrom), cut(f.Newest)
 	f.Slices = cutSlices(f.Slices)
 	f.Gaps = cutGaps(f.Gaps)
 	if f.Refusal != nil {

@@ -26,6 +26,7 @@ func decodeFeed(path string, fields map[string]*pb.Value) (state.Feed, error) {
 		BeginsAt:    r.time("begins_at"),
 		End:         r.time("end"),
 		RereadFrom:  r.time("reread_from"),
+		Newest:      r.time("newest"),
 		Slices:      each(r, "slices", readSlice),
 		Gaps:        each(r, "gaps", readGap),
 		Filter:      r.text("filter"),

@@ -32,6 +32,7 @@ func encodeFeed(f state.Feed) ([]byte, error) {
 	w.time("end", f.End)
 	w.time("position", f.Position()) // for readers in the console; never read back
 	w.time("reread_from", f.RereadFrom)
+	w.time("newest", f.Newest)
 	list(w, "slices", f.Slices, writeSlice)
 	list(w, "gaps", f.Gaps, writeGap)
 	if f.Refusal != nil {
@@ -169,7 +170,7 @@ func encodeBackfill(b state.Backfill) ([]byte, error) {
 // The fields that a write of a document replaces or, without a value, deletes. All
 // others stay: a newer program of the same schema may have added them.
 var (
-	feedFields = fieldMask("schema", "begins_at", "end", "position", "reread_from", "slices", "gaps", "refusal", "filter",
+	feedFields = fieldMask("schema", "begins_at", "end", "position", "reread_from", "newest", "slices", "gaps", "refusal", "filter",
 		"filter_since", "filter_past", "first_run", "last_sweep", "sweep_since", "last_audit", "late_max_ms", "key_id",
 		"last_run", "lease", "writer", "generation", "write")
 	recordFields = fieldMask("schema", "id", "type", "severity", "monitor_id", "priority", "status", "created_at", "first_seen",

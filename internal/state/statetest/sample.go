@@ -26,6 +26,7 @@ func sampleFeed() state.Feed {
 		BeginsAt:   odd(1),
 		End:        odd(2),
 		RereadFrom: odd(3),
+		Newest:     odd(13),
 		Slices: []state.Slice{
 			{From: odd(4), To: odd(5), DoneUntil: odd(4)},
 			{From: odd(6), To: odd(7), DoneUntil: odd(7)},

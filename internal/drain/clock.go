@@ -1,0 +1,164 @@
+package drain
+
+import (
+	"context"
+	"iter"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"dtmrelay.internal/dtmrelay/internal/dtm"
+	"dtmrelay.internal/dtmrelay/internal/state"
+)
+
+const (
+	// clockStep is how exactly GTI says what time it is (HTTP: Date in whole seconds).
+	clockStep = time.Second
+	// clockOff is by how much the clocks may differ without a word.
+	clockOff = 30 * time.Second
+	// clockAhead is how far a stored time may lie ahead: clocks of instances differ.
+	clockAhead = 2 * time.Minute
+)
+
+// clock is the lesser of our clock and GTI's. What may move, and what is asked
+// for, goes by it: a position ahead of GTI's time would pass alerts that are not
+// created yet. GTI's clock is known from the answers, so before the first of them
+// it is ours.
+type clock struct {
+	ours func() time.Time
+	ctx  context.Context
+	log  *slog.Logger
+	feed string
+
+	mu    sync.Mutex
+	ahead time.Duration // ours before GTI's
+	told  bool          // that the clocks differ
+}
+
+// now is the present; a nil clock is ours.
+func (c *clock) now() time.Time {
+	if c == nil {
+		return time.Now().UTC()
+	}
+	return c.ours().UTC().Add(-c.off())
+}
+
+// off is by how much our clock is ahead of GTI's.
+func (c *clock) off() time.Duration {
+	if c == nil {
+		return 0
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.ahead
+}
+
+// heard takes note of what an answer says of GTI's clock.
+func (c *clock) heard(page dtm.Page) {
+	if page.Date.IsZero() {
+		return
+	}
+	// GTI's clock was at Date, or within the second after it, at some moment between
+	// these two: only what is beyond both of them is a difference.
+	ahead, late := page.AskedAt.Sub(page.Date), page.Date.Sub(page.ReceivedAt)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ahead = 0
+	if ahead > clockStep {
+		c.ahead = ahead
+	}
+	off := max(ahead-clockStep, late)
+	if off <= clockOff || c.told {
+		return
+	}
+	c.told = true
+	c.log.WarnContext(c.ctx, "the clock of this instance and GTI's differ; the earlier one counts",
+		"event", "clock", "feed", c.feed, "gti", page.Date, "ahead_seconds", (c.ahead - max(0, late)).Seconds())
+}
+
+// isAhead reports whether a stored time lies where no clock can have been.
+func (c *clock) isAhead(t time.Time) bool { return t.After(c.now().Add(clockAhead)) }
+
+// timed is a session whose answers are heard by a clock, and whose single alerts
+// are counted.
+type timed struct {
+	Session
+	clock *clock
+	got   *atomic.Int64
+}
+
+func (t timed) Get(ctx context.Context, id string, refs bool) (dtm.Page, error) {
+	t.got.Add(1)
+	return t.Session.Get(ctx, id, refs)
+}
+
+func (t timed) List(ctx context.Context, q dtm.Query) iter.Seq2[dtm.Page, error] {
+	return func(yield func(dtm.Page, error) bool) {
+		for page, err := range t.Session.List(ctx, q) {
+			if err == nil {
+				t.clock.heard(page)
+			}
+			if !yield(page, err) {
+				return
+			}
+		}
+	}
+}
+
+// takeBack mends a feed whose times lie ahead: an instance whose clock was wrong,
+// and that GTI told no time, has stored them. Each goes back to where everything
+// before it is known to be read.
+func (c *clock) takeBack(f *state.Feed, o Options) {
+	now := c.now().Truncate(ms)
+	log := c.log.With("event", "clock", "feed", c.feed, "end", f.End, "newest", f.Newest, "now", now)
+	if c.isAhead(f.Newest) {
+		// GTI's clock has been there: it is ours that is late, and stored times are right.
+		if !c.told {
+			c.told = true
+			log.ErrorContext(c.ctx, "the clock of this instance is late: alerts are relayed that much later")
+		}
+		return
+	}
+	back := f.Newest.Add(-o.Overlap)
+	taken := false
+	take := func(t *time.Time, to time.Time) {
+		if c.isAhead(*t) {
+			*t, taken = to, true
+		}
+	}
+	take(&f.BeginsAt, now.Add(-o.InitialLookback)) // nothing was read
+	if back.Before(f.BeginsAt) {
+		back = f.BeginsAt
+	}
+	take(&f.FirstRun, back)
+	if c.isAhead(f.End) {
+		f.Slices = before(f.Slices, back)
+	}
+	take(&f.End, back)
+	// All changes from before the newest alert was created were seen with it.
+	take(&f.LastSweep, f.Newest)
+	take(&f.LastAudit, time.Time{})
+	take(&f.FilterSince, now)
+	if f.Refusal != nil && c.isAhead(f.Refusal.At) {
+		f.Refusal, taken = nil, true
+	}
+	if taken {
+		log.ErrorContext(c.ctx, "the feed's stored times lie in the future, as the clock of an instance was wrong: they are taken back, and what follows is read again",
+			"taken_back_to", f.End)
+	}
+}
+
+// before is the part of slices before a time.
+func before(all []state.Slice, end time.Time) []state.Slice {
+	var out []state.Slice
+	for _, s := range all {
+		if s.To.After(end) {
+			s.To = end
+		}
+		if s.DoneUntil.Before(s.To) {
+			out = append(out, s)
+		}
+	}
+	return out
+}

@@ -1,0 +1,211 @@
+package drain
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"iter"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"dtmrelay.internal/dtmrelay/internal/dtm"
+	"dtmrelay.internal/dtmrelay/internal/dtmsim"
+	"dtmrelay.internal/dtmrelay/internal/state"
+)
+
+// everyMinute are alerts from so long before now until so long after it.
+func everyMinute(before, after time.Duration) []dtmsim.Alert {
+	var all []dtmsim.Alert
+	for at := -before; at <= after; at += time.Minute {
+		all = append(all, dtmsim.Alert{ID: fmt.Sprintf("a%05d", len(all)), CreatedAt: time.Now().Add(at).Truncate(ms)})
+	}
+	return all
+}
+
+// TestWrongClocks: whatever the clock of an instance says in one run, the alerts
+// that are created meanwhile come with the next ones, and no position is ahead of
+// GTI's time where GTI tells it.
+func TestWrongClocks(t *testing.T) {
+	for _, ahead := range []time.Duration{40 * time.Second, time.Hour, 5 * 24 * time.Hour, -time.Hour, -5 * 24 * time.Hour} {
+		for _, noDate := range []bool{false, true} {
+			for _, first := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%v ahead, without a Date %t, in the first run %t", ahead, noDate, first), func(t *testing.T) {
+					s := newStore(t)
+					synctest.Test(t, func(t *testing.T) {
+						alerts := everyMinute(3*time.Hour, 3*time.Hour)
+						api := dtmsim.New(dtmsim.Options{NoDate: noDate}, alerts)
+						var logs bytes.Buffer
+						to := &topic{}
+						run := func(wrong time.Duration) Report {
+							r := newRun(t, s, api.RoundTripper(), to)
+							r.Options.InitialLookback = 4 * time.Hour
+							r.Log = slog.New(slog.NewJSONHandler(&logs, nil))
+							r.Now = func() time.Time { return time.Now().Add(wrong) }
+							for _, session := range []*Session{&r.Session, &r.Sweeps, &r.Side} {
+								*session = elsewhere{*session, wrong}
+							}
+							report, err := r.Live(t.Context(), "schedule", false)
+							if err != nil {
+								t.Fatalf("a run with the clock %v ahead: %v", wrong, err)
+							}
+							if !noDate && report.PositionAfter.After(time.Now()) {
+								t.Errorf("%v ahead the position is %v, and now is %v", wrong, report.PositionAfter, time.Now())
+							}
+							time.Sleep(5 * time.Minute)
+							return report
+						}
+						if !first {
+							run(0)
+						}
+						run(ahead)
+						for range 24 {
+							run(0)
+						}
+						seen := map[string]int{}
+						for _, id := range to.ids {
+							seen[id]++
+						}
+						for _, a := range alerts {
+							switch age := time.Since(a.CreatedAt); {
+							case age < 6*time.Minute: // not yet
+							case seen[a.ID] == 0:
+								t.Fatalf("%s of %v was never published:\n%s", a.ID, a.CreatedAt, logs.String())
+							case seen[a.ID] > 1:
+								t.Errorf("%s was published %d times", a.ID, seen[a.ID])
+							}
+						}
+						if warned := strings.Contains(logs.String(), `"event":"clock"`); !warned && (!noDate || ahead > 2*time.Minute) {
+							t.Errorf("nobody was told of it:\n%s", logs.String())
+						}
+					})
+				})
+			}
+		}
+	}
+}
+
+// TestAheadOfEverything takes back each time that lies ahead, and no other.
+func TestAheadOfEverything(t *testing.T) {
+	now := time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
+	ago := func(d time.Duration) time.Time { return now.Add(-d) }
+	c := &clock{ours: func() time.Time { return now }, ctx: t.Context(), log: slog.New(slog.DiscardHandler)}
+	o := Options{Overlap: 10 * time.Minute, InitialLookback: time.Hour}
+	right := state.Feed{
+		BeginsAt: ago(48 * time.Hour), FirstRun: ago(24 * time.Hour), End: ago(time.Minute), Newest: ago(2 * time.Minute),
+		LastSweep: ago(time.Minute), LastAudit: ago(time.Hour), FilterSince: ago(time.Hour), Refusal: &state.Refusal{At: ago(time.Hour)},
+		Slices: []state.Slice{{From: ago(time.Hour), To: ago(time.Minute), DoneUntil: ago(time.Hour)}},
+	}
+	ahead := now.Add(time.Hour)
+	for _, tc := range []struct {
+		name         string
+		change, want func(*state.Feed)
+	}{
+		{"nothing", func(*state.Feed) {}, func(*state.Feed) {}},
+		{"within what clocks may differ", func(f *state.Feed) { f.End = now.Add(time.Minute) }, func(f *state.Feed) { f.End = now.Add(time.Minute) }},
+		{
+			"the end", func(f *state.Feed) { f.End, f.Slices = ahead, nil },
+			func(f *state.Feed) { f.End, f.Slices = ago(12*time.Minute), nil },
+		},
+		{
+			"the end, with slices", func(f *state.Feed) {
+				f.End = ahead
+				f.Slices = append(f.Slices, state.Slice{From: ago(5 * time.Minute), To: ahead, DoneUntil: ago(5 * time.Minute)})
+			},
+			func(f *state.Feed) {
+				f.End = ago(12 * time.Minute)
+				f.Slices = []state.Slice{{From: ago(time.Hour), To: ago(12 * time.Minute), DoneUntil: ago(time.Hour)}}
+			},
+		},
+		{
+			"the end, and nothing was ever read", func(f *state.Feed) { f.End, f.Newest, f.Slices = ahead, time.Time{}, nil },
+			func(f *state.Feed) { f.End, f.Newest, f.Slices = f.BeginsAt, time.Time{}, nil },
+		},
+		{
+			"the begin", func(f *state.Feed) {
+				f.BeginsAt, f.FirstRun, f.End, f.Newest, f.Slices = ahead, ahead, ahead, time.Time{}, nil
+			},
+			func(f *state.Feed) {
+				f.BeginsAt, f.FirstRun, f.End, f.Newest, f.Slices = ago(time.Hour), ago(time.Hour), ago(time.Hour), time.Time{}, nil
+			},
+		},
+		{"the sweep", func(f *state.Feed) { f.LastSweep = ahead }, func(f *state.Feed) { f.LastSweep = f.Newest }},
+		{"the audit", func(f *state.Feed) { f.LastAudit = ahead }, func(f *state.Feed) { f.LastAudit = time.Time{} }},
+		{"the filter", func(f *state.Feed) { f.FilterSince = ahead }, func(f *state.Feed) { f.FilterSince = now }},
+		{"a refusal", func(f *state.Feed) { f.Refusal = &state.Refusal{At: ahead} }, func(f *state.Feed) { f.Refusal = nil }},
+		{
+			"the newest alert: it is our clock that is late",
+			func(f *state.Feed) { f.Newest, f.End, f.LastSweep = ahead, ahead, ahead },
+			func(f *state.Feed) { f.Newest, f.End, f.LastSweep = ahead, ahead, ahead },
+		},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			got, want := right.Clone(), right.Clone()
+			tc.change(&got)
+			c.takeBack(&got, o)
+			tc.want(&want)
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestRequestsAreHigh: a run that needs many more requests than its alerts would
+// have taken says so.
+func TestRequestsAreHigh(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		alerts int
+		onPage int // at most
+		high   bool
+	}{
+		{"full pages", 2000, 100, false},
+		{"one alert on each page", 60, 1, true},
+		{"few requests", 20, 1, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := newStore(t)
+			synctest.Test(t, func(t *testing.T) {
+				var alerts []dtmsim.Alert
+				for i := range c.alerts {
+					alerts = append(alerts, dtmsim.Alert{ID: fmt.Sprint("a", i), CreatedAt: time.Now().Add(-time.Duration(i+60) * time.Second)})
+				}
+				api := dtmsim.New(dtmsim.Options{MaxSize: c.onPage}, alerts)
+				to := &topic{}
+				r := newRun(t, s, api.RoundTripper(), to)
+				var logs bytes.Buffer
+				r.Log = slog.New(slog.NewJSONHandler(&logs, nil))
+				r.Options.Workers, r.Options.InitialLookback = 1, 2*time.Hour
+				report, err := r.Live(t.Context(), "schedule", false)
+				if err != nil || len(to.ids) != c.alerts {
+					t.Fatalf("published %d: %v", len(to.ids), err)
+				}
+				if high := strings.Contains(logs.String(), `"event":"requests_high"`); high != c.high {
+					t.Errorf("with %d requests it is told: %t\n%s", report.Requests, high, logs.String())
+				}
+			})
+		})
+	}
+}
+
+// elsewhere is a session of a machine whose clock is ahead.
+type elsewhere struct {
+	Session
+	ahead time.Duration
+}
+
+func (s elsewhere) List(ctx context.Context, q dtm.Query) iter.Seq2[dtm.Page, error] {
+	return func(yield func(dtm.Page, error) bool) {
+		for page, err := range s.Session.List(ctx, q) {
+			page.AskedAt, page.ReceivedAt = page.AskedAt.Add(s.ahead), page.ReceivedAt.Add(s.ahead)
+			if !yield(page, err) {
+				return
+			}
+		}
+	}
+}

@@ -1,0 +1,134 @@
+package drain
+
+import (
+	"slices"
+	"time"
+)
+
+// Out of place by up to coarse, alerts show that the API sorts by less than a
+// millisecond; by up to loose, that it sorts by something close to created_at.
+const (
+	coarse = time.Second
+	loose  = time.Minute
+)
+
+// order judges how far a listing by created_at has come. The order of a listing
+// lets a slice's position move before the listing ends; it is no condition of
+// reading. So the position follows the alerts that are in order, and one alert
+// out of place neither holds it nor carries it past alerts that were not read.
+type order struct {
+	// safe is the created_at up to which the listing is read: a later alert in
+	// order came after it.
+	safe time.Time
+	// last is the latest alert in order. Nothing shows yet that it is in its place.
+	last time.Time
+	// trail is how far alerts that are slightly out of place were off, rounded up.
+	trail time.Duration
+	read  int // alerts
+	// Of these, how many were slightly and how many far out of place.
+	near, far int
+}
+
+// orderFrom is the order of a listing that begins at a position.
+func orderFrom(position time.Time) order { return order{safe: position} }
+
+// add takes the alerts of the next page by their created_at, and says by how much
+// each is out of place.
+func (o *order) add(page []time.Time) []time.Duration {
+	off := make([]time.Duration, len(page))
+	if len(page) == 0 {
+		return off
+	}
+	// What was last may itself be out of place: it takes part.
+	run := page
+	if !o.last.IsZero() {
+		run = append([]time.Time{o.last}, page...)
+	}
+	shift := len(run) - len(page)
+	chain := ascending(run, o.safe)
+	for i := range page {
+		switch off[i] = misplaced(run, chain, i+shift); {
+		case off[i] == 0:
+		case off[i] <= coarse:
+			o.near, o.trail = o.near+1, max(o.trail, coarse)
+		case off[i] <= loose:
+			o.near, o.trail = o.near+1, loose
+		default:
+			o.far++
+		}
+	}
+	o.read += len(page)
+	if n := len(chain); n > 0 {
+		o.last = run[chain[n-1]]
+		if n > 1 && !o.isLost() {
+			o.safe = run[chain[n-2]]
+		}
+	}
+	return off
+}
+
+// few is how many alerts may be out of place in a listing that is in order.
+func (o *order) few() int { return 1 + o.read/25 }
+
+// isLost reports whether so many alerts are far out of place that the listing is
+// in no order at all, and says nothing before its end.
+func (o *order) isLost() bool { return o.far > o.few() }
+
+// position is the created_at before which nothing is left to read. When many
+// alerts are slightly out of place, as many may still come from before safe.
+func (o *order) position() time.Time {
+	if o.near > o.few() {
+		return o.safe.Add(-o.trail)
+	}
+	return o.safe
+}
+
+// ascending returns the indexes of the longest ascending run of times that are
+// not before from; of several, the one that ends earliest.
+func ascending(times []time.Time, from time.Time) []int {
+	var ends []int // by length: where the run of that length which ends earliest ends
+	before := make([]int, len(times))
+	for i, t := range times {
+		if t.Before(from) {
+			continue
+		}
+		// Equal times follow each other.
+		n, _ := slices.BinarySearchFunc(ends, t, func(end int, t time.Time) int {
+			if times[end].After(t) {
+				return 1
+			}
+			return -1
+		})
+		before[i] = -1
+		if n > 0 {
+			before[i] = ends[n-1]
+		}
+		if n == len(ends) {
+			ends = append(ends, i)
+		} else {
+			ends[n] = i
+		}
+	}
+	if len(ends) == 0 {
+		return nil
+	}
+	run := make([]int, len(ends))
+	for n, i := len(ends)-1, ends[len(ends)-1]; n >= 0; n, i = n-1, before[i] {
+		run[n] = i
+	}
+	return run
+}
+
+// misplaced is how far the ith time is from where it would be in order, 0 when it
+// is there.
+func misplaced(times []time.Time, chain []int, i int) time.Duration {
+	after, in := slices.BinarySearch(chain, i)
+	off := time.Duration(0)
+	if after > 0 {
+		off = max(off, times[chain[after-1]].Sub(times[i]))
+	}
+	if after < len(chain) && !in {
+		off = max(off, times[i].Sub(times[chain[after]]))
+	}
+	return off
+}
