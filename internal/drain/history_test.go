@@ -203,6 +203,7 @@ var histories = rapid.Custom(func(t *rapid.T) history {
 		PublishTakes: pick(t, "publish takes", 0, 20*time.Millisecond, 2*time.Second),
 		Bare:         pick(t, "bare page", 1, 2, 3, 5, 100),
 		Refilter:     oneIn(t, 4, "refilter"),
+		Ordered:      true, Order: rapid.Uint64().Draw(t, "order"),
 	}
 	h.Feed.UpdatesWindow = pick(t, "updates window", 0, time.Hour, 3*time.Hour, 30*24*time.Hour, 30*24*time.Hour)
 	switch rapid.IntRange(1, 6).Draw(t, "filter") {

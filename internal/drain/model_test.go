@@ -14,8 +14,7 @@ import (
 
 // TestModel lets random histories happen to the engine, the client, the desk and
 // the holder of the lease together, and checks the laws that the relay promises
-// to keep (laws_test.go). The order in which goroutines run is not drawn, so that
-// a failure may be called flaky; the history that is printed is the one that failed.
+// to keep (laws_test.go).
 func TestModel(t *testing.T) {
 	check(t, "1000", histories)
 }
