@@ -30,7 +30,10 @@ func comesRound(rec state.Record, a dtm.Alert) (origin string, left []state.Echo
 	at := echoIn(rec, a)
 	for i, e := range rec.Echoes {
 		mayCome := e.Version.IsZero() && (a.UpdatedAt.Before(e.At.Add(underWay)) || pending(rec))
-		if i != at && (written(e).After(a.UpdatedAt) || mayCome) {
+		// While the change is under way nobody knows its version: what was taken for it
+		// may be somebody else's change to the same.
+		guessed := e.Version.IsZero() && rec.WriteLease != nil
+		if (i != at || guessed) && (written(e).After(a.UpdatedAt) || mayCome) {
 			left = append(left, e)
 		}
 	}

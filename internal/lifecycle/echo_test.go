@@ -28,6 +28,7 @@ func TestEcho(t *testing.T) {
 		before []dtm.Alert // published before the marks are set
 		echoes []state.Echo
 		open   bool        // the end of a write is not known yet
+		leased bool        // it is under way
 		then   []dtm.Alert // one page each
 		took   []string
 		left   int // marks
@@ -107,6 +108,12 @@ func TestEcho(t *testing.T) {
 			took: []string{"a updated by writeback", "a updated by writeback"},
 		},
 		{
+			name: "somebody does the same while it is written", before: []dtm.Alert{version("a", "new", 0)},
+			echoes: []state.Echo{{At: second(19), Status: "closed"}}, open: true, leased: true,
+			then: []dtm.Alert{version("a", "closed", 19), version("a", "closed", 20)},
+			took: []string{"a status_changed from new by writeback", "a updated by writeback"}, left: 1,
+		},
+		{
 			name: "tags alone, and the answer was lost", before: []dtm.Alert{version("a", "new", 0)}, open: true,
 			echoes: []state.Echo{{At: second(19), Tags: []string{"x", "y"}}},
 			then:   []dtm.Alert{tagged(10, `["x"]`), tagged(20, `["y","x"]`)},
@@ -177,6 +184,9 @@ func TestEcho(t *testing.T) {
 				if echo.At.IsZero() {
 					e.Record.Echoes[i].At = echo.Version
 				}
+			}
+			if c.leased {
+				e.Record.WriteLease = &state.Lease{Owner: "x", ExpiresAt: second(49)}
 			}
 			if c.open {
 				e.Record.Wishes = []state.Wish{{Field: state.WishStatus, Open: true}}
