@@ -38,6 +38,7 @@ func (s *Session) Get(ctx context.Context, id string, refs bool) (Page, error) {
 		case alert.ID != id:
 			return nil, cmp.Or(errorOf(alert.Raw), errOther)
 		}
+		alert.Ahead = got.ahead(alert)
 		return []Alert{alert}, nil
 	}
 	got, err := s.fetch(ctx, a)

@@ -98,6 +98,23 @@ func TestGetSomethingElse(t *testing.T) {
 	}
 }
 
+// TestGetAhead: a version that lies ahead is known for one, however it was fetched.
+func TestGetAhead(t *testing.T) {
+	for _, c := range []struct {
+		updated string
+		ahead   bool
+	}{{"2026-03-03T09:00:00Z", false}, {"2026-03-03T11:00:00Z", true}} {
+		rt := direct(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Date", "Mon, 02 Mar 2026 10:00:00 GMT")
+			_, _ = fmt.Fprintf(w, `{"id":"a1","created_at":"2026-03-02T09:00:00Z","updated_at":%q}`, c.updated)
+		})
+		page, err := newClient(t, rt, nil).Session(LiveShare).Get(t.Context(), "a1", true)
+		if err != nil || page.Alerts[0].Ahead != c.ahead {
+			t.Errorf("updated at %s: %+v, %v", c.updated, page.Alerts, err)
+		}
+	}
+}
+
 func TestGetLimit(t *testing.T) {
 	const limit = 200 << 10
 	c := newClient(t, direct(func(w http.ResponseWriter, _ *http.Request) {

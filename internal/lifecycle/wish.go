@@ -70,10 +70,11 @@ func beats(x, y state.Wish) bool {
 	case state.WishStatus:
 		return y.Field == state.WishStatus
 	case state.WishTags:
-		return y.Field != state.WishStatus
-	default:
+		return y.Field == state.WishTags || isTag(y)
+	case state.WishAddTag, state.WishRemoveTag:
 		return isTag(y) && strings.EqualFold(valueOf(x), valueOf(y))
 	}
+	return false // what a later version of this program asks for is none of these
 }
 
 func isTag(w state.Wish) bool {
