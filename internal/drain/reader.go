@@ -263,7 +263,7 @@ func (r *reader) fetch(ctx context.Context, pages chan<- fetched) {
 			r.cutFuture()
 			switch {
 			case pageNo > 0:
-			case !r.since.IsZero() && r.bound().Before(r.since.Add(-clockOff)):
+			case !r.since.IsZero() && r.bound().Before(r.since):
 				// This instance's clock is ahead, as the answer says: less is too old than
 				// was thought.
 				page.Release()
