@@ -248,6 +248,35 @@ func TestOthersUseTheSameKey(t *testing.T) {
 	})
 }
 
+// TestABackfillAsksAnew: what GTI refused the live feed for its age, it is asked
+// for once more when an operator wants it.
+func TestABackfillAsksAnew(t *testing.T) {
+	s := newStore(t)
+	synctest.Test(t, func(t *testing.T) {
+		feedWith(t, s, state.Backfill{ID: "b-1"})
+		feed, version, _, err := s.Open(t.Context(), "f", "k")
+		if err != nil {
+			t.Fatal(err)
+		}
+		feed.Refusal = &state.Refusal{At: time.Now().Add(-time.Hour), Age: 2 * time.Hour}
+		if _, err := s.WriteFeed(t.Context(), "f", feed, version); err != nil {
+			t.Fatal(err)
+		}
+		to := &topic{}
+		r := newRun(t, s, wire(func(r *http.Request) reply {
+			since, _ := time.Parse(time.RFC3339, r.URL.Query().Get("since"))
+			if isLive(r) && time.Since(since) > 230*time.Minute {
+				return alertsOf(fmt.Sprintf(`{"id":"a1","created_at":%q}`, inTheBackfills()))
+			}
+			return alertsOf()
+		}), to)
+		r.Options.MaxLookback = 210 * time.Minute // what the API is known to answer for begins within the backfill
+		if _, err := r.Live(t.Context(), "schedule", false); err != nil || len(to.ids) != 1 || stateOf(t, s, "b-1") != state.Done {
+			t.Errorf("published %v, the backfill is %s: %v", to.ids, stateOf(t, s, "b-1"), err)
+		}
+	})
+}
+
 // TestWaitForOneAlert: an alert that is fetched by its id keeps nobody waiting for
 // longer than the run has.
 func TestWaitForOneAlert(t *testing.T) {
