@@ -121,7 +121,7 @@ func (c *clock) takeBack(f *state.Feed, o Options) {
 		return
 	}
 	back := f.Newest.Add(-o.Overlap)
-	taken := false
+	taken, sinceFirst := false, f.FilterSince.Equal(f.FirstRun)
 	take := func(t *time.Time, to time.Time) {
 		if c.isAhead(*t) {
 			*t, taken = to, true
@@ -140,6 +140,9 @@ func (c *clock) takeBack(f *state.Feed, o Options) {
 	take(&f.LastSweep, f.Newest)
 	take(&f.LastAudit, time.Time{})
 	take(&f.FilterSince, now)
+	if sinceFirst {
+		f.FilterSince = f.FirstRun // or audits would take the filter for a changed one
+	}
 	if f.Refusal != nil && c.isAhead(f.Refusal.At) {
 		f.Refusal, taken = nil, true
 	}

@@ -126,10 +126,11 @@ func TestAheadOfEverything(t *testing.T) {
 		},
 		{
 			"the begin", func(f *state.Feed) {
-				f.BeginsAt, f.FirstRun, f.End, f.Newest, f.Slices = ahead, ahead, ahead, time.Time{}, nil
+				f.BeginsAt, f.FirstRun, f.FilterSince, f.End, f.Newest, f.Slices = ahead, ahead, ahead, ahead, time.Time{}, nil
 			},
 			func(f *state.Feed) {
-				f.BeginsAt, f.FirstRun, f.End, f.Newest, f.Slices = ago(time.Hour), ago(time.Hour), ago(time.Hour), time.Time{}, nil
+				f.BeginsAt, f.FirstRun, f.FilterSince, f.End = ago(time.Hour), ago(time.Hour), ago(time.Hour), ago(time.Hour)
+				f.Newest, f.Slices = time.Time{}, nil
 			},
 		},
 		{"the sweep", func(f *state.Feed) { f.LastSweep = ahead }, func(f *state.Feed) { f.LastSweep = f.Newest }},

@@ -234,8 +234,8 @@ func (w *work) replan() bool {
 			begins := f.BeginsAt.Add(-off).Truncate(ms)
 			f.Slices = tidy(append([]state.Slice{{From: begins, To: f.BeginsAt, DoneUntil: begins}}, f.Slices...))
 			f.BeginsAt, f.FirstRun = begins, f.FirstRun.Add(-off).Truncate(ms)
-		}
-		if w.clock.isAhead(f.FilterSince) {
+			f.FilterSince = f.FirstRun
+		} else if w.clock.isAhead(f.FilterSince) { // it was changed by this run
 			f.FilterSince = w.clock.now().Truncate(ms)
 		}
 		w.plan(f)
