@@ -263,7 +263,7 @@ func TestFailures(t *testing.T) {
 			}).RoundTrip(r)
 		}, 1, 1, false},
 		{"redirects for ever", func(r *http.Request) (*http.Response, error) {
-			return direct(http.RedirectHandler("/again", http.StatusTemporaryRedirect).ServeHTTP).RoundTrip(r)
+			return direct(http.RedirectHandler("/again?"+r.URL.RawQuery, http.StatusTemporaryRedirect).ServeHTTP).RoundTrip(r)
 		}, 4, 4, false},
 	} {
 		for _, later := range []bool{false, true} {
@@ -828,15 +828,17 @@ func TestRedirectTarget(t *testing.T) {
 		t.Fatal(err)
 	}
 	for location, want := range map[string]string{ // the target, or the host that is refused
-		"/x?y=1":                     "https://gti.example/x?y=1",
-		"https://GTI.example:443/x":  "https://GTI.example:443/x",
-		"//gti.example/x":            "https://gti.example/x",
-		"https://gti.example:8443/x": "https://gti.example:8443",
-		"http://gti.example/x":       "http://gti.example",
-		"//evil.example/x?page=1":    "https://evil.example",
-		"https://gti.example.evil/":  "https://gti.example.evil",
-		"https://gti.example@evil/":  "https://evil",
-		"https://%zz/?page=1":        "",
+		"/x?size=1":                        "https://gti.example/x?size=1",
+		"https://GTI.example:443/x?size=1": "https://GTI.example:443/x?size=1",
+		"//gti.example/x?size=1":           "https://gti.example/x?size=1",
+		"/x?y=1":                           "https://gti.example",
+		"/x":                               "https://gti.example",
+		"https://gti.example:8443/x":       "https://gti.example:8443",
+		"http://gti.example/x":             "http://gti.example",
+		"//evil.example/x?page=1":          "https://evil.example",
+		"https://gti.example.evil/":        "https://gti.example.evil",
+		"https://gti.example@evil/":        "https://evil",
+		"https://%zz/?page=1":              "",
 	} {
 		got := ""
 		to, err := follow(ask{}, from, &http.Response{StatusCode: http.StatusFound, Header: http.Header{"Location": {location}}})
@@ -850,6 +852,39 @@ func TestRedirectTarget(t *testing.T) {
 		if got != want {
 			t.Errorf("%s: %q, want %q", location, got, want)
 		}
+	}
+}
+
+// TestRedirectedError: what another place says of a request is not GTI's word.
+func TestRedirectedError(t *testing.T) {
+	c := newClient(t, direct(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/maintenance" {
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(http.StatusNotFound)
+			_, _ = io.WriteString(w, `{"message":"Not Found"}`)
+			return
+		}
+		http.Redirect(w, r, "/maintenance?"+r.URL.RawQuery, http.StatusFound)
+	}), nil)
+	_, err := c.Session(LiveShare).Get(t.Context(), "a1", false)
+	if api := (*APIError)(nil); !errors.As(err, &api) || api.Final() {
+		t.Errorf("final: %v", err)
+	}
+}
+
+// TestCauseOfSilence: why there is no answer is what its reader can do something about.
+func TestCauseOfSilence(t *testing.T) {
+	for _, lingers := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			c := newClient(t, transport(func(*http.Request) (*http.Response, error) {
+				return nil, errors.New("connect: connection refused")
+			}), nil)
+			c.lingers = lingers
+			_, err := collect(t.Context(), c.Session(LiveShare), Query{})
+			if err == nil || !strings.Contains(err.Error(), "connection refused") {
+				t.Errorf("lingering %t: %v", lingers, err)
+			}
+		})
 	}
 }
 

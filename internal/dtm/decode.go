@@ -141,7 +141,7 @@ var (
 // that there is no smaller page to ask for.
 func decodePage(body []byte, alone bool) ([]Alert, error) {
 	alerts, err := decodeList(body, alertsAt)
-	if errors.Is(err, errElement) {
+	if errors.Is(err, errElement) || errors.Is(err, errInvalid) {
 		return decodeList(body, (&resync{alone: alone}).list)
 	}
 	return alerts, err

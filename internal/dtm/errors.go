@@ -144,6 +144,7 @@ type RedirectError struct {
 const (
 	whyElsewhere = "the API key goes to no other place"
 	whyChange    = "a change would only be read there"
+	whyOther     = "something else would be asked for there"
 	whyOften     = "there were too many of them"
 	whyNowhere   = "it names no place that can be read"
 )
@@ -185,6 +186,13 @@ func (e *NoAnswerError) Error() string {
 }
 func (e *NoAnswerError) Unwrap() error { return e.err }
 
+// UndoneError says that the API answered to a change with success, and has not made it.
+type UndoneError struct{ ID string }
+
+func (e *UndoneError) Error() string {
+	return fmt.Sprintf("GTI's answer to the change of alert %s was a success, and the alert is not as it was asked for", e.ID)
+}
+
 // Failed reports whether GTI, or the way to it, failed: what ends a request is of
 // one of these types, or it is the key's, a budget's, a quota's or our own fault.
 func Failed(err error) bool {
@@ -194,6 +202,7 @@ func Failed(err error) bool {
 		restart  *RestartError
 		redirect *RedirectError
 		large    *PageTooLargeError
+		undone   *UndoneError
 		key      *KeyError
 		quota    *QuotaError
 		budget   *BudgetError
@@ -203,7 +212,7 @@ func Failed(err error) bool {
 	case errors.As(err, &key), errors.As(err, &quota), errors.As(err, &budget), errors.As(err, &wait), errors.Is(err, ErrNoKey):
 		return false
 	}
-	return errors.As(err, &api) || errors.As(err, &lost) || errors.As(err, &restart) || errors.As(err, &redirect) || errors.As(err, &large)
+	return errors.As(err, &api) || errors.As(err, &lost) || errors.As(err, &restart) || errors.As(err, &redirect) || errors.As(err, &large) || errors.As(err, &undone)
 }
 
 // ErrNoKey is answered when what the source of the key holds can't be one.

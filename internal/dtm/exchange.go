@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -100,6 +101,9 @@ func (s *Session) exchange(ctx context.Context, a ask, memory *pageMemory, retry
 			}
 		})
 		got, location, err := s.send(ctx, a, &target, key, memory, &left)
+		if api := (*APIError)(nil); redirects > 0 && errors.As(err, &api) {
+			api.Foreign = true // another place does not know what is asked for
+		}
 		switch {
 		case err != nil || location == nil:
 			return got, err
@@ -176,8 +180,8 @@ func (s *Session) send(ctx context.Context, a ask, target *url.URL, key string, 
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
-		case attempt.Err() != nil:
-			err = context.Cause(attempt)
+		case errors.Is(context.Cause(attempt), errSilent):
+			err = errSilent
 		default:
 			err = discreet(err, key)
 		}
@@ -349,9 +353,23 @@ func follow(a ask, from *url.URL, resp *http.Response) (*url.URL, error) {
 	case a.changes() && !keepsMethod(resp.StatusCode):
 		refused.Why = whyChange
 		return nil, refused
+	case !asksTheSame(from.Query(), to.Query()):
+		refused.Why = whyOther
+		return nil, refused
 	}
 	to.User = nil
 	return to, nil
+}
+
+// asksTheSame reports whether a redirect's target has all that was asked for: without
+// its query, a listing is another one.
+func asksTheSame(from, to url.Values) bool {
+	for name, values := range from {
+		if !slices.Equal(values, to[name]) {
+			return false
+		}
+	}
+	return true
 }
 
 // site is a URL's scheme and host: its path and query are no log's business.

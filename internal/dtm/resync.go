@@ -28,6 +28,9 @@ type resync struct {
 // list reads the list of b that begins at b[at], and returns the index behind it.
 func (r *resync) list(b []byte, at int) (alerts []Alert, end int, err error) {
 	r.b = b
+	if at == len(b) || b[at] != '[' {
+		return alertsAt(b, at)
+	}
 	// The latest element that is no JSON begins at from, and is alerts[mark].
 	from, mark := -1, 0
 	for i := at + 1; ; {
@@ -54,8 +57,11 @@ func (r *resync) list(b []byte, at int) (alerts []Alert, end int, err error) {
 			continue
 		case r.closes(stop):
 			return alerts, stop + 1, nil
-		case from < 0:
+		case from < 0 && !ok:
 			return nil, 0, errInvalid
+		case from < 0: // a bracket too many, which is of the element before it
+			from, mark = i, len(alerts)-1
+			alerts, search = alerts[:mark], stop+1
 		default:
 			// This list is one within the element that is no JSON, and so is all that was
 			// read of it.
