@@ -165,7 +165,7 @@ func (w *world) checkBackfill(p *proc, r state.Backfill) {
 		case pending(passed, a.created) || given(passed, a.created):
 		case w.clamped(a, now), !w.ordered():
 		case r.Kind == state.Changes:
-			if v := w.versionAt(a, r.RequestedAt); b.known[a.id] && w.alone() && v.After(w.ledger[a.id].HandledVersion) {
+			if v := w.versionAt(a, r.RequestedAt); b.known[a.id] && w.alone() && !w.isAhead(a) && v.After(w.ledger[a.id].HandledVersion) {
 				w.fail("%s passes %s of %s in %s (%s), and its version of %s is not in the ledger: %v", p.name, a.id, a.created, r.ID, r.State, v, r.Slices)
 			}
 		case !w.matches(a, b.filter, r.RequestedAt):

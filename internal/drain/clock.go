@@ -30,10 +30,16 @@ type clock struct {
 	ctx  context.Context
 	log  *slog.Logger
 	feed string
+	// first: what lies ahead in a feed's first run is of its own making, and no fault
+	// that anybody has to know of.
+	first bool
 
 	mu    sync.Mutex
 	ahead time.Duration // ours before GTI's
-	told  bool          // that the clocks differ
+	// agreed: the last two answers said so. A single one may be an old answer of a
+	// proxy's, which keeps the position where it is, and must take nothing back.
+	agreed bool
+	told   bool // that the clocks differ
 }
 
 // now is the present; a nil clock is ours.
@@ -56,7 +62,7 @@ func (c *clock) off() time.Duration {
 
 // heard takes note of what an answer says of GTI's clock.
 func (c *clock) heard(page dtm.Page) {
-	if page.Date.IsZero() {
+	if page.Date.IsZero() || isContradicted(page) {
 		return
 	}
 	// GTI's clock was at Date, or within the second after it, at some moment between
@@ -64,10 +70,12 @@ func (c *clock) heard(page dtm.Page) {
 	ahead, late := page.AskedAt.Sub(page.Date), page.Date.Sub(page.ReceivedAt)
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	before := c.ahead
 	c.ahead = 0
 	if ahead > clockStep {
 		c.ahead = ahead
 	}
+	c.agreed = (c.ahead - before).Abs() <= 2*clockStep
 	off := max(ahead-clockStep, late)
 	if off <= clockOff || c.told {
 		return
@@ -77,8 +85,30 @@ func (c *clock) heard(page dtm.Page) {
 		"event", "clock", "feed", c.feed, "gti", page.Date, "ahead_seconds", (c.ahead - max(0, late)).Seconds())
 }
 
-// isAhead reports whether a stored time lies where no clock can have been.
-func (c *clock) isAhead(t time.Time) bool { return t.After(c.now().Add(clockAhead)) }
+// isContradicted reports whether alerts of a page were created later than it says
+// that it is. A proxy on the way has written that, or kept it for long; by such a
+// clock the feed would stand still. A single alert may be what is wrong.
+func isContradicted(page dtm.Page) bool {
+	later := 0
+	for _, a := range page.Alerts {
+		if a.Fault == "" && a.CreatedAt.After(page.Date.Add(clockAhead)) {
+			later++
+		}
+	}
+	return later > 1
+}
+
+// certain is the present by which stored times are judged: what a single answer says
+// does not count.
+func (c *clock) certain() time.Time {
+	c.mu.Lock()
+	agreed := c.agreed
+	c.mu.Unlock()
+	if agreed {
+		return c.now()
+	}
+	return c.ours().UTC()
+}
 
 // timed is a session whose answers are heard by a clock, and whose single alerts
 // are counted.
@@ -106,24 +136,25 @@ func (t timed) List(ctx context.Context, q dtm.Query) iter.Seq2[dtm.Page, error]
 	}
 }
 
-// takeBack mends a feed whose times lie ahead: an instance whose clock was wrong,
-// and that GTI told no time, has stored them. Each goes back to where everything
-// before it is known to be read.
-func (c *clock) takeBack(f *state.Feed, o Options) {
-	now := c.now().Truncate(ms)
+// takeBack mends a feed whose times lie ahead of now: an instance whose clock was
+// wrong, and that GTI told no time, has stored them. Each goes back to where
+// everything before it is known to be read. It reports whether there was any.
+func (c *clock) takeBack(f *state.Feed, o Options, now time.Time) (taken bool) {
+	now = now.Truncate(ms)
+	isAhead := func(t time.Time) bool { return t.After(now.Add(clockAhead)) }
 	log := c.log.With("event", "clock", "feed", c.feed, "end", f.End, "newest", f.Newest, "now", now)
-	if c.isAhead(f.Newest) {
+	if isAhead(f.Newest) {
 		// GTI's clock has been there: it is ours that is late, and stored times are right.
 		if !c.told {
 			c.told = true
 			log.ErrorContext(c.ctx, "the clock of this instance is late: alerts are relayed that much later")
 		}
-		return
+		return false
 	}
 	back := f.Newest.Add(-o.Overlap)
-	taken, sinceFirst := false, f.FilterSince.Equal(f.FirstRun)
+	sinceFirst := f.FilterSince.Equal(f.FirstRun)
 	take := func(t *time.Time, to time.Time) {
-		if c.isAhead(*t) {
+		if isAhead(*t) {
 			*t, taken = to, true
 		}
 	}
@@ -132,7 +163,7 @@ func (c *clock) takeBack(f *state.Feed, o Options) {
 		back = f.BeginsAt
 	}
 	take(&f.FirstRun, back)
-	if c.isAhead(f.End) {
+	if isAhead(f.End) {
 		f.Slices = before(f.Slices, back)
 	}
 	take(&f.End, back)
@@ -143,13 +174,14 @@ func (c *clock) takeBack(f *state.Feed, o Options) {
 	if sinceFirst {
 		f.FilterSince = f.FirstRun // or audits would take the filter for a changed one
 	}
-	if f.Refusal != nil && c.isAhead(f.Refusal.At) {
+	if f.Refusal != nil && isAhead(f.Refusal.At) {
 		f.Refusal, taken = nil, true
 	}
-	if taken {
+	if taken && !c.first {
 		log.ErrorContext(c.ctx, "the feed's stored times lie in the future, as the clock of an instance was wrong: they are taken back, and what follows is read again",
 			"taken_back_to", f.End)
 	}
+	return taken
 }
 
 // before is the part of slices before a time.

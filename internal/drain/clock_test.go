@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
+	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -88,6 +90,29 @@ func TestWrongClocks(t *testing.T) {
 	}
 }
 
+// TestDateOfAnotherClock: what alerts of the same page contradict is not GTI's time.
+func TestDateOfAnotherClock(t *testing.T) {
+	now := time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
+	for _, c := range []struct {
+		created []time.Duration // before now
+		ahead   time.Duration
+	}{
+		{nil, time.Hour},
+		{[]time.Duration{2 * time.Hour, 59 * time.Minute}, time.Hour},
+		{[]time.Duration{2 * time.Hour, 10 * time.Minute}, time.Hour},
+		{[]time.Duration{10 * time.Minute, 9 * time.Minute}, 0},
+	} {
+		k := &clock{ours: func() time.Time { return now }, ctx: t.Context(), log: slog.New(slog.DiscardHandler)}
+		page := dtm.Page{AskedAt: now, ReceivedAt: now, Date: now.Add(-time.Hour)}
+		for _, ago := range c.created {
+			page.Alerts = append(page.Alerts, dtm.Alert{ID: "a", CreatedAt: now.Add(-ago)})
+		}
+		if k.heard(page); k.off() != c.ahead {
+			t.Errorf("with alerts of %v before now the clock is %v ahead, want %v", c.created, k.off(), c.ahead)
+		}
+	}
+}
+
 // TestAheadOfEverything takes back each time that lies ahead, and no other.
 func TestAheadOfEverything(t *testing.T) {
 	now := time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
@@ -146,7 +171,7 @@ func TestAheadOfEverything(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			got, want := right.Clone(), right.Clone()
 			tc.change(&got)
-			c.takeBack(&got, o)
+			c.takeBack(&got, o, now)
 			tc.want(&want)
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
@@ -208,4 +233,112 @@ func (s elsewhere) List(ctx context.Context, q dtm.Query) iter.Seq2[dtm.Page, er
 			}
 		}
 	}
+}
+
+// dated replaces the Date of a run's first answer: a proxy has kept that for long.
+type dated struct {
+	http.RoundTripper
+	first *atomic.Bool
+	by    time.Duration
+}
+
+func (d dated) RoundTrip(r *http.Request) (*http.Response, error) {
+	resp, err := d.RoundTripper.RoundTrip(r)
+	if err == nil && d.first.CompareAndSwap(true, false) {
+		resp.Header.Set("Date", time.Now().Add(d.by).UTC().Format(http.TimeFormat))
+	}
+	return resp, err
+}
+
+// TestOldDate: one old Date takes a quiet feed's position back by no more than the
+// overlap that each run reads again.
+func TestOldDate(t *testing.T) {
+	s := newStore(t)
+	synctest.Test(t, func(t *testing.T) {
+		api := dtmsim.New(dtmsim.Options{}, everyMinute(3*time.Hour, -time.Hour))
+		to, first := &topic{}, &atomic.Bool{}
+		run := func() Report {
+			r := newRun(t, s, dated{api.RoundTripper(), first, -24 * time.Hour}, to)
+			r.Options.InitialLookback = 4 * time.Hour
+			report, err := r.Live(t.Context(), "schedule", false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(5 * time.Minute)
+			return report
+		}
+		before := run()
+		published := len(to.ids)
+		first.Store(true)
+		if after := run(); first.Load() || after.PositionAfter.Before(before.PositionAfter.Add(-10*time.Minute)) || after.Fetched > 0 {
+			t.Errorf("after an old Date the position is %v, it was %v, and %d alerts were read", after.PositionAfter, before.PositionAfter, after.Fetched)
+		}
+		if next := run(); next.PositionAfter.Before(time.Now().Add(-10*time.Minute)) || len(to.ids) != published {
+			t.Errorf("the next run leaves the position at %v, and %d alerts were published again", next.PositionAfter, len(to.ids)-published)
+		}
+	})
+}
+
+// TestLagOfAClockAhead: an instance whose clock stays ahead relays as promptly as any.
+func TestLagOfAClockAhead(t *testing.T) {
+	for _, ahead := range []time.Duration{0, 20 * time.Second, time.Minute, 5 * time.Minute, 5 * 24 * time.Hour} {
+		t.Run(ahead.String(), func(t *testing.T) {
+			s := newStore(t)
+			synctest.Test(t, func(t *testing.T) {
+				var logs bytes.Buffer
+				api, to := dtmsim.New(dtmsim.Options{}, everyMinute(time.Hour, time.Hour)), &topic{}
+				for i := range 12 {
+					r := newRun(t, s, api.RoundTripper(), to)
+					r.Log = slog.New(slog.NewJSONHandler(&logs, nil))
+					r.Now = func() time.Time { return time.Now().Add(ahead) }
+					for _, session := range []*Session{&r.Session, &r.Sweeps, &r.Side} {
+						*session = elsewhere{*session, ahead}
+					}
+					report, err := r.Live(t.Context(), "schedule", false)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if lag := time.Since(*report.PositionAfter); lag < r.Options.Settle || lag > r.Options.Settle+3*time.Second {
+						t.Errorf("after run %d the position is %v old", i, lag)
+					}
+					time.Sleep(75 * time.Second)
+				}
+				if strings.Contains(logs.String(), `"ERROR"`) {
+					t.Errorf("an error that is none:\n%s", logs.String())
+				}
+			})
+		})
+	}
+}
+
+// TestCutShortByAWrongClock: a first run with its clock ahead that is stopped early, and
+// hours without a run, hide no change.
+func TestCutShortByAWrongClock(t *testing.T) {
+	s := newStore(t)
+	synctest.Test(t, func(t *testing.T) {
+		alerts := everyMinute(30*time.Minute, 0)
+		at := time.Now().Add(10 * time.Minute)
+		alerts[5].Changes = []dtmsim.Change{{At: at, Apply: func(a *dtmsim.Alert) { a.Status = "closed" }}}
+		api, to := dtmsim.New(dtmsim.Options{}, alerts), &topic{}
+		run := func(ahead time.Duration, limit int) {
+			r := newRun(t, s, api.RoundTripper(), to)
+			r.Options.InitialLookback, r.Options.MaxAlerts = 4*time.Hour, limit
+			r.Now = func() time.Time { return time.Now().Add(ahead) }
+			for _, session := range []*Session{&r.Session, &r.Sweeps, &r.Side} {
+				*session = elsewhere{*session, ahead}
+			}
+			if _, err := r.Live(t.Context(), "schedule", false); err != nil {
+				t.Fatal(err)
+			}
+		}
+		run(time.Hour, 28)
+		time.Sleep(3 * time.Hour)
+		for range 3 {
+			run(0, 0)
+			time.Sleep(5 * time.Minute)
+		}
+		if n := strings.Count(strings.Join(to.ids, " "), alerts[5].ID); n != 2 {
+			t.Errorf("%s was published %d times, want 2", alerts[5].ID, n)
+		}
+	})
 }

@@ -231,9 +231,11 @@ func (e *engine) answered() {
 
 // store hands the present progress on. The lock is held.
 func (e *engine) store() {
-	e.progress.Slices = make([]state.Slice, len(e.spans))
-	for i, s := range e.spans {
-		e.progress.Slices[i] = s.Slice
+	e.progress.Slices = make([]state.Slice, 0, len(e.spans))
+	for _, s := range e.spans {
+		if s.DoneUntil.Before(s.To) {
+			e.progress.Slices = append(e.progress.Slices, s.Slice)
+		}
 	}
 	e.save(e.progress)
 }
@@ -307,7 +309,7 @@ func (e *engine) advance(s *span, o order, f fetched) (moved bool) {
 	if latest.IsZero() {
 		latest = e.clock.now()
 	}
-	newest := o.last
+	newest := o.last()
 	if newest.After(s.To) {
 		newest = s.To // what lies past it is another slice's
 	}
@@ -345,6 +347,9 @@ func (e *engine) cutFuture() {
 	for _, s := range e.spans {
 		if s.To.After(end) {
 			s.To = end
+			if end.Before(s.DoneUntil) {
+				s.To = s.DoneUntil // nothing of it is left
+			}
 		}
 	}
 	e.spans = slices.DeleteFunc(e.spans, func(s *span) bool { return !s.owned && !s.DoneUntil.Before(s.To) })

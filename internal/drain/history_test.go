@@ -62,7 +62,11 @@ type alert struct {
 type walk struct {
 	After  time.Duration // its creation
 	Status string        // empty: it keeps its status
+	Ahead  bool          // its updated_at lies far in the future
 }
+
+// farAhead is how far.
+const farAhead = 60 * 24 * time.Hour
 
 // step is a run of the feed, a while after the one before ended, and what
 // happens to it.
@@ -266,7 +270,7 @@ var histories = rapid.Custom(func(t *rapid.T) history {
 	switch plain := func(a alert) bool {
 		return a.Late+a.Rewritten+a.Closed+a.Edited == 0 && a.Element == "" && !a.Huge && len(a.Walk) == 0
 	}; {
-	case !h.changeable() && oneIn(t, 10, "coarse order"):
+	case !h.changeable() && h.PageLimit > limitOfHuge && oneIn(t, 10, "coarse order"):
 		h.Server.Coarse = time.Second
 		// The position trails by a second: a run gets past all that is in one.
 		latency, h.Server.Latency, h.Server.Jitter, h.PublishTakes = 0, 0, 0, 0
@@ -274,6 +278,13 @@ var histories = rapid.Custom(func(t *rapid.T) history {
 		i := slices.IndexFunc(h.Alerts, plain)
 		h.Alerts[i].Astray = pick(t, "astray", -time.Hour, -5*time.Minute, 5*time.Millisecond, 90*time.Second, time.Hour)
 		h.Alerts[i].ByPlace = rapid.Bool().Draw(t, "by place")
+	case !backfilled && h.Feed.UpdatesWindow > 0 && oneIn(t, 6, "a version lies ahead") && slices.ContainsFunc(h.Alerts, plain):
+		i := slices.IndexFunc(h.Alerts, plain)
+		after := time.Duration(rapid.IntRange(10, 2*3600).Draw(t, "ahead after")) * time.Second
+		h.Alerts[i].Walk = []walk{{After: after, Status: pick(t, "status ahead", "", "read"), Ahead: true}}
+		if rapid.Bool().Draw(t, "and one after it") {
+			h.Alerts[i].Walk = append(h.Alerts[i].Walk, walk{After: after + 2*time.Minute, Status: pick(t, "status after it", "", "closed")})
+		}
 	case oneIn(t, 6, "one is no JSON") && slices.ContainsFunc(h.Alerts, plain):
 		one := slices.IndexFunc(h.Alerts, plain)
 		for i := range h.Alerts {
@@ -413,7 +424,7 @@ func drawAlerts(t *rapid.T, h history, theme theme, huge bool) []alert {
 				if rapid.Bool().Draw(t, "during a run") {
 					after = max(aRun()+millis(0, 2*time.Minute, "changes during a run")-a.Created, 10*time.Second)
 				}
-				a.Walk = append(a.Walk, walk{after, pick(t, "status", "", "new", "read", "in_progress", "escalated", "closed")})
+				a.Walk = append(a.Walk, walk{After: after, Status: pick(t, "status", "", "new", "read", "in_progress", "escalated", "closed")})
 			}
 		}
 		alerts[i] = a
@@ -527,8 +538,15 @@ func (a alert) served(i int, start time.Time) dtmsim.Alert {
 		out.Place, out.VisibleAt = place, place
 	}
 	out.Body = fmt.Appendf(nil, `{"id":%q,"created_at":%q,"updated_at":%q,%s"status":"new","alert_type":"Message","doc":{"text":%q}}`, out.ID, at, at, tags, doc)
+	ahead := slices.ContainsFunc(a.Walk, func(c walk) bool { return c.Ahead })
 	for i, c := range a.changes() {
 		out.Changes = append(out.Changes, dtmsim.Change{At: created.Add(c.After), Apply: func(a *dtmsim.Alert) {
+			if ahead { // each version says its own time, whatever the one before says
+				a.UpdatedAt = created.Add(c.After).UTC().Truncate(time.Millisecond)
+			}
+			if c.Ahead {
+				a.UpdatedAt = a.UpdatedAt.Add(farAhead)
+			}
 			if c.Status == "" {
 				a.Set("ai_doc_summary", fmt.Sprintf("summary %d", i))
 			} else {
@@ -541,7 +559,7 @@ func (a alert) served(i int, start time.Time) dtmsim.Alert {
 
 // changes are an alert's later versions in their order.
 func (a alert) changes() []walk {
-	all := slices.Concat([]walk{{After: a.Rewritten}, {After: a.Edited}, {a.Closed, "closed"}}, a.Walk)
+	all := slices.Concat([]walk{{After: a.Rewritten}, {After: a.Edited}, {After: a.Closed, Status: "closed"}}, a.Walk)
 	all = slices.DeleteFunc(all, func(c walk) bool { return c.After == 0 })
 	slices.SortStableFunc(all, func(a, b walk) int { return cmp.Compare(a.After, b.After) })
 	return all

@@ -83,11 +83,18 @@ func (w *world) checkMessage(p *proc, m message.Message) {
 
 	// Law: within one holder of the lease each version is published once, and once
 	// more for each backfill that republishes; and no older one follows a newer.
+	// One whose time lies ahead is no newer than those that come after it.
 	last, ok := p.versions[a.id]
-	if ok && !version.After(last) && (!again || version.Before(last) || p.sent[key+mark]) {
-		w.fail("%s publishes %s of %s behind the version of %s", p.name, a.id, version, last)
+	switch {
+	case isAhead(version) && p.sent[key+mark]:
+		w.fail("%s publishes %s of %s again", p.name, a.id, version)
+	case isAhead(version):
+	case ok && !version.After(last) && (!again || version.Before(last) || p.sent[key+mark]):
+		w.fail("%s publishes %s of %s after the version of %s", p.name, a.id, version, last)
+	default:
+		p.versions[a.id] = version
 	}
-	p.versions[a.id], p.sent[key+mark] = version, true
+	p.sent[key+mark] = true
 
 	// Law: what is in the ledger is not published again.
 	known := w.ledger[a.id].HandledVersion
@@ -118,7 +125,7 @@ func (w *world) checkMessage(p *proc, m message.Message) {
 	}
 	// What a process sends that was frozen in the middle of a call may come behind
 	// what its successor sent: a consumer keeps the greatest updated_at.
-	if last, ok := w.latest[a.id]; !ok || !version.Before(last.version) {
+	if last, ok := w.latest[a.id]; !ok || !version.Before(last.version) || isAhead(last.version) {
 		w.latest[a.id] = sent{version, m.Attributes["status"]}
 	}
 	if b != nil {
@@ -144,6 +151,8 @@ func (w *world) checkMessage(p *proc, m message.Message) {
 		w.fail("%s publishes %d alerts, with MAX_ALERTS_PER_RUN=%d", p.name, p.messages, w.Feed.MaxAlerts)
 	}
 }
+
+func isAhead(version time.Time) bool { return version.After(time.Now().Add(24 * time.Hour)) }
 
 // nearHuge reports whether an alert is too large for a page, or may be taken for
 // one that is: where another shares that one's moment, or comes into the index
@@ -344,7 +353,7 @@ func (w *world) requests(p *proc, faults int) int {
 		bound += int(p.report.Slices) * (4 + 2*again)
 	}
 	if w.unreadable() {
-		bound += 12 // what can't be read is asked for again
+		bound += 12 + 2*again // what can't be read is asked for again
 	}
 	bound += hugest * (12 + 2*again + w.Feed.PageSize + 3*ties)
 	if w.PageMemory < 2*w.PageLimit*int64(w.Feed.Workers) {
@@ -359,7 +368,11 @@ func (w *world) checkEnd() {
 	defer w.mu.Unlock()
 	for _, a := range w.truth {
 		outside := a.ByPlace && a.created.Add(-a.Astray).Before(w.doc.BeginsAt)
-		if a.created.Before(w.doc.BeginsAt) || outside || given(w.doc, a.created) || a.excused || a.missed || a.Late >= w.Feed.Overlap || w.gone(a) {
+		late := a.Late
+		if !a.ByPlace { // it is listed from when others of its place are
+			late += max(0, -a.Astray)
+		}
+		if a.created.Before(w.doc.BeginsAt) || outside || given(w.doc, a.created) || a.excused || a.missed || late >= w.Feed.Overlap || w.gone(a) {
 			continue
 		}
 		if !w.ordered() && (!w.calm() || w.changeable() || w.Feed.Workers > 1 || w.Feed.MaxAlerts > 0 || w.PublishTakes > 2*time.Second || w.Server.SinceMaxAge > 0) {
@@ -399,6 +412,8 @@ func (w *world) checkQuiet(p *proc) {
 	most := 4 + 2*int(p.took/(10*time.Second)) + int(p.took/state.RenewEvery)
 	if w.listings() > 0 {
 		most += int(min(p.took/time.Second, 2)) // the live feed is stored while the sweep goes on
+		// Each listing shows these, and they are looked up, as often as it is asked for.
+		most += w.quietSweep() * w.aheads()
 	}
 	if calls := p.databaseCalls(); calls > most {
 		w.fail("%s has nothing to read and calls the database %d times: %v", p.name, calls, p.seen)

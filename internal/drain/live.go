@@ -121,6 +121,7 @@ func (r *Runner) live(ctx context.Context, report *Report, began time.Time) (out
 	}
 	r.Meter.Load(usage.Requests, usage.Errors)
 	w.first = feed.BeginsAt.IsZero()
+	w.clock.first = w.first
 	refiltered := w.plan(&feed)
 	feed.KeyID = keyID
 
@@ -197,7 +198,7 @@ func (r *Runner) outlive(ctx context.Context, began time.Time) (base context.Con
 // another one than before.
 func (w *work) plan(f *state.Feed) (refiltered bool) {
 	if !f.BeginsAt.IsZero() {
-		w.clock.takeBack(f, w.Options)
+		w.clock.takeBack(f, w.Options, w.certain())
 	}
 	now := w.clock.now().Truncate(ms)
 	if f.BeginsAt.IsZero() {
@@ -218,30 +219,45 @@ func (w *work) plan(f *state.Feed) (refiltered bool) {
 // newest is how far a slice may reach now: what is younger is left for the next run.
 func (w *work) newest() time.Time { return w.clock.now().Add(-w.Options.Settle).Truncate(ms) }
 
-// replan mends the plan of a run that has learned only from its first answers that
-// this instance's clock is ahead of GTI's: a first run then begins too late, and
-// times that earlier runs have stored may lie ahead too. It reports whether there
-// is anything more to read now.
+// certain is the present by which stored times are judged. In a first run they are
+// its own, and going back further than needed does no harm.
+func (w *work) certain() time.Time {
+	if w.first {
+		return w.clock.now()
+	}
+	return w.clock.certain()
+}
+
+// replan mends the plan of a run that has learned only from its answers that this
+// instance's clock is ahead of GTI's: a first run then begins too late, and times
+// that earlier runs have stored may lie ahead too. It reports whether there is
+// anything more to read now.
 func (w *work) replan() bool {
-	off := w.clock.off()
+	now, ours := w.certain(), w.clock.ours()
+	off := ours.Sub(now)
 	if w.holder == nil || off <= clockOff || w.replanned {
 		return false
 	}
 	w.replanned = true
-	before := w.holder.Feed()
+	anew := false
 	w.holder.Update(func(f *state.Feed) {
-		if w.first && !w.clock.isAhead(f.BeginsAt) {
+		ahead := now.Add(clockAhead)
+		switch {
+		case w.first && !f.BeginsAt.After(ahead):
 			begins := f.BeginsAt.Add(-off).Truncate(ms)
 			f.Slices = tidy(append([]state.Slice{{From: begins, To: f.BeginsAt, DoneUntil: begins}}, f.Slices...))
 			f.BeginsAt, f.FirstRun = begins, f.FirstRun.Add(-off).Truncate(ms)
 			f.FilterSince = f.FirstRun
-		} else if w.clock.isAhead(f.FilterSince) { // it was changed by this run
-			f.FilterSince = w.clock.now().Truncate(ms)
+			anew = true
+		case !w.first && f.FilterSince.After(ahead): // it was changed by this run
+			f.FilterSince = now.Truncate(ms)
 		}
-		w.plan(f)
+		anew = w.clock.takeBack(f, w.Options, now) || anew
+		if anew { // or the overlap would be planned a second time, and be left
+			w.plan(f)
+		}
 	})
-	after := w.holder.Feed()
-	return !after.BeginsAt.Equal(before.BeginsAt) || after.End.Before(before.End)
+	return anew
 }
 
 // Reason is the stop reason of a run that ends with err.

@@ -15,13 +15,14 @@ const (
 // order judges how far a listing by created_at has come. The order of a listing
 // lets a slice's position move before the listing ends; it is no condition of
 // reading. So the position follows the alerts that are in order, and one alert
-// out of place neither holds it nor carries it past alerts that were not read.
+// out of place, or a few, neither hold it nor carry it past alerts that were not read.
 type order struct {
-	// safe is the created_at up to which the listing is read: a later alert in
-	// order came after it.
+	// safe is the created_at up to which the listing is read: later alerts in order
+	// came after it.
 	safe time.Time
-	// last is the latest alert in order. Nothing shows yet that it is in its place.
-	last time.Time
+	// tail are the alerts in order after safe. Nothing shows yet that these are in
+	// their places.
+	tail []time.Time
 	// trail is how far alerts that are slightly out of place were off, rounded up.
 	trail time.Duration
 	read  int // alerts
@@ -32,6 +33,14 @@ type order struct {
 // orderFrom is the order of a listing that begins at a position.
 func orderFrom(position time.Time) order { return order{safe: position} }
 
+// last is the latest alert in order; zero when there is none.
+func (o *order) last() time.Time {
+	if len(o.tail) == 0 {
+		return time.Time{}
+	}
+	return o.tail[len(o.tail)-1]
+}
+
 // add takes the alerts of the next page by their created_at, and says by how much
 // each is out of place.
 func (o *order) add(page []time.Time) []time.Duration {
@@ -39,11 +48,8 @@ func (o *order) add(page []time.Time) []time.Duration {
 	if len(page) == 0 {
 		return off
 	}
-	// What was last may itself be out of place: it takes part.
-	run := page
-	if !o.last.IsZero() {
-		run = append([]time.Time{o.last}, page...)
-	}
+	// What came last may itself be out of place: it takes part.
+	run := slices.Concat(o.tail, page)
 	shift := len(run) - len(page)
 	chain := ascending(run, o.safe)
 	for i := range page {
@@ -58,13 +64,32 @@ func (o *order) add(page []time.Time) []time.Duration {
 		}
 	}
 	o.read += len(page)
-	if n := len(chain); n > 0 {
-		o.last = run[chain[n-1]]
-		if n > 1 && !o.isLost() {
-			o.safe = run[chain[n-2]]
-		}
+	ordered := make([]time.Time, len(chain))
+	for i, at := range chain {
+		ordered[i] = run[at]
+	}
+	if n := o.witnessed(ordered); n > 0 && !o.isLost() {
+		o.safe, o.tail = ordered[n-1], ordered[n:]
+	} else {
+		o.tail = ordered[max(0, len(ordered)-o.few()-2):]
 	}
 	return off
+}
+
+// witnessed is how many of the alerts in order are in their places, as others that
+// follow them show: all but the last, and but a few that stand after a leap. These
+// may all be ahead of their place.
+func (o *order) witnessed(ordered []time.Time) int {
+	n := len(ordered) - 1
+	for i := len(ordered) - 1; i > 0 && i >= len(ordered)-1-o.few(); i-- {
+		if ordered[i].Sub(ordered[i-1]) > loose {
+			n = i
+		}
+	}
+	if first := len(ordered) - 1 - o.few(); first <= 0 && len(ordered) > 0 && ordered[0].Sub(o.safe) > loose {
+		n = 0
+	}
+	return n
 }
 
 // few is how many alerts may be out of place in a listing that is in order.
@@ -74,10 +99,10 @@ func (o *order) few() int { return 1 + o.read/25 }
 // in no order at all, and says nothing before its end.
 func (o *order) isLost() bool { return o.far > o.few() }
 
-// position is the created_at before which nothing is left to read. When many
-// alerts are slightly out of place, as many may still come from before safe.
+// position is the created_at before which nothing is left to read. When more than
+// one alert in 25 is slightly out of place, others still come from before safe.
 func (o *order) position() time.Time {
-	if o.near > o.few() {
+	if 25*o.near > o.read {
 		return o.safe.Add(-o.trail)
 	}
 	return o.safe

@@ -57,7 +57,7 @@ const (
 	broken              // a page request failed, and its token is spent
 	noMemory            // the page didn't fit into the workers' share
 	tooLarge            // the page is larger than a page may be
-	resize              // the giant is behind: ask for full pages again
+	anew                // the rest is to be asked for in another way: in full pages, or up to the slice's new end
 	refusedSince        // the API answers 400 to this since
 	stopped             // fetching has ended
 )
@@ -120,7 +120,7 @@ func (r *reader) read() (done bool, err error) {
 		if progressed {
 			before, fruitless, r.followUp = none, 0, false
 		}
-		if end == noMemory || end == tooLarge || end == resize || end == refusedSince {
+		if end == noMemory || end == tooLarge || end == unreadable || end == anew || end == refusedSince {
 			continue // this says how to ask, and nothing about the slice
 		}
 		if !progressed {
@@ -191,7 +191,7 @@ func (r *reader) pass() (end ending, progressed bool, cause, err error) {
 		}
 		if r.pastGiant(f) {
 			f.page.Release()
-			return resize, true, nil, nil
+			return anew, true, nil, nil
 		}
 		more, err := r.handle(f)
 		f.page.Release()
@@ -212,7 +212,7 @@ func (r *reader) pass() (end ending, progressed bool, cause, err error) {
 			return stopped, progressed, nil, nil
 		case f.goOn == nil:
 		case r.restored(f.page, more):
-			return resize, progressed, nil, nil
+			return anew, progressed, nil, nil
 		default:
 			f.goOn <- len(f.page.Alerts) > 0 || !progressed
 		}
@@ -242,6 +242,7 @@ type listingState struct {
 	shown  lifecycle.Shown
 	order  order
 	past   int // alerts of the last pages that are past the slice's end, when no other were on them
+	cut    bool
 }
 
 // fetch lists pages and judges whether the listing can be gone on with.
@@ -317,8 +318,8 @@ func (r *reader) fetch(ctx context.Context, pages chan<- fetched) {
 			l.tokens[page.Next] = true
 			// A slice that was cut is listed anew, up to its new end: then a list is read
 			// to its end, and an alert out of place is in it wherever it stands.
-			cut := r.size == 0 && r.split(r.span)
-			if at := l.order.position(); (cut || relist) && at.After(since) {
+			l.cut = r.size == 0 && r.split(r.span) || l.cut
+			if at := l.order.position(); (l.cut || relist) && at.After(since) {
 				since, again = at, true
 				break
 			}
@@ -379,10 +380,14 @@ func (r *reader) judge(page dtm.Page, l *listingState) ending {
 	}
 	r.need(l.shown.Add(page))
 	switch {
-	case n == 0 && l.past >= 2, page.Next == "" && past > 0 && !l.order.last.Before(to):
+	case n == 0 && l.past >= 2 && page.Next != "" && to.Before(l.query.Until.Add(-ms)):
+		// The slice was cut since this was asked for. Where the order is coarse, alerts of
+		// its own may stand later in this list.
+		return anew
+	case n == 0 && l.past >= 2, page.Next == "" && past > 0 && !l.order.last().Before(to):
 		return finished
 	}
-	r.saw(r.span, n, l.order.last)
+	r.saw(r.span, n, l.order.last())
 	switch {
 	case page.Next == "" && len(page.Alerts) >= l.query.Size:
 		return fullLast
@@ -478,7 +483,7 @@ func (r *reader) pick(f fetched) picked {
 	r.mu.Lock()
 	s := r.span.Slice
 	r.mu.Unlock()
-	if r.order == (order{}) {
+	if r.order.safe.IsZero() {
 		r.order = orderFrom(f.asked.From)
 	}
 	p := picked{before: r.order, after: r.order}
@@ -598,6 +603,9 @@ func (r *reader) pastGiant(f fetched) bool {
 	}
 	// A listing begins a millisecond before the position.
 	next := r.giant.Add(2 * ms)
+	if r.order.near+r.order.far > 0 {
+		return false // others from before that alert may come after it
+	}
 	if f.page.Alerts[0].CreatedAt.Before(next) || !r.advance(r.span, orderFrom(next), f) {
 		return false
 	}

@@ -1,20 +1,26 @@
 package drain
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"iter"
 	"log/slog"
+	"math/rand/v2"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"dtmrelay.internal/dtmrelay/internal/dtm"
 	"dtmrelay.internal/dtmrelay/internal/dtmsim"
@@ -72,6 +78,8 @@ func (key) Renew(context.Context, string) (string, error) { return "key", nil }
 type topic struct {
 	mu  sync.Mutex // workers publish side by side
 	ids []string
+	// rejected counts what was sent to the topic for that.
+	rejected int
 }
 
 func (p *topic) Publish(_ context.Context, m []message.Message) []error {
@@ -83,7 +91,12 @@ func (p *topic) Publish(_ context.Context, m []message.Message) []error {
 	return make([]error, len(m))
 }
 
-func (p *topic) Reject(_ context.Context, m []message.Message) []error { return make([]error, len(m)) }
+func (p *topic) Reject(_ context.Context, m []message.Message) []error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.rejected += len(m)
+	return make([]error, len(m))
+}
 
 // feedWith is the database of a feed that has run for four hours, with backfills
 // of an hour long ago.
@@ -650,4 +663,144 @@ func (s slow15) WriteFeed(ctx context.Context, feed string, f state.Feed, v stat
 		}
 	}
 	return s.Store.WriteFeed(ctx, feed, f, v)
+}
+
+// TestManyBrokenElements: elements that can't be read stop neither the feed nor the
+// sweep, however many there are. Each is rejected once, as far as these are the same
+// each time.
+func TestManyBrokenElements(t *testing.T) {
+	for _, n := range []int{1, 7, 9, 30} {
+		for _, spread := range []time.Duration{0, time.Second} {
+			t.Run(fmt.Sprintf("%d of them, %v apart", n, spread), func(t *testing.T) {
+				s := newStore(t)
+				synctest.Test(t, func(t *testing.T) {
+					var alerts []dtmsim.Alert
+					for i := range n {
+						at := time.Now().Add(-30*time.Minute + time.Duration(i)*spread).Truncate(ms)
+						alerts = append(alerts,
+							dtmsim.Alert{ID: fmt.Sprintf("%03d-b", i), CreatedAt: at, Raw: fmt.Appendf(nil, `{"id":"%03d-b","severity":NaN}`, i)},
+							dtmsim.Alert{ID: fmt.Sprintf("%03d-g", i), CreatedAt: at})
+					}
+					api, to := dtmsim.New(dtmsim.Options{}, alerts), &topic{}
+					for range 3 {
+						report, err := newRun(t, s, api.RoundTripper(), to).Live(t.Context(), "schedule", false)
+						if err != nil || report.Outcome != OK {
+							t.Errorf("the run is %s: %v", report.Outcome, err)
+						}
+						time.Sleep(5 * time.Minute)
+					}
+					slices.Sort(to.ids)
+					var want []string
+					for i := range n {
+						want = append(want, fmt.Sprintf("%03d-g", i))
+					}
+					if diff := cmp.Diff(want, to.ids); diff != "" {
+						t.Errorf("published (-want +got):\n%s", diff)
+					}
+					if to.rejected != n {
+						t.Errorf("%d elements were rejected, want %d", to.rejected, n)
+					}
+				})
+			})
+		}
+	}
+}
+
+// TestCoarseOrder: alerts that the API sorts by the second only are all published,
+// into however many slices workers cut a backlog.
+func TestCoarseOrder(t *testing.T) {
+	const size = 25
+	for seed := range uint64(20) {
+		s := newStore(t)
+		synctest.Test(t, func(t *testing.T) {
+			random := rand.New(rand.NewPCG(seed, 0))
+			var alerts []dtmsim.Alert
+			for i := range 24 * size {
+				at := time.Now().Add(-30*time.Minute + time.Duration(random.Int64N(int64(20*time.Second))))
+				alerts = append(alerts, dtmsim.Alert{ID: fmt.Sprintf("a%03d-%d", random.IntN(1000), i), CreatedAt: at.Truncate(ms)})
+			}
+			api, to := dtmsim.New(dtmsim.Options{Coarse: time.Second, Latency: time.Second}, alerts), &topic{}
+			r := newRun(t, s, api.RoundTripper(), to)
+			r.Options.Workers, r.Options.PageSize = 4, size
+			if report, err := r.Live(t.Context(), "schedule", false); err != nil || report.Outcome != OK {
+				t.Errorf("the run is %s: %v", report.Outcome, err)
+			}
+			published := map[string]bool{}
+			for _, id := range to.ids {
+				published[id] = true
+			}
+			for _, a := range alerts {
+				if !published[a.ID] {
+					t.Errorf("%s of %v was not published", a.ID, a.CreatedAt)
+				}
+			}
+		})
+	}
+}
+
+// TestChangeOutOfPlace: a changed alert whose updated_at is older than its place in
+// the sweep's listing says, is published like the others.
+func TestChangeOutOfPlace(t *testing.T) {
+	for place := range 3 {
+		s := newStore(t)
+		synctest.Test(t, func(t *testing.T) {
+			var alerts []dtmsim.Alert
+			for i := range 30 {
+				at := time.Now().Add(-50*time.Minute + time.Duration(i)*time.Second).Truncate(ms)
+				alerts = append(alerts, dtmsim.Alert{ID: fmt.Sprintf("a%02d", i), CreatedAt: at})
+			}
+			changeAt := time.Now().Add(10 * time.Minute)
+			for i := range 3 {
+				alerts[i].Changes = []dtmsim.Change{{At: changeAt.Add(time.Duration(i) * time.Second), Apply: func(a *dtmsim.Alert) { a.Status = "closed" }}}
+			}
+			api, to := dtmsim.New(dtmsim.Options{}, alerts), &topic{}
+			// The alert at this place of the listing says that it was changed half an hour ago.
+			wrong := wrongUpdate{api.RoundTripper(), fmt.Sprintf("a%02d", place), time.Now().Add(-20 * time.Minute)}
+			for range 3 {
+				if _, err := newRun(t, s, wrong, to).Live(t.Context(), "schedule", false); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(8 * time.Minute)
+			}
+			for i := range 3 {
+				id := fmt.Sprintf("a%02d", i)
+				if n := strings.Count(strings.Join(to.ids, " "), id); n != 2 {
+					t.Errorf("%s is out of place: %s was published %d times, want 2", wrong.id, id, n)
+				}
+			}
+		})
+	}
+}
+
+// wrongUpdate replaces the updated_at of an alert's later version.
+type wrongUpdate struct {
+	http.RoundTripper
+	id string
+	at time.Time
+}
+
+func (w wrongUpdate) RoundTrip(r *http.Request) (*http.Response, error) {
+	resp, err := w.RoundTripper.RoundTrip(r)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		return resp, err
+	}
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return nil, err
+	}
+	var page struct {
+		Alerts []map[string]any `json:"alerts"`
+	}
+	if json.Unmarshal(body, &page) == nil && page.Alerts != nil {
+		for _, a := range page.Alerts {
+			if a["id"] == w.id && a["status"] == "closed" {
+				a["updated_at"] = w.at.UTC().Format(time.RFC3339Nano)
+			}
+		}
+		body, _ = json.Marshal(page)
+		resp.ContentLength = int64(len(body))
+		resp.Header.Del("Content-Length")
+	}
+	resp.Body = io.NopCloser(bytes.NewReader(body))
+	return resp, nil
 }

@@ -62,6 +62,8 @@ func (w *work) sweep(feed state.Feed) (err error) {
 			// asks for a wait that is longer than a sweep, and not than the run.
 			w.Log.WarnContext(w.ctx, "changes are not looked for", "event", "sweep", "feed", w.Feed, "reason", err.Error())
 			return nil
+		case err != nil && end == lifecycle.Unclear:
+			return fmt.Errorf("looking for changed alerts: %w", w.lost(&listingError{err}))
 		case err != nil:
 			return fmt.Errorf("looking for changed alerts: %w", w.lost(listingFailed(err)))
 		case end == lifecycle.Capped:

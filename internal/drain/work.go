@@ -63,6 +63,12 @@ func (w *work) all(feed state.Feed) error {
 	if err := w.changes(); err != nil {
 		return err
 	}
+	// The sweep's answers may have confirmed what the live feed's first one said.
+	if w.replan() {
+		if err := w.live(w.holder.Feed()); err != nil {
+			return err
+		}
+	}
 	err := w.audit()
 	if err == nil {
 		err = w.backfills()
@@ -140,7 +146,8 @@ func (w *work) live(feed state.Feed) error {
 		w.Log.WarnContext(w.ctx, "the API lists the same again and again: what comes after that is left for the next run",
 			"event", "listing", "feed", w.Feed, "position", e.spans[0].DoneUntil)
 	}
-	if err == nil && w.replan() {
+	// What a run that is cut short leaves is planned by the right clock, too.
+	if anew := w.replan(); anew && err == nil {
 		return w.live(w.holder.Feed())
 	}
 	return err

@@ -97,7 +97,7 @@ var writebackHistories = rapid.Custom(func(t *rapid.T) history {
 			a.Tags = append(a.Tags, "a")
 		}
 		for range rapid.IntRange(0, 2).Draw(t, "changes") {
-			a.Walk = append(a.Walk, walk{max(near("during a run")-a.Created, time.Second), pick(t, "status", append(statuses, "")...)})
+			a.Walk = append(a.Walk, walk{After: max(near("during a run")-a.Created, time.Second), Status: pick(t, "status", append(statuses, "")...)})
 		}
 		h.Alerts = append(h.Alerts, a)
 	}

@@ -63,16 +63,23 @@ func (s *Shown) Add(page dtm.Page) (brought int) {
 // more that hold none.
 func (s *Shown) Endless() bool { return s.barren >= 2 || s.hollow >= maxHollow }
 
-// Doubts are the unreadable elements that pages held. The API is asked again for
-// the first of each: one that comes a second time, byte for byte, was not spoilt on
-// its way, and is rejected like any element that is no alert.
-type Doubts struct{ seen map[string]bool }
+// Doubts are the unreadable elements that pages held. The API is asked again for a
+// page with new ones: those that come a second time, byte for byte, were not spoilt
+// on their way, and are rejected like any element that is no alert.
+type Doubts struct {
+	seen  map[string]bool
+	times int
+}
 
-// Cut keeps of a page what comes before an element that is unreadable for the first
-// time, and reports whether there is one.
+// maxDoubts bounds the requests for them.
+const maxDoubts = 6
+
+// Cut keeps of a page what comes before the first element that is unreadable for the
+// first time, and reports whether there is one that is worth another request.
 func (d *Doubts) Cut(page dtm.Page) (dtm.Page, bool) {
+	first := -1
 	for i, a := range page.Alerts {
-		if !a.Unreadable {
+		if !a.Unreadable || d.times == maxDoubts {
 			continue
 		}
 		name := LedgerID(a)
@@ -83,8 +90,14 @@ func (d *Doubts) Cut(page dtm.Page) (dtm.Page, bool) {
 			d.seen = map[string]bool{}
 		}
 		d.seen[name] = true
-		page.Alerts = page.Alerts[:i]
-		return page, true
+		if first < 0 {
+			first = i
+		}
 	}
-	return page, false
+	if first < 0 {
+		return page, false
+	}
+	d.times++
+	page.Alerts = page.Alerts[:first]
+	return page, true
 }

@@ -75,7 +75,7 @@ func (s *Sweep) Run(fetching, working context.Context) (Ending, error) {
 		switch {
 		case err != nil:
 			return end, err
-		case end == Complete && s.Shifting && p.pages > 1 && p.fresh > 0:
+		case end == Complete && s.Shifting && p.pages > 1 && p.fresh > 0, end == unreadable:
 			continue
 		case end <= Unclear:
 			return end, nil
@@ -148,15 +148,24 @@ func (p *pass) run(fetching, working context.Context) (Ending, error) {
 	return Stopped, nil
 }
 
-// handle publishes what has changed of a page. What the listing holds from
-// before is known.
+// handle publishes what has changed of a page. What the listing holds from before is
+// known, but for alerts that stand among changed ones: their updated_at may be wrong.
 func (p *pass) handle(working context.Context, page dtm.Page, brought int) (whole bool, err error) {
 	var mine []dtm.Alert
+	changed := 0
 	for _, a := range page.Alerts {
-		if a.Fault == "" && !a.UpdatedAt.Before(p.Back) {
-			mine = append(mine, a)
+		if a.Fault != "" {
+			continue
+		}
+		mine = append(mine, a)
+		if !a.UpdatedAt.Before(p.Back) {
+			changed = len(mine)
 		}
 	}
+	if changed > 0 { // the one behind these may be one of them, too
+		changed = min(changed+1, len(mine))
+	}
+	mine = mine[:changed]
 	tally, err := p.Desk.Handle(working, mine, p.Take)
 	p.OnPage(len(mine), brought, tally)
 	p.fresh += tally.Fresh()

@@ -81,9 +81,9 @@ func TestSweep(t *testing.T) {
 		{name: "nothing at all", listings: []listing{{{}}}, asked: 1},
 		{name: "nothing has changed", listings: []listing{{{updated: []int{9, 8, 7}, next: "2"}}}, asked: 1},
 		{
-			name: "back to what is known, and no further", asked: 1,
-			listings: []listing{{head, {updated: []int{60, 10, 9}, next: "3"}, {updated: []int{8, 7, 6}}}},
-			took:     []string{"a90", "a80", "a70", "a60", "a10"},
+			name: "back to what is known, and one more that may be out of place", asked: 1,
+			listings: []listing{{head, {updated: []int{60, 9, 8}, next: "3"}, {updated: []int{7, 6, 5}}}},
+			took:     []string{"a90", "a80", "a70", "a60", "a9"},
 		},
 		{
 			name: "to the end of the listing", asked: 1,
@@ -93,7 +93,7 @@ func TestSweep(t *testing.T) {
 		{
 			name: "a page that is out of order proves nothing", asked: 1,
 			listings: []listing{{{updated: []int{5, 90, 4}, next: "2"}, {updated: []int{80, 3}}}},
-			took:     []string{"a90", "a80"},
+			took:     []string{"a5", "a90", "a4", "a80", "a3"},
 		},
 		{
 			name: "a page is lost: from the top", asked: 2,
@@ -134,11 +134,11 @@ func TestSweep(t *testing.T) {
 			listings: []listing{{head, {updated: []int{90, 80, 70}, next: "3"}, {updated: []int{60}}}},
 		},
 		{
-			name: "a single one from before, the last of its page", asked: 1, took: []string{"a90", "a80", "a70"},
+			name: "a single one from before, the last of its page", asked: 1, took: []string{"a90", "a80", "a5", "a70", "a4"},
 			listings: []listing{{{updated: []int{90, 80, 5}, next: "2"}, {updated: []int{70, 4, 3}, next: "3"}, {updated: []int{60}}}},
 		},
 		{
-			name: "those without a time of their own", asked: 1, took: []string{"a90", "a80"},
+			name: "those without a time of their own", asked: 1, took: []string{"a90", "a-5", "a-3", "a80"},
 			listings: []listing{{{updated: []int{90, -5, -4}, next: "2"}, {updated: []int{-3, 80}}}},
 		},
 		{

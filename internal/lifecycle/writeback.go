@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/semaphore"
@@ -339,17 +340,20 @@ func (t *task) round(ctx context.Context, entry state.Entry, p plan) (settled bo
 	if ok, err := t.begin(ctx, entry, p, echo); !ok {
 		return false, err
 	}
-	done := func(alert current) bool { return isEmpty(apply(alert, p.mine, entry.Record.Wishes)) }
+	done := func(alert current) bool {
+		return (change.Tags == nil || alert.all) && isEmpty(apply(alert, p.mine, entry.Record.Wishes))
+	}
 	changed, err := t.update(ctx, change)
 	if err != nil {
 		return false, t.giveUp(ctx, echo, err)
 	}
-	if !done(changed) { // the answer doesn't show it, or is none of GTI's
+	// An answer without tags may be none of GTI's, or leave them out: it shows no removal.
+	if leftOut := change.Tags != nil && len(changed.tags) == 0; leftOut || !done(changed) {
 		if changed, err = t.get(ctx); err != nil {
 			return false, t.refuse(ctx, err)
 		}
 		if !done(changed) {
-			return false, errors.New("GTI's answer to the change was a success, and the alert is not as it was asked for")
+			return false, &dtm.UndoneError{ID: t.id}
 		}
 	}
 	t.written = true
@@ -363,7 +367,10 @@ func (t *task) change(rec state.Record, p plan, alert current) (dtm.Patch, error
 	if t.expect != "" && alert.status != t.expect && !isEmpty(change) {
 		return dtm.Patch{}, refusal(fmt.Sprintf("the alert's status is %q, and expect_status is %q", shorten(alert.status), t.expect))
 	}
-	if change.Tags != nil && !alert.all {
+	unsure := slices.ContainsFunc(p.mine, func(w state.Wish) bool {
+		return w.Field == state.WishTags || w.Field == state.WishRemoveTag // one that can't be read may be what it names
+	})
+	if !alert.all && (change.Tags != nil || unsure) {
 		return dtm.Patch{}, refusal("the alert's tags in GTI can't all be read, and a change of its tags would delete the others")
 	}
 	return change, nil

@@ -759,25 +759,32 @@ func TestWritebackWaits(t *testing.T) {
 func TestWritebackIsSeenToBeDone(t *testing.T) {
 	for _, body := range []string{`{}`, `null`, `[]`, `{"error":{"code":"TransientError"}}`, `<html>`, `{"id":"a","status":"new","created_at":"2000-01-01T00:00:00Z"}`} {
 		for _, done := range []bool{false, true} {
-			t.Run(fmt.Sprintf("%s, done %v", body, done), func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
-					o := newOffice(dtmsim.Options{}, alert("a"))
-					o.api.AddFault(dtmsim.Fault{Kind: dtmsim.Patch, Status: 200, Body: body, AfterWork: done, Times: 1})
-					p := o.newProcess()
-					data := ask("a", 1, `"status":"closed"`)
-					out, err := p.deliver(t.Context(), data)
-					if !done && err == nil {
-						t.Errorf("nothing was changed: %+v", out)
-					}
-					if err != nil {
-						time.Sleep(10 * time.Second)
-						_, err = p.deliver(t.Context(), data)
-					}
-					if err != nil || o.now("a") != "closed " || len(o.rejected) > 0 {
-						t.Errorf("%v, the alert is %q, %v", err, o.now("a"), o.reasons())
-					}
+			for _, change := range []struct{ ask, now string }{
+				{`"status":"closed"`, "closed x"},
+				{`"remove_tags":["x"]`, "new "},
+				{`"add_tags":["y"],"remove_tags":["x"]`, "new y"},
+				{`"tags":[]`, "new "},
+			} {
+				t.Run(fmt.Sprintf("%s, %s, done %v", change.ask, body, done), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						o := newOffice(dtmsim.Options{}, alert("a", "x"))
+						o.api.AddFault(dtmsim.Fault{Kind: dtmsim.Patch, Status: 200, Body: body, AfterWork: done, Times: 1})
+						p := o.newProcess()
+						data := ask("a", 1, change.ask)
+						out, err := p.deliver(t.Context(), data)
+						if !done && err == nil {
+							t.Errorf("nothing was changed: %+v", out)
+						}
+						if err != nil {
+							time.Sleep(10 * time.Second)
+							_, err = p.deliver(t.Context(), data)
+						}
+						if err != nil || o.now("a") != change.now || len(o.rejected) > 0 {
+							t.Errorf("%v, the alert is %q, %v", err, o.now("a"), o.reasons())
+						}
+					})
 				})
-			})
+			}
 		}
 	}
 }
@@ -796,11 +803,13 @@ func TestWritebackKeepsWhatItCantRead(t *testing.T) {
 	}{
 		{"a number", `"tags":["a",1]`, `"add_tags":["b"]`, "", refused},
 		{"an object", `"tags":["a",{"name":"b"}]`, `"remove_tags":["a"]`, "", refused},
+		{"a tag to be removed that may be what can't be read", `"tags":["a",{"name":"b"}]`, `"remove_tags":["b"]`, "", refused},
+		{"a list that may be there", `"tags":["a",1]`, `"tags":["a"]`, "", refused},
 		{"null", `"tags":[null,"a"]`, `"add_tags":["b"]`, "", refused},
 		{"half a character", `"tags":["a\ud800"]`, `"add_tags":["b"]`, "", refused},
 		{"no list", `"tags":{"a":true}`, `"add_tags":["b"]`, "", refused},
 		{"two lists", `"tags":["a"],"tags":[]`, `"add_tags":["b"]`, "", refused},
-		{"another list in its place", `"tags":["a",1]`, `"tags":["a"]`, "", refused},
+		{"another list in its place", `"tags":["a",1]`, `"tags":["c"]`, "", refused},
 		{"with a status", `"tags":["a",1]`, `"status":"closed","add_tags":["b"]`, "", refused},
 		{"a tag that is there", `"tags":["a",1]`, `"add_tags":["A"]`, "", ""},
 		{"a status alone", `"tags":["a",1]`, `"status":"closed"`, `{"status":"closed"}`, ""},
