@@ -17,6 +17,10 @@ const (
 	clockStep = time.Second
 	// clockOff is by how much the clocks may differ without a word.
 	clockOff = 30 * time.Second
+	// clockMost is how far ahead our clock may be. A Date from long before is no time of
+	// GTI's: a machine whose clock is so wrong accepts no certificate, and a first run
+	// that believed it would read all that GTI has.
+	clockMost = 30 * 24 * time.Hour
 	// clockAhead is how far a stored time may lie ahead: clocks of instances differ.
 	clockAhead = 2 * time.Minute
 )
@@ -62,7 +66,7 @@ func (c *clock) off() time.Duration {
 
 // heard takes note of what an answer says of GTI's clock.
 func (c *clock) heard(page dtm.Page) {
-	if page.Date.IsZero() || isContradicted(page) {
+	if page.Date.IsZero() || page.AskedAt.Sub(page.Date) > clockMost || isContradicted(page) {
 		return
 	}
 	// GTI's clock was at Date, or within the second after it, at some moment between

@@ -90,25 +90,30 @@ func TestWrongClocks(t *testing.T) {
 	}
 }
 
-// TestDateOfAnotherClock: what alerts of the same page contradict is not GTI's time.
+// TestDateOfAnotherClock: what alerts of the same page contradict is not GTI's
+// time, and neither is what lies months back.
 func TestDateOfAnotherClock(t *testing.T) {
 	now := time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
 	for _, c := range []struct {
+		date    time.Duration   // before now
 		created []time.Duration // before now
 		ahead   time.Duration
 	}{
-		{nil, time.Hour},
-		{[]time.Duration{2 * time.Hour, 59 * time.Minute}, time.Hour},
-		{[]time.Duration{2 * time.Hour, 10 * time.Minute}, time.Hour},
-		{[]time.Duration{10 * time.Minute, 9 * time.Minute}, 0},
+		{time.Hour, nil, time.Hour},
+		{time.Hour, []time.Duration{2 * time.Hour, 59 * time.Minute}, time.Hour},
+		{time.Hour, []time.Duration{2 * time.Hour, 10 * time.Minute}, time.Hour},
+		{time.Hour, []time.Duration{10 * time.Minute, 9 * time.Minute}, 0},
+		{5 * 24 * time.Hour, nil, 5 * 24 * time.Hour},
+		{31 * 24 * time.Hour, nil, 0},
+		{time.Duration(now.Unix()) * time.Second, nil, 0},
 	} {
 		k := &clock{ours: func() time.Time { return now }, ctx: t.Context(), log: slog.New(slog.DiscardHandler)}
-		page := dtm.Page{AskedAt: now, ReceivedAt: now, Date: now.Add(-time.Hour)}
+		page := dtm.Page{AskedAt: now, ReceivedAt: now, Date: now.Add(-c.date)}
 		for _, ago := range c.created {
 			page.Alerts = append(page.Alerts, dtm.Alert{ID: "a", CreatedAt: now.Add(-ago)})
 		}
 		if k.heard(page); k.off() != c.ahead {
-			t.Errorf("with alerts of %v before now the clock is %v ahead, want %v", c.created, k.off(), c.ahead)
+			t.Errorf("with a Date of %v and alerts of %v before now the clock is %v ahead, want %v", c.date, c.created, k.off(), c.ahead)
 		}
 	}
 }
