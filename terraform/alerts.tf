@@ -61,9 +61,9 @@ locals {
       ])
       see  = "docs/troubleshooting.md#position"
       text = <<-EOT
-        The position is more than ${var.monitoring.lag_minutes} minutes behind (mean of the runs of ${local.recent_minutes} minutes).
+        The position is more than ${var.monitoring.lag_minutes} minutes old (mean of the runs of ${local.recent_minutes} minutes).
 
-        Normal while the feed catches up after an outage. If it goes on, see `stop_reason` of the last runs. What GTI's look-back (`MAX_LOOKBACK`) leaves behind becomes a gap.
+        Normal while the feed catches up after an outage. If it goes on, see `stop_reason` of the last runs. What GTI's look-back (`MAX_LOOKBACK`) no longer reaches becomes a gap.
       EOT
     }
     gap = {
@@ -72,7 +72,7 @@ locals {
       query    = "sum(increase(${local.series.gaps}{${local.here}}[24h])) > 0.5"
       see      = "docs/operations.md#a-gap"
       text     = <<-EOT
-        GTI refused to list a span because it was too old, so its alerts were not relayed. The feed has gone on behind it.
+        GTI refused to list a span because it was too old, so its alerts were not relayed. The feed has gone on after it.
 
         Be quick: what GTI doesn't answer for grows by the hour. `GET /status` has the span in `gaps`, ready for a backfill. The incident closes after a day; the gap stays in `/status` until a backfill covers it.
       EOT
@@ -192,7 +192,7 @@ resource "google_monitoring_alert_policy" "no_success" {
   documentation {
     mime_type = "text/markdown"
     content   = <<-EOT
-      No run ended `ok` or `partial` for ${local.success_minutes} minutes: every run fails or is skipped, or none is made. Alerts wait in GTI, and what its look-back (`MAX_LOOKBACK`) leaves behind becomes a gap.
+      No run ended `ok` or `partial` for ${local.success_minutes} minutes: every run fails or is skipped, or none is made. Alerts wait in GTI, and what its look-back (`MAX_LOOKBACK`) no longer reaches becomes a gap.
 
       With run lines in the log, look at the `error` of the last ones. Without: is the scheduler's job enabled, and may it call the function?
 
@@ -207,7 +207,7 @@ resource "google_monitoring_alert_policy" "no_success" {
 
   # Monitoring knows a log-based metric only some time after it was made (up to
   # ten minutes, mostly less than one) and refuses the policy until then. The
-  # functions take minutes to build: whatever comes behind them is late enough.
+  # functions take minutes to build: whatever comes after them is late enough.
   # Where they are built already, another apply has to do (README).
   depends_on = [google_cloudfunctions2_function.ingest, google_cloudfunctions2_function.sync]
 

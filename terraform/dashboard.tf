@@ -20,7 +20,7 @@ locals {
     },
     {
       title  = "Lag"
-      axis   = "seconds behind now"
+      axis   = "seconds before now"
       plot   = "LINE"
       bounds = { "alert policy" = var.monitoring.lag_minutes * 60 }
       series = {

@@ -62,7 +62,7 @@ locals {
     duration       = { field = "duration_ms", unit = "ms", description = "How long a run took." }
     # 0 stands for "not known" in these two: a run that found no position, and
     # one without an audit.
-    lag  = { field = "lag_seconds", unit = "s", above_zero = true, description = "How far the position was behind at a run's end." }
+    lag  = { field = "lag_seconds", unit = "s", above_zero = true, description = "How old the position was at a run's end." }
     late = { field = "late_max_seconds", unit = "s", above_zero = true, description = "How late alerts came into GTI's index, at most, as the audit found." }
   }
 }

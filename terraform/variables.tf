@@ -176,7 +176,7 @@ variable "windows" {
   description = "Spans of time, as Go durations like 90s, 10m or 24h."
   type = object({
     initial_lookback = optional(string, "24h")   # how far back the first run begins
-    overlap          = optional(string, "10m")   # read again behind the position, for alerts that are indexed late
+    overlap          = optional(string, "10m")   # read again before the position, for alerts that are indexed late
     settle           = optional(string, "30s")   # the newest alerts, left to the next run
     max_lookback     = optional(string, "120h")  # what the API is known to answer for
     audit            = optional(string, "72h")   # read again once a day; 0 turns it off
@@ -331,7 +331,7 @@ variable "sync" {
 # Pub/Sub, Firestore, Secret Manager
 
 variable "topics" {
-  description = "Names of the topics; by default dtm-alerts, dtm-rejects, dtm-status-updates and dtm-dead-letters, with the feed's name behind when it is not default. retention_days is how far back a subscription to the alerts can be rewound."
+  description = "Names of the topics; by default dtm-alerts, dtm-rejects, dtm-status-updates and dtm-dead-letters, followed by the feed's name when it is not default. retention_days is how far back a subscription to the alerts can be rewound."
   type = object({
     alerts         = optional(string)
     rejects        = optional(string)

@@ -19,7 +19,7 @@ import (
 	"dtmrelay.internal/dtmrelay/internal/config"
 	"dtmrelay.internal/dtmrelay/internal/drain"
 	"dtmrelay.internal/dtmrelay/internal/dtm"
-	"dtmrelay.internal/dtmrelay/internal/lifecycle"
+	"dtmrelay.internal/dtmrelay/internal/ledger"
 	"dtmrelay.internal/dtmrelay/internal/observe"
 	"dtmrelay.internal/dtmrelay/internal/secret"
 	"dtmrelay.internal/dtmrelay/internal/state"
@@ -32,7 +32,7 @@ const Version = "1.0.0"
 // Firestore, Pub/Sub and Secret Manager, with `serve --local` files.
 type Parts struct {
 	Store     state.Store
-	Publisher lifecycle.Publisher
+	Publisher ledger.Publisher
 	Keys      dtm.KeySource
 }
 
@@ -70,10 +70,10 @@ func (a *App) SyncStatus() http.Handler { return a.sync }
 
 // runner makes what runs the feed once.
 func (a *App) runner() *drain.Runner {
-	id, draft := runID(time.Now()), &lifecycle.Draft{}
+	id, dryRun := runID(time.Now()), &ledger.DryRun{}
 	return &drain.Runner{
 		Feed: a.cfg.Feed, RunID: id, KeyID: a.keyID, Store: a.parts.Store, Meter: a.meter, Log: a.log,
-		Session: a.client.Session(dtm.LiveShare), Sweeps: a.client.Session(dtm.SweepShare), Side: a.client.Session(dtm.BackfillShare),
+		LiveAPI: a.client.Session(dtm.LiveShare), SweepAPI: a.client.Session(dtm.SweepShare), BackfillAPI: a.client.Session(dtm.BackfillShare),
 		Options: drain.Options{
 			Workers: a.cfg.Concurrency, PageSize: dtm.PageSize(a.cfg.Refs), Refs: a.cfg.Refs, Filter: a.cfg.Filter,
 			Overlap: a.cfg.Overlap, Settle: a.cfg.Settle,
@@ -81,16 +81,16 @@ func (a *App) runner() *drain.Runner {
 			UpdatesWindow: a.cfg.UpdatesWindow, AuditWindow: a.cfg.AuditWindow,
 			MaxAlerts: a.cfg.MaxAlerts, Budget: a.cfg.Budget,
 		},
-		Desk: func(o drain.DeskOptions) drain.Desk {
-			desk := &lifecycle.Desk{
-				Ledger: a.parts.Store, Publisher: a.parts.Publisher, Feed: a.cfg.Feed, RunID: id,
-				TTL: a.cfg.LedgerTTL, Alive: o.Alive, Backfill: o.Backfill, Missing: o.Missing, Republish: o.Republish,
-				Admit: o.Admit, Whole: o.Whole,
+		NewProcessor: func(o drain.ProcessorOptions) drain.Processor {
+			p := &ledger.Processor{
+				Store: a.parts.Store, Publisher: a.parts.Publisher, Feed: a.cfg.Feed, RunID: id,
+				TTL: a.cfg.LedgerTTL, CheckLease: o.CheckLease, Backfill: o.Backfill, Missing: o.Missing, Republish: o.Republish,
+				Admit: o.Admit, FetchFull: o.FetchFull,
 			}
 			if o.DryRun {
-				desk.Draft = draft
+				p.DryRun = dryRun
 			}
-			return desk
+			return p
 		},
 	}
 }

@@ -48,9 +48,9 @@ func readBody(w http.ResponseWriter, r *http.Request) (*fields, *problem) {
 	return f, nil
 }
 
-// take decodes a field and takes it out of what is left; false when it is absent
+// decode decodes a field and takes it out of what is left; false when it is absent
 // or null, or is not what kind says.
-func (f *fields) take(name, kind string, into any) bool {
+func (f *fields) decode(name, kind string, into any) bool {
 	f.known = append(f.known, name)
 	raw, ok := f.left[name]
 	delete(f.left, name)
@@ -58,30 +58,30 @@ func (f *fields) take(name, kind string, into any) bool {
 		return false
 	}
 	if json.Unmarshal(raw, into) != nil {
-		f.fault("the field %q is %s; allowed: %s", name, shorten(string(raw)), kind)
+		f.addProblem("the field %q is %s; allowed: %s", name, shorten(string(raw)), kind)
 		return false
 	}
 	return true
 }
 
 func (f *fields) text(name string) (value string) {
-	f.take(name, "a string", &value)
+	f.decode(name, "a string", &value)
 	return value
 }
 
 func (f *fields) boolean(name string) (value bool) {
-	f.take(name, "true or false", &value)
+	f.decode(name, "true or false", &value)
 	return value
 }
 
-func (f *fields) fault(format string, args ...any) {
+func (f *fields) addProblem(format string, args ...any) {
 	f.problems = append(f.problems, fmt.Sprintf(format, args...))
 }
 
 // problem is everything that is wrong, fields that nobody took among it.
 func (f *fields) problem() *problem {
 	for _, name := range slices.Sorted(maps.Keys(f.left)) {
-		f.fault("the field %q is unknown; allowed: %s", shorten(name), strings.Join(f.known, ", "))
+		f.addProblem("the field %q is unknown; allowed: %s", shorten(name), strings.Join(f.known, ", "))
 	}
 	if len(f.problems) == 0 {
 		return nil

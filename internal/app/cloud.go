@@ -52,13 +52,13 @@ func Cloud(ctx context.Context) (built *App, err error) {
 
 // Build makes the app's log, warns in it, and puts the app together.
 func Build(ctx context.Context, cfg config.Config, warnings []string, parts Parts) (*App, error) {
-	scrub := observe.NewScrubber(os.Stderr)
-	log := observe.NewLogger(scrub, cfg.LogLevel, cfg.Project)
+	mask := observe.NewKeyMask(os.Stderr)
+	log := observe.NewLogger(mask, cfg.LogLevel, cfg.Project)
 	observe.StandardLog(log)
 	for _, w := range warnings {
 		log.WarnContext(ctx, "the configuration is unusual", "event", "config", "problem", w)
 	}
-	parts.Keys = scrubbed{parts.Keys, scrub}
+	parts.Keys = maskedKeys{parts.Keys, mask}
 	return New(cfg, parts, log)
 }
 
@@ -75,21 +75,21 @@ func Keys(ctx context.Context, cfg config.Config) (keys dtm.KeySource, end func(
 	return secret.New(client, cfg.KeySecret, secret.TTL), client.Close, nil
 }
 
-// scrubbed tells the log's scrubber every key that is used.
-type scrubbed struct {
+// maskedKeys tells the log's mask every key that is used.
+type maskedKeys struct {
 	dtm.KeySource
-	scrub *observe.Scrubber
+	mask *observe.KeyMask
 }
 
-func (s scrubbed) Key(ctx context.Context) (string, error) {
-	key, err := s.KeySource.Key(ctx)
-	s.scrub.Add(key)
+func (k maskedKeys) Key(ctx context.Context) (string, error) {
+	key, err := k.KeySource.Key(ctx)
+	k.mask.Add(key)
 	return key, err
 }
 
-func (s scrubbed) Renew(ctx context.Context, refused string) (string, error) {
-	key, err := s.KeySource.Renew(ctx, refused)
-	s.scrub.Add(key)
+func (k maskedKeys) Renew(ctx context.Context, refused string) (string, error) {
+	key, err := k.KeySource.Renew(ctx, refused)
+	k.mask.Add(key)
 	return key, err
 }
 

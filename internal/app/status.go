@@ -3,9 +3,7 @@ package app
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"net/http"
-	"regexp"
 	"time"
 
 	"dtmrelay.internal/dtmrelay/internal/drain"
@@ -37,9 +35,9 @@ type status struct {
 	FilterSince *time.Time      `json:"filter_since"`
 	// FilterPast are the spans that were read with another filter, in the form that
 	// POST /backfill takes.
-	FilterPast []drain.Span `json:"filter_past"`
-	Gaps       []state.Gap  `json:"gaps"`
-	Backfills  []unfinished `json:"backfills"`
+	FilterPast []drain.TimeRange `json:"filter_past"`
+	Gaps       []state.Gap       `json:"gaps"`
+	Backfills  []unfinished      `json:"backfills"`
 }
 
 // unfinished is what /status says of a backfill.
@@ -82,7 +80,7 @@ func (a *App) getStatus(w http.ResponseWriter, r *http.Request) {
 		Feed: a.cfg.Feed, LastRun: orNull(feed.LastRun), Filter: orNull(json.RawMessage(feed.Filter)),
 		Requests: used{requests, int64(a.cfg.RequestsPerDay), "24h"},
 		Errors:   used{failures, int64(dtm.LiveShare.Errors), "1h"},
-		Gaps:     append([]state.Gap{}, feed.Gaps...), Backfills: []unfinished{}, FilterPast: spans(feed.FilterPast),
+		Gaps:     append([]state.Gap{}, feed.Gaps...), Backfills: []unfinished{}, FilterPast: timeRanges(feed.FilterPast),
 		LastSweep: orAbsent(feed.LastSweep), SweepReachesBackTo: orAbsent(feed.SweepSince),
 		LastAudit: orAbsent(feed.LastAudit), LateMaxSeconds: feed.LateMax.Seconds(),
 	}
@@ -96,22 +94,22 @@ func (a *App) getStatus(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	for _, id := range feed.Unfinished[:min(len(feed.Unfinished), statusBackfills)] {
-		b, version, err := a.parts.Store.Backfill(ctx, a.cfg.Feed, id)
+		b, revision, err := a.parts.Store.Backfill(ctx, a.cfg.Feed, id)
 		if err != nil {
 			a.unavailable(w, r, err)
 			return
 		}
-		if version != "" {
+		if revision != "" {
 			s.Backfills = append(s.Backfills, unfinished{ID: b.ID, State: b.State, Done: doneShare(b)})
 		}
 	}
 	answer(w, http.StatusOK, "application/json", s)
 }
 
-func spans(gaps []state.Gap) []drain.Span {
-	out := []drain.Span{}
+func timeRanges(gaps []state.Gap) []drain.TimeRange {
+	out := []drain.TimeRange{}
 	for _, g := range gaps {
-		out = append(out, drain.Span{Since: g.Since, Until: g.Until})
+		out = append(out, drain.TimeRange{Since: g.Since, Until: g.Until})
 	}
 	return out
 }
@@ -121,65 +119,6 @@ func orNull(j json.RawMessage) json.RawMessage {
 		return json.RawMessage("null")
 	}
 	return j
-}
-
-// unavailable answers that the database could not be read, and logs why.
-func (a *App) unavailable(w http.ResponseWriter, r *http.Request, err error) {
-	a.log.ErrorContext(r.Context(), "the database could not be read", "error", err.Error())
-	problem{Status: http.StatusServiceUnavailable, Detail: err.Error()}.write(w)
-}
-
-// timeline is the body of GET /alerts/{id}.
-type timeline struct {
-	AlertID   string               `json:"alert_id"`
-	Feed      string               `json:"feed"`
-	AlertType string               `json:"alert_type,omitempty"`
-	Severity  string               `json:"severity,omitempty"`
-	MonitorID string               `json:"monitor_id,omitempty"`
-	Priority  string               `json:"priority,omitempty"`
-	Status    string               `json:"status,omitempty"`
-	Outcome   string               `json:"outcome,omitempty"` // of the latest version
-	CreatedAt *time.Time           `json:"created_at,omitempty"`
-	UpdatedAt *time.Time           `json:"updated_at,omitempty"` // of the latest version
-	FirstSeen *time.Time           `json:"first_seen"`           // null: only a write-back was asked for
-	Statuses  []state.StatusChange `json:"statuses"`
-	Versions  []state.AlertVersion `json:"versions"`
-	Wishes    []state.Wish         `json:"writebacks,omitempty"` // the latest request for each field
-	ExpireAt  time.Time            `json:"expire_at"`
-}
-
-// alertID is what an alert's id may look like.
-var alertID = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
-
-// getAlert is GET /alerts/{id}.
-func (a *App) getAlert(w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithTimeout(r.Context(), readTime)
-	defer cancel()
-	id := r.PathValue("id")
-	if !alertID.MatchString(id) || len(id) > 128 {
-		problem{Status: http.StatusNotFound, Detail: "an alert's id has 1 to 128 letters, digits, _ and -"}.write(w)
-		return
-	}
-	entries, err := a.parts.Store.Records(ctx, a.cfg.Feed, []string{id})
-	if err != nil {
-		a.unavailable(w, r, fmt.Errorf("reading alert %s: %w", id, err))
-		return
-	}
-	rec := entries[0].Record
-	if rec.FirstSeen.IsZero() && len(rec.Wishes) == 0 {
-		problem{Status: http.StatusNotFound, Detail: "feed " + a.cfg.Feed + " has no alert " + id}.write(w)
-		return
-	}
-	t := timeline{
-		AlertID: rec.ID, Feed: a.cfg.Feed, AlertType: rec.Type, Severity: rec.Severity, MonitorID: rec.MonitorID,
-		Priority: rec.Priority, Status: rec.Status, FirstSeen: orAbsent(rec.FirstSeen), Wishes: rec.Wishes, ExpireAt: rec.ExpireAt,
-		Statuses: append([]state.StatusChange{}, rec.Statuses...), Versions: append([]state.AlertVersion{}, rec.Versions...),
-		CreatedAt: orAbsent(rec.CreatedAt),
-	}
-	if n := len(rec.Versions); n > 0 {
-		t.Outcome, t.UpdatedAt = rec.Versions[n-1].Outcome, orAbsent(rec.Versions[n-1].UpdatedAt)
-	}
-	answer(w, http.StatusOK, "application/json", t)
 }
 
 func orAbsent(t time.Time) *time.Time {

@@ -20,25 +20,25 @@ const (
 // usageCounter keeps the database's count of requests for work that is no run.
 type usageCounter struct {
 	app *App
-	// turn is held while counts are on their way, as they would be missing from
+	// lock is held while counts are on their way, as they would be missing from
 	// what is loaded meanwhile.
-	turn   *semaphore.Weighted
+	lock   *semaphore.Weighted
 	keyID  string
 	loaded time.Time
 }
 
 func newUsageCounter(a *App) *usageCounter {
-	return &usageCounter{app: a, turn: semaphore.NewWeighted(1)}
+	return &usageCounter{app: a, lock: semaphore.NewWeighted(1)}
 }
 
 // Load reads the count if it is too old.
 func (u *usageCounter) Load(ctx context.Context, keyID string) error {
 	ctx, cancel := context.WithTimeout(ctx, usageTime)
 	defer cancel()
-	if err := u.turn.Acquire(ctx, 1); err != nil {
+	if err := u.lock.Acquire(ctx, 1); err != nil {
 		return fmt.Errorf("reading the count of requests: %w", context.Cause(ctx))
 	}
-	defer u.turn.Release(1)
+	defer u.lock.Release(1)
 	if u.keyID == keyID && time.Since(u.loaded) < usageAge {
 		return nil
 	}
@@ -57,9 +57,9 @@ func (u *usageCounter) Load(ctx context.Context, keyID string) error {
 func (u *usageCounter) Add(ctx context.Context, keyID string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), usageTime)
 	defer cancel()
-	err := u.turn.Acquire(ctx, 1)
+	err := u.lock.Acquire(ctx, 1)
 	if err == nil {
-		defer u.turn.Release(1)
+		defer u.lock.Release(1)
 		var add state.Usage
 		if add.Requests, add.Errors = u.app.meter.Take(); len(add.Requests) == 0 && len(add.Errors) == 0 {
 			return

@@ -23,7 +23,7 @@ type counters struct {
 	reads int
 }
 
-func (c *counters) Open(context.Context, string, string) (state.Feed, state.Version, state.Usage, error) {
+func (c *counters) Open(context.Context, string, string) (state.Feed, state.Revision, state.Usage, error) {
 	c.reads++
 	hour := time.Now().Truncate(state.RequestBucket).Unix()
 	return state.Feed{}, "", state.Usage{Requests: map[int64]int64{hour: c.used}}, nil

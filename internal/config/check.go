@@ -109,7 +109,7 @@ func (p *problems) topic(name, value, project string) string {
 // key checks both ways to name the API key. Neither value is shown: of the
 // secret's name only what begins like one, since a key may have been pasted there.
 func (p *problems) key(secret, key string, deployed bool) (string, string) {
-	const words = "projects/PROJECT/secrets/NAME, with /versions/latest or /versions/NUMBER behind it if one likes"
+	const words = "projects/PROJECT/secrets/NAME, with /versions/latest or /versions/NUMBER after it if one likes"
 	switch {
 	case secret == "" && key == "" && deployed:
 		p.refuse("GTI_API_KEY_SECRET", "is not set: it must be "+words)
@@ -299,7 +299,7 @@ func (p *problems) qps(value string) float64 {
 	return q
 }
 
-// budget keeps a run inside the request's time limit, behind which the platform
+// budget keeps a run inside the request's time limit, after which the platform
 // cuts it off.
 func (p *problems) budget(value, timeout string) time.Duration {
 	const (
@@ -338,7 +338,7 @@ func (p *problems) budget(value, timeout string) time.Duration {
 	return d
 }
 
-// unsupported are variables of the design that this version does nothing about,
+// unsupported are variables that this version knows and does nothing about,
 // with the value that says just that. Whoever sets another one counts on it: on
 // passwords being masked, say. (STATUS_TOPIC is of use to rules only.)
 var unsupported = map[string]string{"MESSAGE_FORMAT": "raw", "REDACT": "[]", "RULES": "[]"}

@@ -418,7 +418,7 @@ func FuzzLoad(f *testing.F) {
 			"no key in a deployed function":  c.Key == "" || !c.Deployed,
 			"no slash at the URL's end":      !strings.HasSuffix(c.BaseURL, "/"),
 			"https but for loopback":         err == nil && u.Host != "" && (u.Scheme == "https" || u.Scheme == "http" && dtm.Loopback(u.Hostname())),
-			"nothing behind the path":        err == nil && u.User == nil && u.RawQuery == "" && !strings.ContainsAny(c.BaseURL, "?#"),
+			"nothing after the path":         err == nil && u.User == nil && u.RawQuery == "" && !strings.ContainsAny(c.BaseURL, "?#"),
 			"the first run has work":         c.InitialLookback > c.Settle,
 			"no negative span":               c.Overlap >= 0 && c.Settle >= 0,
 			"overlap within the look-back":   c.MaxLookback > 10*time.Minute && c.MaxLookback-c.Settle > c.Overlap,

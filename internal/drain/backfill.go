@@ -10,14 +10,14 @@ import (
 	"time"
 
 	"dtmrelay.internal/dtmrelay/internal/dtm"
-	"dtmrelay.internal/dtmrelay/internal/lifecycle"
+	"dtmrelay.internal/dtmrelay/internal/ledger"
 	"dtmrelay.internal/dtmrelay/internal/state"
 )
 
 // BackfillStore is what working a backfill needs of the database (state.Store).
 type BackfillStore interface {
-	Backfill(ctx context.Context, feed, id string) (state.Backfill, state.Version, error)
-	WriteBackfill(ctx context.Context, feed string, b state.Backfill, v state.Version) (state.Version, error)
+	Backfill(ctx context.Context, feed, id string) (state.Backfill, state.Revision, error)
+	WriteBackfill(ctx context.Context, feed string, b state.Backfill, v state.Revision) (state.Revision, error)
 }
 
 const (
@@ -32,25 +32,25 @@ const (
 const KeepFinished = 90 * 24 * time.Hour
 
 var (
-	errTurn      = errors.New("it is the live feed's turn")
-	errFruitless = fmt.Errorf("%w, and the backfill got nowhere in its own", errTurn)
-	errCancelled = errors.New("the backfill was cancelled")
+	errTurn       = errors.New("it is the live feed's turn")
+	errNoProgress = fmt.Errorf("%w, and the backfill got nowhere in its own", errTurn)
+	errCancelled  = errors.New("the backfill was cancelled")
 )
 
 // backfills works the feed's unfinished backfills, the oldest first, and returns
 // to the live feed every minute. It ends when none is left, or with what stopped it.
 func (w *work) backfills() error {
 	done := map[string]bool{}
-	// behind are those that got nowhere in their last turn: a page, or one alert
+	// noProgress are those that got nowhere in their last turn: a page, or one alert
 	// that is fetched by its id, may take longer than any turn.
-	behind := map[string]bool{}
+	noProgress := map[string]bool{}
 	for {
-		i := slices.IndexFunc(w.unfinished, func(id string) bool { return !done[id] && !behind[id] })
+		i := slices.IndexFunc(w.unfinished, func(id string) bool { return !done[id] && !noProgress[id] })
 		switch {
-		case i < 0 && len(behind) == 0:
+		case i < 0 && len(noProgress) == 0:
 			return nil
 		case i < 0:
-			clear(behind)
+			clear(noProgress)
 			continue
 		}
 		id := w.unfinished[i]
@@ -66,7 +66,8 @@ func (w *work) backfills() error {
 		case w.working.Err() != nil:
 			return err
 		case errors.As(err, &listing):
-			// It is in the record. The feed itself is well, and others may be too.
+			// The backfill's record has the error. The feed itself is well, and other
+			// backfills may be too.
 			done[id] = true
 			err = nil
 		case errors.As(err, &budget):
@@ -74,13 +75,13 @@ func (w *work) backfills() error {
 			// later run goes on.
 			return nil
 		case errors.Is(err, errTurn):
-			behind[id] = errors.Is(err, errFruitless)
+			noProgress[id] = errors.Is(err, errNoProgress)
 		case errors.As(err, &wait) && w.hasTime(wait.Wait): // the live feed waits for it
 		default:
 			return err
 		}
 		if err != nil || !time.Now().Before(w.turn) {
-			if err := w.again(); err != nil {
+			if err := w.liveTurn(); err != nil {
 				return err
 			}
 		}
@@ -99,13 +100,13 @@ func (w *work) hasTime(d time.Duration) bool {
 	return w.fetching.Err() == nil && (!ok || time.Until(deadline) > d)
 }
 
-// again relays what has come or changed since the live feed's last turn.
-func (w *work) again() error {
+// liveTurn relays what has come or changed since the live feed's last turn.
+func (w *work) liveTurn() error {
 	if err := context.Cause(w.fetching); err != nil {
 		return err
 	}
 	w.holder.Update(func(f *state.Feed) { w.plan(f) })
-	if err := w.live(w.holder.Feed()); err != nil {
+	if err := w.drainLive(w.holder.Feed()); err != nil {
 		return err
 	}
 	return w.changes()
@@ -114,11 +115,11 @@ func (w *work) again() error {
 // backfill works one backfill until it is finished or the time is up. It returns
 // nil when nothing is left to do.
 func (w *work) backfill(id string, until time.Time) error {
-	b, version, err := w.Store.Backfill(w.working, w.Feed, id)
+	b, revision, err := w.Store.Backfill(w.working, w.Feed, id)
 	if err != nil {
 		return err
 	}
-	if version == "" || b.Finished() {
+	if revision == "" || b.Finished() {
 		return nil
 	}
 	fetching, cancel := context.WithDeadlineCause(w.fetching, until, errTurn)
@@ -126,37 +127,37 @@ func (w *work) backfill(id string, until time.Time) error {
 	fetching, stop := context.WithCancelCause(fetching)
 	defer stop(nil)
 
-	t := &ticket{store: w.Store, feed: w.Feed, alive: w.alive, cancelled: func() { stop(errCancelled) }, record: b, version: version}
-	e, pending, err := w.backfillEngine(fetching, b, t)
+	rw := &recordWriter{store: w.Store, feed: w.Feed, checkLease: w.checkLease, cancelled: func() { stop(errCancelled) }, record: b, revision: revision}
+	e, pending, err := w.backfillEngine(fetching, b, rw)
 	if err != nil {
 		return err
 	}
-	began, asked := time.Now(), w.Side.Stats().Requests
-	t.spent = func(now *state.Backfill) {
+	began, asked := time.Now(), w.BackfillAPI.Stats().Requests
+	rw.spent = func(now *state.Backfill) {
 		now.WorkedFor = b.WorkedFor + time.Since(began).Truncate(ms)
-		now.Requests = b.Requests + w.Side.Stats().Requests - asked
+		now.Requests = b.Requests + w.BackfillAPI.Stats().Requests - asked
 	}
-	stopWriting := t.keep(w.working)
+	stopWriting := rw.keepWriting(w.working)
 	err = w.run(fetching, e, pending)
 	stopWriting()
 	if err == nil && len(e.progress.Slices) > 0 {
 		err = &listingError{errors.New("the API lists the same again and again, and brings nothing new")}
 	}
-	if errors.Is(err, errTurn) && time.Since(began) >= liveEvery/2 && !t.movedFrom(b) {
-		err = errFruitless
+	if errors.Is(err, errTurn) && time.Since(began) >= liveEvery/2 && !rw.movedFrom(b) {
+		err = errNoProgress
 	}
-	done := t.finish(err)
+	done := rw.finish(err)
 	if errors.Is(err, errCancelled) {
 		err = nil
 	}
-	if written := t.write(w.working); written != nil {
+	if written := rw.write(w.working); written != nil {
 		if err != nil {
 			written = fmt.Errorf("%w (it had ended with: %v)", written, err) //nolint:errorlint // what counts now is that it isn't stored
 		}
 		return written
 	}
 	if done {
-		w.conclude(t.record)
+		w.conclude(rw.record)
 		return nil
 	}
 	return err
@@ -164,42 +165,43 @@ func (w *work) backfill(id string, until time.Time) error {
 
 // backfillEngine makes the engine of a backfill, which keeps its progress in the
 // backfill's own record.
-func (w *work) backfillEngine(fetching context.Context, b state.Backfill, t *ticket) (*engine, Progress, error) {
+func (w *work) backfillEngine(fetching context.Context, b state.Backfill, rw *recordWriter) (*engine, Progress, error) {
 	filter, _, err := dtm.ParseFilter(b.Filter)
 	if err != nil {
 		return nil, Progress{}, fmt.Errorf("backfill %s: reading its filter: %w", b.ID, err)
 	}
 	opts := w.Options
 	opts.Filter = filter
-	desk := DeskOptions{Alive: w.alive, Backfill: b.ID, Missing: b.Kind == "", Republish: b.Republish}
+	options := ProcessorOptions{CheckLease: w.checkLease, Backfill: b.ID, Missing: b.Kind == "", Republish: b.Republish}
 	if b.Kind != "" {
 		opts.Refs, opts.PageSize = false, dtm.PageSize(false)
-		desk.Whole = w.whole(fetching, w.Side)
+		options.FetchFull = w.fetchFull(fetching, w.BackfillAPI)
 	}
 	if b.Kind == state.Changes {
-		desk.Admit = func(dtm.Alert) bool { return false }
+		options.Admit = func(dtm.Alert) bool { return false }
 	}
-	// What an operator asks for is asked of GTI, whatever it refused before.
+	// A range that an operator asks for is asked of GTI, even one as old as what GTI
+	// has refused before.
 	var known *state.Refusal
 	if b.Kind != "" {
 		known = w.holder.Feed().Refusal
 	}
 	e := &engine{
 		clock: w.clock, scope: scope{b.Since, b.Until},
-		opts: opts, source: w.Side, report: w.report, onGap: func(state.Gap) {},
-		desk: w.Desk(desk),
+		opts: opts, source: w.BackfillAPI, report: w.report, onGap: func(state.Gap) {},
+		processor: w.NewProcessor(options),
 		save: func(p Progress) {
-			t.update(func(b *state.Backfill) { b.Slices, b.Refused = p.Slices, refused(p.Gaps) })
+			rw.update(func(b *state.Backfill) { b.Slices, b.Refused = p.Slices, refused(p.Gaps) })
 			if p.Refusal != known {
 				known = p.Refusal
 				w.holder.Update(func(f *state.Feed) { f.Refusal = known })
 			}
 		},
-		onTally: func(fetched int, tally lifecycle.Tally) {
-			t.update(func(b *state.Backfill) { countBackfill(b, fetched, tally) })
-			if b.Kind == state.Audit && !tally.Oldest.IsZero() {
-				late := w.clock.now().Sub(tally.Oldest).Truncate(ms)
-				t.update(func(b *state.Backfill) { b.LateMax = max(b.LateMax, late) })
+		onCounts: func(fetched int, counts ledger.Counts) {
+			rw.update(func(b *state.Backfill) { countBackfill(b, fetched, counts) })
+			if b.Kind == state.Audit && !counts.Oldest.IsZero() {
+				late := w.clock.now().Sub(counts.Oldest).Truncate(ms)
+				rw.update(func(b *state.Backfill) { b.LateMax = max(b.LateMax, late) })
 				w.report.LateMaxSeconds = max(w.report.LateMaxSeconds, late.Seconds())
 			}
 		},
@@ -207,11 +209,11 @@ func (w *work) backfillEngine(fetching context.Context, b state.Backfill, t *tic
 	return e, Progress{Slices: b.Slices, Gaps: b.Refused, Refusal: known}, nil
 }
 
-func countBackfill(b *state.Backfill, fetched int, t lifecycle.Tally) {
+func countBackfill(b *state.Backfill, fetched int, c ledger.Counts) {
 	b.Fetched += int64(fetched)
-	b.Published += int64(t.Published())
-	b.Suppressed += int64(t.Suppressed + t.Superseded)
-	b.Rejected += int64(t.Rejected)
+	b.Published += int64(c.Published())
+	b.Suppressed += int64(c.Suppressed + c.Superseded)
+	b.Rejected += int64(c.Rejected)
 }
 
 // refused are the gaps that the API has told of. What is only suspected is of use
@@ -235,8 +237,8 @@ func (w *work) conclude(b state.Backfill) {
 			}
 		}
 		if b.State == state.Done && b.Filter == f.Filter && (b.Kind == "" || b.Kind == state.Audit && len(b.Refused) == 0) {
-			f.Gaps = without(f.Gaps, b.Since, b.Until)
-			f.FilterPast = without(f.FilterPast, b.Since, b.Until)
+			f.Gaps = cutOut(f.Gaps, b.Since, b.Until)
+			f.FilterPast = cutOut(f.FilterPast, b.Since, b.Until)
 		}
 		if b.State == state.Done && b.Kind == state.Audit {
 			f.LateMax = b.LateMax
@@ -257,8 +259,8 @@ func (w *work) conclude(b state.Backfill) {
 	log.InfoContext(w.ctx, "a backfill is finished")
 }
 
-// without cuts a span out of gaps.
-func without(gaps []state.Gap, since, until time.Time) []state.Gap {
+// cutOut cuts a range of time out of gaps.
+func cutOut(gaps []state.Gap, since, until time.Time) []state.Gap {
 	var out []state.Gap
 	for _, g := range gaps {
 		if before := g; before.Since.Before(since) {
@@ -277,34 +279,34 @@ func without(gaps []state.Gap, since, until time.Time) []state.Gap {
 	return out
 }
 
-// ticket is the record of the backfill that is being worked. Its other writer is
-// DELETE, which may cancel it at any time.
-type ticket struct {
-	store     BackfillStore
-	feed      string
-	alive     func() error
-	cancelled func()
+// recordWriter writes the record of the backfill that is being worked. The other
+// writer is DELETE, which may cancel the backfill at any time.
+type recordWriter struct {
+	store      BackfillStore
+	feed       string
+	checkLease func() error
+	cancelled  func()
 	// spent sets the time and the requests that the record counts.
 	spent func(*state.Backfill)
 
-	mu      sync.Mutex
-	record  state.Backfill
-	dirty   bool
-	version state.Version // only who writes uses it
+	mu       sync.Mutex
+	record   state.Backfill
+	dirty    bool
+	revision state.Revision // only who writes uses it
 }
 
-func (t *ticket) update(change func(*state.Backfill)) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	change(&t.record)
-	t.dirty = true
+func (w *recordWriter) update(change func(*state.Backfill)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	change(&w.record)
+	w.dirty = true
 }
 
-// keep writes the record once a second when it has changed, until the function
+// keepWriting writes the record once a second when it has changed, until the function
 // that it returns is called. A write that fails is tried again with the next;
 // the last one, by the caller, says whether the record is stored.
-func (t *ticket) keep(ctx context.Context) (stop func()) {
-	t.update(func(b *state.Backfill) { b.State = state.Running })
+func (w *recordWriter) keepWriting(ctx context.Context) (stop func()) {
+	w.update(func(b *state.Backfill) { b.State = state.Running })
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() {
@@ -316,11 +318,11 @@ func (t *ticket) keep(ctx context.Context) (stop func()) {
 			case <-ctx.Done():
 				return
 			case <-ticker.C:
-				t.mu.Lock()
-				dirty := t.dirty
-				t.mu.Unlock()
+				w.mu.Lock()
+				dirty := w.dirty
+				w.mu.Unlock()
 				if dirty {
-					_ = t.write(ctx)
+					_ = w.write(ctx)
 				}
 			}
 		}
@@ -333,61 +335,61 @@ func (t *ticket) keep(ctx context.Context) (stop func()) {
 
 // write writes the record. When DELETE was faster, the record stays cancelled,
 // with what was done all the same.
-func (t *ticket) write(ctx context.Context) error {
+func (w *recordWriter) write(ctx context.Context) error {
 	for range merges {
-		if err := t.alive(); err != nil {
+		if err := w.checkLease(); err != nil {
 			return err
 		}
-		t.mu.Lock()
-		t.spent(&t.record)
-		record := t.record
+		w.mu.Lock()
+		w.spent(&w.record)
+		record := w.record
 		record.Slices, record.Refused = slices.Clone(record.Slices), slices.Clone(record.Refused)
 		record.ByType, record.BySeverity = maps.Clone(record.ByType), maps.Clone(record.BySeverity)
-		t.dirty = false
-		t.mu.Unlock()
-		v, err := t.store.WriteBackfill(ctx, t.feed, record, t.version)
+		w.dirty = false
+		w.mu.Unlock()
+		v, err := w.store.WriteBackfill(ctx, w.feed, record, w.revision)
 		if err == nil {
-			t.version = v
+			w.revision = v
 			return nil
 		}
-		t.mu.Lock()
-		t.dirty = true
-		t.mu.Unlock()
+		w.mu.Lock()
+		w.dirty = true
+		w.mu.Unlock()
 		if !errors.Is(err, state.ErrConflict) {
 			return fmt.Errorf("backfill %s: %w", record.ID, err)
 		}
-		stored, v, err := t.store.Backfill(ctx, t.feed, record.ID)
+		stored, v, err := w.store.Backfill(ctx, w.feed, record.ID)
 		if err != nil {
 			return fmt.Errorf("backfill %s: %w", record.ID, err)
 		}
-		t.version = v
+		w.revision = v
 		if stored.State == state.Cancelled {
-			t.update(func(b *state.Backfill) {
+			w.update(func(b *state.Backfill) {
 				b.State, b.FinishedAt, b.ExpireAt = stored.State, stored.FinishedAt, stored.ExpireAt
 			})
-			t.cancelled()
+			w.cancelled()
 		}
 	}
 	return nil
 }
 
 // movedFrom reports whether anything was published or read since the record was b.
-func (t *ticket) movedFrom(b state.Backfill) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	now := t.record
+func (w *recordWriter) movedFrom(b state.Backfill) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	now := w.record
 	return now.Published+now.Rejected > b.Published+b.Rejected || !slices.Equal(now.Slices, b.Slices)
 }
 
 // finish notes how the work ended, and reports whether the backfill is finished.
-func (t *ticket) finish(err error) bool {
+func (w *recordWriter) finish(err error) bool {
 	var (
 		api     *dtm.APIError
 		restart *dtm.RestartError
 	)
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	b := &t.record
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	b := &w.record
 	if b.Finished() { // cancelled
 		return true
 	}
@@ -432,19 +434,19 @@ func (r *Runner) DryBackfill(ctx context.Context, b state.Backfill) (state.Backf
 		return b, fmt.Errorf("reading the filter: %w", err)
 	}
 	report := Report{WouldPublish: new(int64), ByType: map[string]int64{}, BySeverity: map[string]int64{}}
-	stopCounting := r.count(base, keyID, usage)
+	stopCounting := r.countRequests(base, keyID, usage)
 	w := r.work(ctx, &report)
-	w.leased, w.alive = base, func() error { return nil }
+	w.leased, w.checkLease = base, func() error { return nil }
 	end := w.begin(began)
 	defer end()
 	e := &engine{
 		clock: w.clock, scope: scope{b.Since, b.Until},
-		opts: r.Options, source: w.Side, report: &report, save: func(Progress) {}, onGap: func(state.Gap) {},
-		desk: r.Desk(DeskOptions{Alive: w.alive, DryRun: true, Backfill: b.ID, Missing: true, Republish: b.Republish}),
-		onTally: func(fetched int, t lifecycle.Tally) {
+		opts: r.Options, source: w.BackfillAPI, report: &report, save: func(Progress) {}, onGap: func(state.Gap) {},
+		processor: r.NewProcessor(ProcessorOptions{CheckLease: w.checkLease, DryRun: true, Backfill: b.ID, Missing: true, Republish: b.Republish}),
+		onCounts: func(fetched int, c ledger.Counts) {
 			b.Fetched += int64(fetched)
-			b.Suppressed += int64(t.Suppressed + t.Superseded)
-			b.Rejected += int64(t.Rejected)
+			b.Suppressed += int64(c.Suppressed + c.Superseded)
+			b.Rejected += int64(c.Rejected)
 		},
 	}
 	e.opts.Filter = filter
@@ -453,10 +455,10 @@ func (r *Runner) DryBackfill(ctx context.Context, b state.Backfill) (state.Backf
 	defer cancel()
 	stopCounting(closing)
 	b.WouldPublish, b.ByType, b.BySeverity = *report.WouldPublish, report.ByType, report.BySeverity
-	b.Requests, b.Refused = r.Side.Stats().Requests, refused(e.progress.Gaps)
+	b.Requests, b.Refused = r.BackfillAPI.Stats().Requests, refused(e.progress.Gaps)
 	b.Slices = e.progress.Slices
 	b.State = state.Done
-	_, reason, err := judge(err)
+	_, reason, err := outcomeOf(err)
 	switch {
 	case err != nil:
 		b.State, b.Error = state.Failed, err.Error()

@@ -16,7 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"dtmrelay.internal/dtmrelay/internal/dtm"
-	"dtmrelay.internal/dtmrelay/internal/lifecycle"
+	"dtmrelay.internal/dtmrelay/internal/ledger"
 	"dtmrelay.internal/dtmrelay/internal/state"
 )
 
@@ -42,39 +42,39 @@ func TestWithout(t *testing.T) {
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if diff := cmp.Diff(c.want, without(c.gaps, at(10), at(20))); diff != "" {
+			if diff := cmp.Diff(c.want, cutOut(c.gaps, at(10), at(20))); diff != "" {
 				t.Error(diff)
 			}
 		})
 	}
 }
 
-// shelf is a database of one feed.
-type shelf struct {
-	mu       sync.Mutex
-	feed     state.Feed
-	records  map[string]state.Backfill
-	versions map[string]int
-	reads    []string
-	failing  error                 // what a write of a backfill ends with
-	meddle   func(*state.Backfill) // changes the record before the next write
+// memoryStore is a database of one feed.
+type memoryStore struct {
+	mu              sync.Mutex
+	feed            state.Feed
+	records         map[string]state.Backfill
+	revisions       map[string]int
+	reads           []string
+	failing         error                 // what a write of a backfill ends with
+	concurrentWrite func(*state.Backfill) // changes the record before the next write
 }
 
-func newShelf(records ...state.Backfill) *shelf {
-	s := &shelf{records: map[string]state.Backfill{}, versions: map[string]int{}}
+func newMemoryStore(records ...state.Backfill) *memoryStore {
+	s := &memoryStore{records: map[string]state.Backfill{}, revisions: map[string]int{}}
 	for _, b := range records {
-		s.records[b.ID], s.versions[b.ID] = b, 1
+		s.records[b.ID], s.revisions[b.ID] = b, 1
 	}
 	return s
 }
 
-func (s *shelf) Open(context.Context, string, string) (state.Feed, state.Version, state.Usage, error) {
+func (s *memoryStore) Open(context.Context, string, string) (state.Feed, state.Revision, state.Usage, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.feed.Clone(), "1", state.Usage{}, nil
 }
 
-func (s *shelf) WriteFeed(_ context.Context, _ string, f state.Feed, _ state.Version) (state.Version, error) {
+func (s *memoryStore) WriteFeed(_ context.Context, _ string, f state.Feed, _ state.Revision) (state.Revision, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f.Unfinished = s.feed.Unfinished
@@ -82,44 +82,44 @@ func (s *shelf) WriteFeed(_ context.Context, _ string, f state.Feed, _ state.Ver
 	return "1", nil
 }
 
-func (s *shelf) AddUsage(context.Context, string, state.Usage, state.Usage) error { return nil }
+func (s *memoryStore) AddUsage(context.Context, string, state.Usage, state.Usage) error { return nil }
 
-func (s *shelf) version(id string) state.Version {
-	if s.versions[id] == 0 {
+func (s *memoryStore) revision(id string) state.Revision {
+	if s.revisions[id] == 0 {
 		return ""
 	}
-	return state.Version(strconv.Itoa(s.versions[id]))
+	return state.Revision(strconv.Itoa(s.revisions[id]))
 }
 
-func (s *shelf) Backfill(_ context.Context, _, id string) (state.Backfill, state.Version, error) {
+func (s *memoryStore) Backfill(_ context.Context, _, id string) (state.Backfill, state.Revision, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.reads = append(s.reads, id)
-	return s.records[id], s.version(id), nil
+	return s.records[id], s.revision(id), nil
 }
 
-func (s *shelf) CreateBackfill(context.Context, string, state.Backfill) error {
+func (s *memoryStore) CreateBackfill(context.Context, string, state.Backfill) error {
 	return errors.New("not asked for")
 }
 
-func (s *shelf) WriteBackfill(_ context.Context, _ string, b state.Backfill, v state.Version) (state.Version, error) {
+func (s *memoryStore) WriteBackfill(_ context.Context, _ string, b state.Backfill, v state.Revision) (state.Revision, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.failing != nil {
 		return "", s.failing
 	}
-	if s.meddle != nil {
+	if s.concurrentWrite != nil {
 		changed := s.records[b.ID]
-		s.meddle(&changed)
-		s.records[b.ID], s.meddle = changed, nil
-		s.versions[b.ID]++
+		s.concurrentWrite(&changed)
+		s.records[b.ID], s.concurrentWrite = changed, nil
+		s.revisions[b.ID]++
 	}
-	if v != s.version(b.ID) {
+	if v != s.revision(b.ID) {
 		return "", state.ErrConflict
 	}
 	s.records[b.ID] = b
-	s.versions[b.ID]++
-	return s.version(b.ID), nil
+	s.revisions[b.ID]++
+	return s.revision(b.ID), nil
 }
 
 func TestTicketWrite(t *testing.T) {
@@ -132,24 +132,24 @@ func TestTicketWrite(t *testing.T) {
 	cancel(&cancelled)
 	unavailable := errors.New("unavailable")
 	for _, c := range []struct {
-		name    string
-		meddle  func(*state.Backfill)
-		failing error
-		want    state.Backfill
-		told    bool
+		name            string
+		concurrentWrite func(*state.Backfill)
+		failing         error
+		want            state.Backfill
+		told            bool
 	}{
 		{name: "alone", want: worked},
-		{name: "cancelled meanwhile", meddle: cancel, want: cancelled, told: true},
-		{name: "touched meanwhile", meddle: func(*state.Backfill) {}, want: worked},
+		{name: "cancelled meanwhile", concurrentWrite: cancel, want: cancelled, told: true},
+		{name: "touched meanwhile", concurrentWrite: func(*state.Backfill) {}, want: worked},
 		{name: "unavailable", failing: unavailable, want: stored},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			s := newShelf(stored)
-			s.meddle, s.failing = c.meddle, c.failing
+			s := newMemoryStore(stored)
+			s.concurrentWrite, s.failing = c.concurrentWrite, c.failing
 			told := false
-			tk := &ticket{
-				store: s, alive: func() error { return nil }, cancelled: func() { told = true },
-				spent: func(*state.Backfill) {}, record: stored, version: "1",
+			tk := &recordWriter{
+				store: s, checkLease: func() error { return nil }, cancelled: func() { told = true },
+				spent: func(*state.Backfill) {}, record: stored, revision: "1",
 			}
 			tk.update(work)
 			if err := tk.write(t.Context()); !errors.Is(err, c.failing) {
@@ -166,10 +166,10 @@ func TestTicketWrite(t *testing.T) {
 }
 
 func TestTicketWritesNothingWithoutTheLease(t *testing.T) {
-	s := newShelf(state.Backfill{ID: "b", State: state.Running})
-	tk := &ticket{
-		store: s, alive: func() error { return state.ErrLost }, spent: func(*state.Backfill) {},
-		record: state.Backfill{ID: "b", State: state.Done}, version: "1",
+	s := newMemoryStore(state.Backfill{ID: "b", State: state.Running})
+	tk := &recordWriter{
+		store: s, checkLease: func() error { return state.ErrLost }, spent: func(*state.Backfill) {},
+		record: state.Backfill{ID: "b", State: state.Done}, revision: "1",
 	}
 	if err := tk.write(t.Context()); !errors.Is(err, state.ErrLost) || s.records["b"].State != state.Running {
 		t.Errorf("error %v, and %s is stored", err, s.records["b"].State)
@@ -211,7 +211,7 @@ func TestFinish(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			slices := []state.Slice{span3(0, 100, 50)}
-			tk := &ticket{record: state.Backfill{ID: "b", State: c.was, Error: "an earlier one", Slices: slices}}
+			tk := &recordWriter{record: state.Backfill{ID: "b", State: c.was, Error: "an earlier one", Slices: slices}}
 			if c.was == state.Cancelled {
 				tk.record.Error = ""
 			}
@@ -266,8 +266,8 @@ func (e empty) Stats() dtm.Stats { return dtm.Stats{} }
 
 type idle struct{}
 
-func (idle) Handle(context.Context, []dtm.Alert, func(int) int) (lifecycle.Tally, error) {
-	return lifecycle.Tally{}, nil
+func (idle) Process(context.Context, []dtm.Alert, func(int) int) (ledger.Counts, error) {
+	return ledger.Counts{}, nil
 }
 
 func TestBackfills(t *testing.T) {
@@ -313,17 +313,17 @@ func TestBackfills(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := newShelf(backfill("b-1", 10), backfill("b-2", 20))
+				s := newMemoryStore(backfill("b-1", 10), backfill("b-2", 20))
 				s.feed.Unfinished = c.unfinished
 				var asked []string
 				r := &Runner{
 					Feed: "f", RunID: "r", Store: s, Meter: dtm.NewMeter(100), Log: slog.New(slog.DiscardHandler),
-					Options: Options{Workers: 2, PageSize: 10, InitialLookback: time.Hour, MaxLookback: 1e6 * time.Hour, Budget: time.Minute},
-					KeyID:   func(context.Context) (string, error) { return "k", nil },
-					Desk:    func(DeskOptions) Desk { return idle{} },
-					Session: empty{name: "live", asked: &asked},
-					Sweeps:  empty{name: "sweep", asked: &asked},
-					Side:    empty{name: "backfill", asked: &asked, fail: c.fail, from: at(10)},
+					Options:      Options{Workers: 2, PageSize: 10, InitialLookback: time.Hour, MaxLookback: 1e6 * time.Hour, Budget: time.Minute},
+					KeyID:        func(context.Context) (string, error) { return "k", nil },
+					NewProcessor: func(ProcessorOptions) Processor { return idle{} },
+					LiveAPI:      empty{name: "live", asked: &asked},
+					SweepAPI:     empty{name: "sweep", asked: &asked},
+					BackfillAPI:  empty{name: "backfill", asked: &asked, fail: c.fail, from: at(10)},
 				}
 				report, err := r.Live(t.Context(), "schedule", false)
 				if report.Outcome != c.outcome {

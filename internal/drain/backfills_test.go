@@ -159,7 +159,7 @@ func (w *world) checkBackfill(p *proc, r state.Backfill) {
 	// backfill. So the range of one that is done is complete.
 	w.checkAudit(p, b, r)
 	passed := state.Feed{Slices: r.Slices, Gaps: r.Refused}
-	for _, a := range w.truth {
+	for _, a := range w.known {
 		switch {
 		case a.created.Before(r.Since) || !a.created.Before(r.Until) || a.visible.After(r.RequestedAt):
 		case pending(passed, a.created) || given(passed, a.created):
@@ -177,7 +177,7 @@ func (w *world) checkBackfill(p *proc, r state.Backfill) {
 }
 
 // checkBackfilled checks a message of a backfill. The lock is held.
-func (w *world) checkBackfilled(p *proc, a *truth, b *backfill, version time.Time) {
+func (w *world) checkBackfilled(p *proc, a *knownAlert, b *backfill, version time.Time) {
 	b.messages++
 	r := b.record
 	if a.created.Before(r.Since) || !a.created.Before(r.Until) {
@@ -217,7 +217,7 @@ func (w *world) repeat() {
 		}
 	}
 	newest := time.Now()
-	for _, a := range w.truth {
+	for _, a := range w.known {
 		newest = later(newest, a.newest)
 	}
 	w.mu.Unlock()

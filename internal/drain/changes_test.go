@@ -5,14 +5,14 @@ import (
 	"time"
 
 	"dtmrelay.internal/dtmrelay/internal/dtm"
-	"dtmrelay.internal/dtmrelay/internal/lifecycle"
+	"dtmrelay.internal/dtmrelay/internal/ledger"
 	"dtmrelay.internal/dtmrelay/internal/message"
 	"dtmrelay.internal/dtmrelay/internal/state"
 )
 
 // matches reports whether an alert was in a filter all the time since from. Of
 // the filters that histories have, only the status is one that can change.
-func (w *world) matches(a *truth, f dtm.Filter, from time.Time) bool {
+func (w *world) matches(a *knownAlert, f dtm.Filter, from time.Time) bool {
 	if len(f.Status) == 0 {
 		return true
 	}
@@ -28,7 +28,7 @@ func (w *world) matches(a *truth, f dtm.Filter, from time.Time) bool {
 
 // versionAt is the updated_at of the version that the API shows from before a
 // time; zero for what is no alert, or when it has none yet.
-func (w *world) versionAt(a *truth, at time.Time) (newest time.Time) {
+func (w *world) versionAt(a *knownAlert, at time.Time) (newest time.Time) {
 	if a.Element != "" {
 		return time.Time{}
 	}
@@ -45,7 +45,7 @@ func (w *world) listings() int {
 	switch {
 	case w.Feed.UpdatesWindow == 0:
 		return 0
-	case w.Feed.Filter.Changeable():
+	case w.Feed.Filter.HasMutable():
 		return 2
 	}
 	return 1
@@ -53,7 +53,7 @@ func (w *world) listings() int {
 
 // aheads is how many alerts are in a version that lies ahead: each sweep lists them.
 func (w *world) aheads() (n int) {
-	for _, a := range w.truth {
+	for _, a := range w.known {
 		if w.isAhead(a) {
 			n++
 		}
@@ -61,7 +61,7 @@ func (w *world) aheads() (n int) {
 	return n
 }
 
-func (w *world) isAhead(a *truth) bool {
+func (w *world) isAhead(a *knownAlert) bool {
 	if a.Element != "" {
 		return false
 	}
@@ -73,7 +73,7 @@ func (w *world) isAhead(a *truth) bool {
 // listing, unless the API hides its end and what it lists before is no alert.
 func (w *world) quietSweep() int {
 	elements := 0
-	for _, a := range w.truth {
+	for _, a := range w.known {
 		if a.Element != "" {
 			elements++
 		}
@@ -89,17 +89,17 @@ func (w *world) quietSweep() int {
 }
 
 // checkSwept checks a message for where it comes from. The lock is held.
-func (w *world) checkSwept(p *proc, a *truth, b *backfill, m message.Message) {
+func (w *world) checkSwept(p *proc, a *knownAlert, b *backfill, m message.Message) {
 	event := m.Attributes["event"]
 	own := b != nil && b.record.Kind != ""
 	w.checkOrigin(p, a, m)
 	switch {
 	// Law: nothing from before the feed began is published first by anything but a
 	// backfill that was asked for.
-	case event == lifecycle.Created && (b == nil || own) && a.created.Before(w.doc.BeginsAt) && !w.skewed():
+	case event == ledger.Created && (b == nil || own) && a.created.Before(w.doc.BeginsAt) && !w.skewed():
 		w.fail("%s publishes %s of %s, and the feed begins at %s", p.name, a.id, a.created, w.doc.BeginsAt)
 	// Law: what goes on with a sweep for changes publishes changes.
-	case own && b.record.Kind == state.Changes && event == lifecycle.Created && w.ledger[a.id].HandledVersion.IsZero():
+	case own && b.record.Kind == state.Changes && event == ledger.Created && w.ledger[a.id].HandledVersion.IsZero():
 		w.fail("%s publishes %s for the first time for %s", p.name, a.id, b.record.ID)
 	}
 	if own && b.record.Kind == state.Audit && w.ledger[a.id].HandledVersion.IsZero() {
@@ -126,7 +126,7 @@ func (w *world) checkSweep(p *proc, f state.Feed) {
 		w.fail("%s swept at %s, and before at %s", p.name, f.LastSweep, before.LastSweep)
 	}
 	w.reach = later(w.reach, f.SweepSince)
-	for _, a := range w.truth {
+	for _, a := range w.known {
 		if a.Element != "" || a.Refused || a.created.Before(w.reach) || w.clamped(a, time.Now()) || a.visible.After(f.LastSweep) {
 			continue
 		}
@@ -137,7 +137,7 @@ func (w *world) checkSweep(p *proc, f state.Feed) {
 		if v := w.versionAt(a, f.LastSweep); !w.isAhead(a) && rec.Known() && v.After(rec.HandledVersion) && !w.handed(a, state.Changes) {
 			w.fail("%s swept at %s, and the version of %s of %s (%s) is not in the ledger", p.name, f.LastSweep, a.id, v, a.created)
 		}
-		if !w.ordered() || !w.Feed.Filter.Changeable() || !rec.HandledVersion.IsZero() || a.excused || given(f, a.created) || pending(f, a.created) ||
+		if !w.ordered() || !w.Feed.Filter.HasMutable() || !rec.HandledVersion.IsZero() || a.excused || given(f, a.created) || pending(f, a.created) ||
 			a.created.Before(f.BeginsAt) || !a.created.Before(f.End.Add(-w.Feed.Overlap)) ||
 			!f.RereadFrom.IsZero() && !a.created.Before(f.RereadFrom) || a.Late >= w.Feed.Overlap {
 			continue
@@ -150,7 +150,7 @@ func (w *world) checkSweep(p *proc, f state.Feed) {
 
 // handed reports whether an alert is before a backfill of the relay's own. The
 // lock is held.
-func (w *world) handed(a *truth, kind string) bool {
+func (w *world) handed(a *knownAlert, kind string) bool {
 	for _, b := range w.backfills {
 		if r := b.record; r.Kind == kind && !r.Finished() && pending(state.Feed{Slices: r.Slices}, a.created) {
 			return true
@@ -162,8 +162,8 @@ func (w *world) handed(a *truth, kind string) bool {
 // checkSweepRequests bounds what looking for changes may ask of the API.
 func (w *world) checkSweepRequests(p *proc, faults int) {
 	asked := int(p.sweeps.Stats().Requests)
-	pages, changed, refused := (len(w.truth)+1)/w.Bare+2, 0, 0
-	for _, a := range w.truth {
+	pages, changed, refused := (len(w.known)+1)/w.Bare+2, 0, 0
+	for _, a := range w.known {
 		if a.Refused {
 			refused++
 		}
@@ -172,13 +172,13 @@ func (w *world) checkSweepRequests(p *proc, faults int) {
 		}
 	}
 	changed += w.aheads()
-	if w.calm() && !w.Server.LinkOnLastPage && !w.Feed.Filter.Changeable() && !p.swept.IsZero() && !w.unreadable() {
+	if w.calm() && !w.Server.LinkOnLastPage && !w.Feed.Filter.HasMutable() && !p.swept.IsZero() && !w.unreadable() {
 		// Law: no more pages are asked for than hold changes, and one.
 		// One that was refused so far is fetched by its id.
 		// What changes meanwhile moves to the top, and others to the next page: two pages
 		// that show nothing new end the listing, and it is read once more.
 		listings := 1 + int(p.took/time.Minute)
-		if slices.ContainsFunc(w.truth, func(a *truth) bool {
+		if slices.ContainsFunc(w.known, func(a *knownAlert) bool {
 			return a.Element == "" && w.versionAt(a, time.Now()).After(time.Now().Add(-p.took))
 		}) {
 			listings++
@@ -206,7 +206,7 @@ func (w *world) checkCurrent() {
 		return
 	}
 	reach := later(w.reach, w.doc.SweepSince)
-	for _, a := range w.truth {
+	for _, a := range w.known {
 		if a.Element != "" || a.Refused || a.created.Before(reach) || w.clamped(a, w.doc.LastSweep) || a.visible.After(w.doc.LastSweep) {
 			continue
 		}
@@ -283,7 +283,7 @@ func (w *world) audit() {
 		return
 	}
 	last := time.Now()
-	for _, a := range w.truth {
+	for _, a := range w.known {
 		last = later(last, a.visible)
 	}
 	tomorrow := last.UTC().Truncate(24 * time.Hour).Add(24 * time.Hour)
@@ -297,7 +297,7 @@ func (w *world) audit() {
 	if w.audited.Before(tomorrow) && w.doc.BeginsAt.Before(w.doc.Position().Add(-w.Feed.Overlap)) {
 		w.fail("there is no audit on %s", tomorrow)
 	}
-	for _, a := range w.truth {
+	for _, a := range w.known {
 		switch {
 		case a.created.Before(from) || a.created.After(w.audited.Add(-w.Feed.Overlap-w.Feed.Settle-time.Second)):
 		case given(w.doc, a.created) || a.excused || !w.ordered() || w.clamped(a, w.audited) || w.gone(a):
@@ -318,7 +318,7 @@ func (w *world) refilter() {
 		w.Feed.Filter = dtm.Filter{}
 	}
 	w.mu.Lock()
-	for _, a := range w.truth {
+	for _, a := range w.known {
 		a.excused = true // what was read was read with the other filter
 	}
 	w.mu.Unlock()
@@ -346,7 +346,7 @@ func (w *world) refilter() {
 	if len(w.doc.FilterPast) > 0 {
 		w.fail("after the backfill of the past there is left %v", w.doc.FilterPast)
 	}
-	for _, a := range w.truth {
+	for _, a := range w.known {
 		switch {
 		case a.created.Before(f.FilterPast[0].Since) || !a.created.Before(f.FilterPast[0].Until):
 		case given(w.doc, a.created) || !w.ordered() || w.clamped(a, time.Now()) || a.visible.After(since) || !w.matches(a, w.Feed.Filter, since):

@@ -64,8 +64,8 @@ func (c *clock) off() time.Duration {
 	return c.ahead
 }
 
-// heard takes note of what an answer says of GTI's clock.
-func (c *clock) heard(page dtm.Page) {
+// note takes note of what an answer says of GTI's clock.
+func (c *clock) note(page dtm.Page) {
 	if page.Date.IsZero() || page.AskedAt.Sub(page.Date) > clockMost || isContradicted(page) {
 		return
 	}
@@ -95,7 +95,7 @@ func (c *clock) heard(page dtm.Page) {
 func isContradicted(page dtm.Page) bool {
 	later := 0
 	for _, a := range page.Alerts {
-		if a.Fault == "" && a.CreatedAt.After(page.Date.Add(clockAhead)) {
+		if a.Invalid == "" && a.CreatedAt.After(page.Date.Add(clockAhead)) {
 			later++
 		}
 	}
@@ -114,7 +114,7 @@ func (c *clock) certain() time.Time {
 	return c.ours().UTC()
 }
 
-// timed is a session whose answers are heard by a clock, and whose single alerts
+// timed is a session whose answers set a clock, and whose single alerts
 // are counted.
 type timed struct {
 	Session
@@ -131,7 +131,7 @@ func (t timed) List(ctx context.Context, q dtm.Query) iter.Seq2[dtm.Page, error]
 	return func(yield func(dtm.Page, error) bool) {
 		for page, err := range t.Session.List(ctx, q) {
 			if err == nil {
-				t.clock.heard(page)
+				t.clock.note(page)
 			}
 			if !yield(page, err) {
 				return
@@ -168,7 +168,7 @@ func (c *clock) takeBack(f *state.Feed, o Options, now time.Time) (taken bool) {
 	}
 	take(&f.FirstRun, back)
 	if isAhead(f.End) {
-		f.Slices = before(f.Slices, back)
+		f.Slices = slicesBefore(f.Slices, back)
 	}
 	take(&f.End, back)
 	// All changes from before the newest alert was created were seen with it.
@@ -188,8 +188,8 @@ func (c *clock) takeBack(f *state.Feed, o Options, now time.Time) (taken bool) {
 	return taken
 }
 
-// before is the part of slices before a time.
-func before(all []state.Slice, end time.Time) []state.Slice {
+// slicesBefore is the part of slices before a time.
+func slicesBefore(all []state.Slice, end time.Time) []state.Slice {
 	var out []state.Slice
 	for _, s := range all {
 		if s.To.After(end) {

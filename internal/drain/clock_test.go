@@ -48,7 +48,7 @@ func TestWrongClocks(t *testing.T) {
 							r.Options.InitialLookback = 4 * time.Hour
 							r.Log = slog.New(slog.NewJSONHandler(&logs, nil))
 							r.Now = func() time.Time { return time.Now().Add(wrong) }
-							for _, session := range []*Session{&r.Session, &r.Sweeps, &r.Side} {
+							for _, session := range []*Session{&r.LiveAPI, &r.SweepAPI, &r.BackfillAPI} {
 								*session = elsewhere{*session, wrong}
 							}
 							report, err := r.Live(t.Context(), "schedule", false)
@@ -112,7 +112,7 @@ func TestDateOfAnotherClock(t *testing.T) {
 		for _, ago := range c.created {
 			page.Alerts = append(page.Alerts, dtm.Alert{ID: "a", CreatedAt: now.Add(-ago)})
 		}
-		if k.heard(page); k.off() != c.ahead {
+		if k.note(page); k.off() != c.ahead {
 			t.Errorf("with a Date of %v and alerts of %v before now the clock is %v ahead, want %v", c.date, c.created, k.off(), c.ahead)
 		}
 	}
@@ -296,7 +296,7 @@ func TestLagOfAClockAhead(t *testing.T) {
 					r := newRun(t, s, api.RoundTripper(), to)
 					r.Log = slog.New(slog.NewJSONHandler(&logs, nil))
 					r.Now = func() time.Time { return time.Now().Add(ahead) }
-					for _, session := range []*Session{&r.Session, &r.Sweeps, &r.Side} {
+					for _, session := range []*Session{&r.LiveAPI, &r.SweepAPI, &r.BackfillAPI} {
 						*session = elsewhere{*session, ahead}
 					}
 					report, err := r.Live(t.Context(), "schedule", false)
@@ -329,7 +329,7 @@ func TestCutShortByAWrongClock(t *testing.T) {
 			r := newRun(t, s, api.RoundTripper(), to)
 			r.Options.InitialLookback, r.Options.MaxAlerts = 4*time.Hour, limit
 			r.Now = func() time.Time { return time.Now().Add(ahead) }
-			for _, session := range []*Session{&r.Session, &r.Sweeps, &r.Side} {
+			for _, session := range []*Session{&r.LiveAPI, &r.SweepAPI, &r.BackfillAPI} {
 				*session = elsewhere{*session, ahead}
 			}
 			if _, err := r.Live(t.Context(), "schedule", false); err != nil {

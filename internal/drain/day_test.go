@@ -15,7 +15,7 @@ import (
 	"dtmrelay.internal/dtmrelay/internal/drain"
 	"dtmrelay.internal/dtmrelay/internal/dtm"
 	"dtmrelay.internal/dtmrelay/internal/dtmsim"
-	"dtmrelay.internal/dtmrelay/internal/lifecycle"
+	"dtmrelay.internal/dtmrelay/internal/ledger"
 	"dtmrelay.internal/dtmrelay/internal/message"
 	"dtmrelay.internal/dtmrelay/internal/observe"
 	"dtmrelay.internal/dtmrelay/internal/state"
@@ -154,16 +154,16 @@ func (d *day) run(t *testing.T, i int) {
 	runner := &drain.Runner{
 		Feed: "default", RunID: id, Store: d.store, Meter: dtm.NewMeter(1 << 30), Log: d.log,
 		KeyID:   func(context.Context) (string, error) { return "key", nil },
-		Session: d.client.Session(dtm.LiveShare), Sweeps: d.client.Session(dtm.SweepShare), Side: d.client.Session(dtm.BackfillShare),
+		LiveAPI: d.client.Session(dtm.LiveShare), SweepAPI: d.client.Session(dtm.SweepShare), BackfillAPI: d.client.Session(dtm.BackfillShare),
 		Options: drain.Options{
 			Workers: 6, PageSize: dtm.PageSize(d.refs), Refs: d.refs, Overlap: 10 * time.Minute, Settle: 30 * time.Second,
 			InitialLookback: 72 * time.Hour, MaxLookback: 120 * time.Hour, UpdatesWindow: 720 * time.Hour, AuditWindow: 72 * time.Hour,
 			Budget: 8*time.Minute + 30*time.Second,
 		},
-		Desk: func(o drain.DeskOptions) drain.Desk {
-			return &lifecycle.Desk{
-				Ledger: d.store, Publisher: &d.topic, Feed: "default", RunID: id, TTL: 4320 * time.Hour,
-				Alive: o.Alive, Backfill: o.Backfill, Missing: o.Missing, Republish: o.Republish, Admit: o.Admit, Whole: o.Whole,
+		NewProcessor: func(o drain.ProcessorOptions) drain.Processor {
+			return &ledger.Processor{
+				Store: d.store, Publisher: &d.topic, Feed: "default", RunID: id, TTL: 4320 * time.Hour,
+				CheckLease: o.CheckLease, Backfill: o.Backfill, Missing: o.Missing, Republish: o.Republish, Admit: o.Admit, FetchFull: o.FetchFull,
 			}
 		},
 	}
@@ -199,7 +199,7 @@ func (s *countingStore) count(reads, writes int) {
 	s.writes += int64(writes)
 }
 
-func (s *countingStore) Open(ctx context.Context, feed, keyID string) (state.Feed, state.Version, state.Usage, error) {
+func (s *countingStore) Open(ctx context.Context, feed, keyID string) (state.Feed, state.Revision, state.Usage, error) {
 	documents := 3
 	if keyID == "" {
 		documents = 2
@@ -208,7 +208,7 @@ func (s *countingStore) Open(ctx context.Context, feed, keyID string) (state.Fee
 	return s.Store.Open(ctx, feed, keyID)
 }
 
-func (s *countingStore) WriteFeed(ctx context.Context, feed string, f state.Feed, v state.Version) (state.Version, error) {
+func (s *countingStore) WriteFeed(ctx context.Context, feed string, f state.Feed, v state.Revision) (state.Revision, error) {
 	s.count(0, 1)
 	return s.Store.WriteFeed(ctx, feed, f, v)
 }
@@ -233,12 +233,12 @@ func (s *countingStore) CreateBackfill(ctx context.Context, feed string, b state
 	return s.Store.CreateBackfill(ctx, feed, b)
 }
 
-func (s *countingStore) Backfill(ctx context.Context, feed, id string) (state.Backfill, state.Version, error) {
+func (s *countingStore) Backfill(ctx context.Context, feed, id string) (state.Backfill, state.Revision, error) {
 	s.count(1, 0)
 	return s.Store.Backfill(ctx, feed, id)
 }
 
-func (s *countingStore) WriteBackfill(ctx context.Context, feed string, b state.Backfill, v state.Version) (state.Version, error) {
+func (s *countingStore) WriteBackfill(ctx context.Context, feed string, b state.Backfill, v state.Revision) (state.Revision, error) {
 	documents := 1
 	if b.Finished() {
 		documents = 2

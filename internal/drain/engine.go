@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"dtmrelay.internal/dtmrelay/internal/dtm"
-	"dtmrelay.internal/dtmrelay/internal/lifecycle"
+	"dtmrelay.internal/dtmrelay/internal/ledger"
 	"dtmrelay.internal/dtmrelay/internal/observe"
 	"dtmrelay.internal/dtmrelay/internal/state"
 )
@@ -21,9 +21,9 @@ type Source interface {
 	List(ctx context.Context, q dtm.Query) iter.Seq2[dtm.Page, error]
 }
 
-// Desk publishes and records the alerts of a page (lifecycle.Desk).
-type Desk interface {
-	Handle(ctx context.Context, alerts []dtm.Alert, take func(n int) int) (lifecycle.Tally, error)
+// Processor publishes and records the alerts of a page (ledger.Processor).
+type Processor interface {
+	Process(ctx context.Context, alerts []dtm.Alert, reserve func(n int) int) (ledger.Counts, error)
 }
 
 // Options are what the configuration says about draining.
@@ -67,13 +67,13 @@ func (s scope) holds(at time.Time) bool {
 
 // engine drains one set of slices.
 type engine struct {
-	opts   Options
-	source Source
-	desk   Desk
+	opts      Options
+	source    Source
+	processor Processor
 	// save is told of every progress, under the engine's lock, and must not block.
 	save func(Progress)
-	// onTally, unless nil, is told of every page that was handled, under the lock.
-	onTally func(fetched int, t lifecycle.Tally)
+	// onCounts, unless nil, is told of every page that was handled, under the lock.
+	onCounts func(fetched int, t ledger.Counts)
 	// onGap is told of every gap that is found, under the lock.
 	onGap func(state.Gap)
 	clock *clock
@@ -87,23 +87,23 @@ type engine struct {
 	stopAll  context.CancelCauseFunc
 	working  context.Context
 
-	mu       sync.Mutex
-	changed  *sync.Cond
-	claimed  map[string]bool // what workers handle now, by its name in the ledger
-	spans    []*span         // pending, sorted
-	idle     int             // workers that wait for a slice
-	first    bool            // the first request of the run was answered well
-	started  bool            // a worker has been let through to make it
-	left     int             // alerts that may still be published
-	progress Progress
-	report   *Report
+	mu            sync.Mutex
+	changed       *sync.Cond
+	claimed       map[string]bool // what workers handle now, by its name in the ledger
+	active        []*activeSlice  // pending, sorted
+	idle          int             // workers that wait for a slice
+	firstAnswered bool            // the first request of the run was answered well
+	probing       bool            // a worker has been let through to send it
+	allowance     int             // alerts that may still be published
+	progress      Progress
+	report        *Report
 }
 
-// span is a slice that is pending, and what this run has read of it.
-type span struct {
+// activeSlice is a slice that is pending, and what this run has read of it.
+type activeSlice struct {
 	state.Slice
-	owned bool
-	left  bool // for the next run
+	owned    bool
+	setAside bool // for the next run
 	// fetched is the created_at of the last alert fetched, which runs ahead of DoneUntil.
 	fetched time.Time
 	rate    float64 // alerts a millisecond, as seen so far
@@ -121,11 +121,11 @@ func (e *engine) run(fetching, working context.Context, pending Progress) error 
 	e.changed = sync.NewCond(&e.mu)
 	e.claimed = map[string]bool{}
 	e.progress = pending
-	e.left = e.opts.MaxAlerts
+	e.allowance = e.opts.MaxAlerts
 	for _, s := range pending.Slices {
-		e.spans = append(e.spans, &span{Slice: s, fetched: s.DoneUntil})
+		e.active = append(e.active, &activeSlice{Slice: s, fetched: s.DoneUntil})
 	}
-	e.report.Slices += int64(len(e.spans))
+	e.report.Slices += int64(len(e.active))
 	e.fetching, e.stopAll = context.WithCancelCause(fetching)
 	defer e.stopAll(nil)
 	defer context.AfterFunc(e.fetching, func() {
@@ -147,52 +147,52 @@ func (e *engine) run(fetching, working context.Context, pending Progress) error 
 					e.stopAll(err)
 				}
 			}()
-			return e.work()
+			return e.runWorker()
 		})
 	}
 	if err := group.Wait(); err != nil {
 		return err
 	}
-	if e.read() {
+	if e.allDone() {
 		return nil
 	}
 	return context.Cause(e.fetching)
 }
 
-// read reports whether nothing is left for this run.
-func (e *engine) read() bool {
-	return !slices.ContainsFunc(e.spans, func(s *span) bool { return !s.left })
+// allDone reports whether nothing is left for this run.
+func (e *engine) allDone() bool {
+	return !slices.ContainsFunc(e.active, func(s *activeSlice) bool { return !s.setAside })
 }
 
-// work takes one slice after the other.
-func (e *engine) work() error {
+// runWorker takes one slice after the other.
+func (e *engine) runWorker() error {
 	for {
-		s := e.take()
+		s := e.acquire()
 		if s == nil {
 			return nil
 		}
-		done, err := (&reader{engine: e, span: s}).read()
-		e.give(s, done)
+		done, err := (&reader{engine: e, slice: s}).readSlice()
+		e.release(s, done)
 		if err != nil {
 			return err
 		}
 	}
 }
 
-// take returns the earliest slice that nobody works, waiting for one to be split
+// acquire returns the earliest slice that nobody works, waiting for one to be split
 // off; nil when there's nothing more to do. Until the first request is answered
 // only one worker gets one, so that a bad key costs one answer.
-func (e *engine) take() *span {
+func (e *engine) acquire() *activeSlice {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for {
-		if e.fetching.Err() != nil || e.read() {
+		if e.fetching.Err() != nil || e.allDone() {
 			return nil
 		}
-		if e.first || !e.started {
-			for _, s := range e.spans {
-				if !s.owned && !s.left {
-					s.owned, e.started = true, true
+		if e.firstAnswered || !e.probing {
+			for _, s := range e.active {
+				if !s.owned && !s.setAside {
+					s.owned, e.probing = true, true
 					return s
 				}
 			}
@@ -203,36 +203,36 @@ func (e *engine) take() *span {
 	}
 }
 
-// give puts a slice back, or away when it is done.
-func (e *engine) give(s *span, done bool) {
+// release puts a slice back, or away when it is done.
+func (e *engine) release(s *activeSlice, done bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	s.owned = false
-	if !e.first {
-		e.started = false // it was given back without a request
+	if !e.firstAnswered {
+		e.probing = false // it was given back without a request
 	}
 	if done {
 		s.DoneUntil = s.To
-		e.spans = slices.DeleteFunc(e.spans, func(o *span) bool { return o == s })
+		e.active = slices.DeleteFunc(e.active, func(o *activeSlice) bool { return o == s })
 	}
-	e.store()
+	e.checkpoint()
 	e.changed.Broadcast()
 }
 
-// answered notes that the run's first request went well.
-func (e *engine) answered() {
+// noteAnswered notes that the run's first request went well.
+func (e *engine) noteAnswered() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if !e.first {
-		e.first = true
+	if !e.firstAnswered {
+		e.firstAnswered = true
 		e.changed.Broadcast()
 	}
 }
 
-// store hands the present progress on. The lock is held.
-func (e *engine) store() {
-	e.progress.Slices = make([]state.Slice, 0, len(e.spans))
-	for _, s := range e.spans {
+// checkpoint hands the present progress on. The lock is held.
+func (e *engine) checkpoint() {
+	e.progress.Slices = make([]state.Slice, 0, len(e.active))
+	for _, s := range e.active {
 		if s.DoneUntil.Before(s.To) {
 			e.progress.Slices = append(e.progress.Slices, s.Slice)
 		}
@@ -240,23 +240,23 @@ func (e *engine) store() {
 	e.save(e.progress)
 }
 
-// allow gives leave to publish up to n alerts.
-func (e *engine) allow(n int) int {
+// reserve says how many of n alerts may be published, and counts them.
+func (e *engine) reserve(n int) int {
 	if e.opts.MaxAlerts == 0 {
 		return n
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	n = min(n, e.left)
-	e.left -= n
+	n = min(n, e.allowance)
+	e.allowance -= n
 	return n
 }
 
-// full reports whether no more alerts may be published in this run.
-func (e *engine) full() bool {
+// isCapReached reports whether no more alerts may be published in this run.
+func (e *engine) isCapReached() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.opts.MaxAlerts > 0 && e.left == 0
+	return e.opts.MaxAlerts > 0 && e.allowance == 0
 }
 
 // claim waits until no other worker handles any of the alerts, and claims them: two
@@ -267,7 +267,7 @@ func (e *engine) full() bool {
 func (e *engine) claim(alerts []dtm.Alert) (release func()) {
 	names := make([]string, len(alerts))
 	for i, a := range alerts {
-		names[i] = lifecycle.LedgerID(a)
+		names[i] = ledger.ID(a)
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -290,19 +290,19 @@ func (e *engine) claim(alerts []dtm.Alert) (release func()) {
 	}
 }
 
-// count adds a page's tally to the report.
-func (e *engine) count(fetched int, t lifecycle.Tally) {
+// addCounts adds a page's counts to the report.
+func (e *engine) addCounts(fetched int, c ledger.Counts) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.report.count(fetched, t)
-	if e.onTally != nil {
-		e.onTally(fetched, t)
+	e.report.add(fetched, c)
+	if e.onCounts != nil {
+		e.onCounts(fetched, c)
 	}
 }
 
 // advance moves a slice's position as far as the order of its listing allows. All
 // that the listing showed so far is acknowledged and recorded.
-func (e *engine) advance(s *span, o order, f fetched) (moved bool) {
+func (e *engine) advance(s *activeSlice, o order, f fetched) (moved bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	latest := f.page.Date
@@ -320,12 +320,12 @@ func (e *engine) advance(s *span, o order, f fetched) (moved bool) {
 	if to.After(s.To) {
 		to = s.To
 	}
-	e.young(s.DoneUntil, to, f.listed)
+	e.noteRecent(s.DoneUntil, to, f.listed)
 	if !to.After(s.DoneUntil) {
 		return false
 	}
 	s.DoneUntil = to
-	e.store()
+	e.checkpoint()
 	return true
 }
 
@@ -344,7 +344,7 @@ func (e *engine) cutFuture() {
 	if done := e.doneTo(); end.Before(done) {
 		end = done
 	}
-	for _, s := range e.spans {
+	for _, s := range e.active {
 		if s.To.After(end) {
 			s.To = end
 			if end.Before(s.DoneUntil) {
@@ -352,16 +352,16 @@ func (e *engine) cutFuture() {
 			}
 		}
 	}
-	e.spans = slices.DeleteFunc(e.spans, func(s *span) bool { return !s.owned && !s.DoneUntil.Before(s.To) })
+	e.active = slices.DeleteFunc(e.active, func(s *activeSlice) bool { return !s.owned && !s.DoneUntil.Before(s.To) })
 	e.progress.End = end
-	e.store()
+	e.checkpoint()
 	e.changed.Broadcast()
 }
 
-// doneTo is where the newest span begins that is not read. The lock is held.
+// doneTo is where the newest slice begins that is not read. The lock is held.
 func (e *engine) doneTo() time.Time {
 	to := e.progress.End
-	for _, s := range slices.Backward(e.spans) {
+	for _, s := range slices.Backward(e.active) {
 		if !s.To.Equal(to) {
 			break
 		}
@@ -372,22 +372,22 @@ func (e *engine) doneTo() time.Time {
 	return to
 }
 
-// need notes that a listing has brought so many alerts.
-func (e *engine) need(alerts int) {
+// addNeeded notes that a listing has brought so many alerts.
+func (e *engine) addNeeded(alerts int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.report.needed += float64(alerts) / float64(max(1, e.opts.PageSize))
 }
 
-// young remembers that [from, to] was listed while part of it was younger than
-// the overlap: alerts may come into the index behind what was read.
-func (e *engine) young(from, to, listed time.Time) {
-	bound := listed.Add(-e.opts.Overlap).UTC().Truncate(ms)
-	if to.Before(bound) {
+// noteRecent remembers that [from, to] was listed while part of it was younger than
+// the overlap: alerts with an earlier created_at may still come into the index.
+func (e *engine) noteRecent(from, to, listed time.Time) {
+	recentSince := listed.Add(-e.opts.Overlap).UTC().Truncate(ms)
+	if to.Before(recentSince) {
 		return
 	}
-	if from.Before(bound) {
-		from = bound
+	if from.Before(recentSince) {
+		from = recentSince
 	}
 	if e.progress.RereadFrom.IsZero() || from.Before(e.progress.RereadFrom) {
 		e.progress.RereadFrom = from

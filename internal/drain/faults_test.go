@@ -167,7 +167,7 @@ func unlink(answer *http.Response, size int) error {
 // database is a process's client of the database.
 type database struct{ *proc }
 
-func (d database) Open(ctx context.Context, feed, keyID string) (f state.Feed, v state.Version, u state.Usage, err error) {
+func (d database) Open(ctx context.Context, feed, keyID string) (f state.Feed, v state.Revision, u state.Usage, err error) {
 	err = d.external(ctx, "open", d.StoreTakes, func(string) (err error) {
 		f, v, u, err = d.store.Open(context.Background(), feed, keyID)
 		return err
@@ -175,7 +175,7 @@ func (d database) Open(ctx context.Context, feed, keyID string) (f state.Feed, v
 	return f, v, u, err
 }
 
-func (d database) WriteFeed(ctx context.Context, feed string, f state.Feed, v state.Version) (next state.Version, err error) {
+func (d database) WriteFeed(ctx context.Context, feed string, f state.Feed, v state.Revision) (next state.Revision, err error) {
 	asked := time.Now()
 	err = d.external(ctx, "write feed", d.StoreTakes, func(string) (err error) {
 		d.mu.Lock()
@@ -202,8 +202,8 @@ func (d database) WriteRecords(ctx context.Context, feed string, entries []state
 	err = d.external(about(ctx, entries[0].Record.ID), "write records", d.StoreTakes, func(trouble string) (err error) {
 		d.mu.Lock()
 		defer d.mu.Unlock()
-		if trouble == "meddle" {
-			if err := d.meddle(feed, entries[0].Record.ID); err != nil {
+		if trouble == "concurrent write" {
+			if err := d.writeConcurrently(feed, entries[0].Record.ID); err != nil {
 				return err
 			}
 		}
@@ -221,8 +221,9 @@ func (d database) WriteRecords(ctx context.Context, feed string, entries []state
 	return results, err
 }
 
-// meddle is another writer of a record, who says nothing about versions.
-func (w *world) meddle(feed, id string) error {
+// writeConcurrently changes a record as another writer does, who says nothing about
+// versions.
+func (w *world) writeConcurrently(feed, id string) error {
 	entries, err := w.store.Records(context.Background(), feed, []string{id})
 	if err != nil {
 		return err
@@ -240,7 +241,7 @@ func (d database) AddUsage(ctx context.Context, keyID string, add, old state.Usa
 // storeFor bounds a call to the database, as the client of Firestore does.
 const storeFor = 20 * time.Second
 
-func (d database) Backfill(ctx context.Context, feed, id string) (b state.Backfill, v state.Version, err error) {
+func (d database) Backfill(ctx context.Context, feed, id string) (b state.Backfill, v state.Revision, err error) {
 	ctx, cancel := context.WithTimeout(ctx, storeFor)
 	defer cancel()
 	err = d.external(about(ctx, id), "backfill", d.StoreTakes, func(string) (err error) {
@@ -263,7 +264,7 @@ func (d database) CreateBackfill(ctx context.Context, feed string, b state.Backf
 	})
 }
 
-func (d database) WriteBackfill(ctx context.Context, feed string, b state.Backfill, v state.Version) (next state.Version, err error) {
+func (d database) WriteBackfill(ctx context.Context, feed string, b state.Backfill, v state.Revision) (next state.Revision, err error) {
 	d.checkLease(d.proc, "writes a backfill")
 	ctx, cancel := context.WithTimeout(ctx, storeFor)
 	defer cancel()

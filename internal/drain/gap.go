@@ -15,12 +15,12 @@ const (
 	refusalHolds = 24 * time.Hour
 )
 
-// bound is the oldest since that the API is known to answer at a time.
-func (o Options) bound(now time.Time) time.Time {
+// oldestSafeSince is the oldest since that the API is known to answer at a time.
+func (o Options) oldestSafeSince(now time.Time) time.Time {
 	return now.Truncate(ms).Add(-o.MaxLookback).Add(boundMargin)
 }
 
-func (e *engine) bound() time.Time { return e.opts.bound(e.clock.now()) }
+func (e *engine) oldestSafeSince() time.Time { return e.opts.oldestSafeSince(e.clock.now()) }
 
 // skipRefused leaves out what the API refused for its age within a day, without
 // earning the error again. It reports whether nothing of the slice is left.
@@ -29,62 +29,62 @@ func (r *reader) skipRefused() (done bool) {
 	defer r.mu.Unlock()
 	last := r.progress.Refusal
 	now := r.clock.now()
-	switch age := now.Sub(r.span.DoneUntil); {
+	switch age := now.Sub(r.slice.DoneUntil); {
 	case last == nil || now.Sub(last.At) >= refusalHolds || age < last.Age:
-	case r.first:
-		r.leaveBehind(r.bound())
+	case r.firstAnswered:
+		r.giveUpBefore(r.oldestSafeSince())
 	case r.since.IsZero():
 		// Nothing is given up before GTI has said what time it is.
-		r.since, r.refused, r.recalled = r.bound(), age, true
+		r.since, r.refused, r.recalled = r.oldestSafeSince(), age, true
 	}
-	return !r.span.DoneUntil.Before(r.span.To)
+	return !r.slice.DoneUntil.Before(r.slice.To)
 }
 
-// accept goes on behind a since that was refused, now that a younger one was
+// acceptBound goes on after a since that was refused, now that a younger one was
 // answered, and returns the slice's new position.
-func (r *reader) accept() time.Time {
+func (r *reader) acceptBound() time.Time {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !r.recalled {
 		r.progress.Refusal = &state.Refusal{At: r.clock.now().Truncate(ms), Age: r.refused}
 	}
 	r.recalled = false
-	r.leaveBehind(r.since.Add(ms))
+	r.giveUpBefore(r.since.Add(ms))
 	r.since = time.Time{}
-	return r.span.DoneUntil
+	return r.slice.DoneUntil
 }
 
-// leaveBehind gives up what lies before bound in this slice and in those that
+// giveUpBefore gives up what lies before bound in this slice and in those that
 // nobody has begun to read: it becomes a gap. The lock is held.
-func (r *reader) leaveBehind(bound time.Time) {
-	for _, s := range r.spans {
-		if s.owned && s != r.span {
+func (r *reader) giveUpBefore(bound time.Time) {
+	for _, s := range r.active {
+		if s.owned && s != r.slice {
 			continue
 		}
-		if g, ok := cutBehind(&s.Slice, bound); ok {
+		if g, ok := cutBefore(&s.Slice, bound); ok {
 			s.fetched = s.DoneUntil
 			r.addGap(g)
 		}
 	}
-	r.store()
+	r.checkpoint()
 }
 
-// suspect looks at the first page of a listing from behind the API's known
+// detectClamp looks at the first page of a listing from before the API's known
 // look-back: when it begins later, the API may have left out what is older
 // without a word.
-func (r *reader) suspect(from time.Time, page dtm.Page) {
-	bound := r.bound()
+func (r *reader) detectClamp(from time.Time, page dtm.Page) {
+	bound := r.oldestSafeSince()
 	if !from.Before(bound.Add(-boundMargin)) {
 		return
 	}
-	first := slices.IndexFunc(page.Alerts, func(a dtm.Alert) bool { return a.Fault == "" })
+	first := slices.IndexFunc(page.Alerts, func(a dtm.Alert) bool { return a.Invalid == "" })
 	if first < 0 || !page.Alerts[first].CreatedAt.After(bound) {
 		return
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.addGap(state.Gap{Since: from, Until: bound, Suspected: true})
-	r.store()
+	r.checkpoint()
 }
 
 // covered reports whether a gap is known as a part of another of its kind.
@@ -102,7 +102,7 @@ func (e *engine) addGap(g state.Gap) {
 	e.progress.Gaps = addGap(e.progress.Gaps, g)
 	if !g.Suspected {
 		if e.report.Gap == nil {
-			e.report.Gap = &Span{Since: g.Since, Until: g.Until}
+			e.report.Gap = &TimeRange{Since: g.Since, Until: g.Until}
 		}
 		if g.Since.Before(e.report.Gap.Since) {
 			e.report.Gap.Since = g.Since

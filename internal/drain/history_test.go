@@ -152,7 +152,7 @@ func (h history) asks() (n int) {
 
 // changeable reports whether anything is listed by what may change of an alert.
 func (h history) changeable() bool {
-	return h.Feed.Filter.Changeable() || h.Refilter || slices.ContainsFunc(h.Steps, func(s step) bool { return s.Ask.Filter.Changeable() })
+	return h.Feed.Filter.HasMutable() || h.Refilter || slices.ContainsFunc(h.Steps, func(s step) bool { return s.Ask.Filter.HasMutable() })
 }
 
 // alone reports whether no two holders of the lease can have overlapped.
@@ -481,8 +481,8 @@ func drawTrouble(t *rapid.T, s *step) {
 			where := pick(t, "store call", "open", "write feed", "write feed", "records", "write records", "write records", "usage",
 				"backfill", "write backfill", "create backfill")
 			what := pick(t, "what", "before", "after", "hang before", "hang after")
-			if where == "write records" && oneIn(t, 3, "meddle") {
-				what = "meddle"
+			if where == "write records" && oneIn(t, 3, "concurrent write") {
+				what = "concurrent write"
 			}
 			s.Troubles = append(s.Troubles, trouble{where, nth(), what})
 		case 4:

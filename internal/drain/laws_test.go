@@ -8,13 +8,13 @@ import (
 	"dtmrelay.internal/dtmrelay/internal/drain"
 	"dtmrelay.internal/dtmrelay/internal/dtm"
 	"dtmrelay.internal/dtmrelay/internal/dtmsim"
-	"dtmrelay.internal/dtmrelay/internal/lifecycle"
+	"dtmrelay.internal/dtmrelay/internal/ledger"
 	"dtmrelay.internal/dtmrelay/internal/message"
 	"dtmrelay.internal/dtmrelay/internal/state"
 )
 
-// truth is what the observer knows of an alert.
-type truth struct {
+// knownAlert is what the observer knows of an alert.
+type knownAlert struct {
 	alert
 	id      string // in the ledger
 	created time.Time
@@ -22,22 +22,22 @@ type truth struct {
 	served  string    // its id at the API
 	newest  time.Time // when it changes last
 
-	passed  bool // the stored position is behind it
+	passed  bool // the stored position is past it
 	missed  bool // an instance whose clock was ahead passed it, GTI telling it no time
 	excused bool // the API didn't show it when it was read over
 }
 
-func newTruth(i int, a alert, start time.Time) *truth {
-	tr := &truth{alert: a, id: id(i), served: id(i), created: start.Add(a.Created)}
-	tr.visible, tr.newest = tr.created.Add(a.Late-a.Astray), tr.created
+func newKnownAlert(i int, a alert, start time.Time) *knownAlert {
+	known := &knownAlert{alert: a, id: id(i), served: id(i), created: start.Add(a.Created)}
+	known.visible, known.newest = known.created.Add(a.Late-a.Astray), known.created
 	if a.Element != "" {
-		tr.id = message.ElementID(dtm.Alert{Raw: []byte(a.Element)})
-		return tr
+		known.id = message.ElementID(dtm.Alert{Raw: []byte(a.Element)})
+		return known
 	}
 	for _, c := range a.changes() {
-		tr.newest = tr.created.Add(c.After)
+		known.newest = known.created.Add(c.After)
 	}
-	return tr
+	return known
 }
 
 // fail notes the first law that was broken.
@@ -48,7 +48,7 @@ func (w *world) fail(format string, args ...any) {
 }
 
 // gone reports whether an alert was at any time not in the filter.
-func (w *world) gone(a *truth) bool {
+func (w *world) gone(a *knownAlert) bool {
 	return !w.matches(a, w.Feed.Filter, a.visible)
 }
 
@@ -112,18 +112,18 @@ func (w *world) checkMessage(p *proc, m message.Message) {
 		if w.acked[key] > 1 && !again {
 			w.fail("%s publishes %s again", p.name, key)
 		}
-		want, before := lifecycle.Created, ""
-		// A record that many write at a moment is given up by the desk.
+		want, before := ledger.Created, ""
+		// A record that many write at a moment is given up by the processor.
 		if last, ok := w.latest[a.id]; ok && (len(w.Asks) == 0 || w.ledger[a.id].Known()) && (!again || version.After(last.version)) {
-			if want = lifecycle.Updated; last.status != m.Attributes["status"] {
-				want, before = lifecycle.StatusChanged, last.status
+			if want = ledger.Updated; last.status != m.Attributes["status"] {
+				want, before = ledger.StatusChanged, last.status
 			}
 		}
 		if event != want || m.Attributes["previous_status"] != before {
 			w.fail("%s is published as %s after %q, want %s after %q", key, event, m.Attributes["previous_status"], want, before)
 		}
 	}
-	// What a process sends that was frozen in the middle of a call may come behind
+	// What a process sends that was frozen in the middle of a call may come after
 	// what its successor sent: a consumer keeps the greatest updated_at.
 	if last, ok := w.latest[a.id]; !ok || !version.Before(last.version) || isAhead(last.version) {
 		w.latest[a.id] = sent{version, m.Attributes["status"]}
@@ -140,9 +140,9 @@ func (w *world) checkMessage(p *proc, m message.Message) {
 
 	// Law: only what a page can't hold loses its document, and what can't be told
 	// apart from it; and what is fetched by its id while there is no memory for it.
-	crowded := b == nil || b.record.Kind != ""
-	crowded = crowded && w.PageMemory < 96<<20
-	if bare := m.Attributes["refs"] == "false"; bare != !w.Feed.Refs && bare && event == lifecycle.Created && !w.nearHuge(a) && !crowded {
+	scarceMemory := b == nil || b.record.Kind != ""
+	scarceMemory = scarceMemory && w.PageMemory < 96<<20
+	if bare := m.Attributes["refs"] == "false"; bare != !w.Feed.Refs && bare && event == ledger.Created && !w.nearHuge(a) && !scarceMemory {
 		w.fail("%s publishes %s without its document", p.name, a.id)
 	}
 
@@ -157,11 +157,11 @@ func isAhead(version time.Time) bool { return version.After(time.Now().Add(24 * 
 // nearHuge reports whether an alert is too large for a page, or may be taken for
 // one that is: where another shares that one's moment, or comes into the index
 // before it just then, the engine does not always know which of them it was.
-func (w *world) nearHuge(a *truth) bool {
-	for i, o := range w.truth {
-		near := func(other *truth) bool { return other.created.Sub(o.created).Abs() <= time.Millisecond }
-		crowded := i > 0 && near(w.truth[i-1]) || i+1 < len(w.truth) && near(w.truth[i+1])
-		if o.Huge && (o == a || crowded || a.Late > 0) {
+func (w *world) nearHuge(a *knownAlert) bool {
+	for i, o := range w.known {
+		near := func(other *knownAlert) bool { return other.created.Sub(o.created).Abs() <= time.Millisecond }
+		hasNeighbour := i > 0 && near(w.known[i-1]) || i+1 < len(w.known) && near(w.known[i+1])
+		if o.Huge && (o == a || hasNeighbour || a.Late > 0) {
 			return true
 		}
 	}
@@ -173,7 +173,7 @@ func (w *world) checkReject(p *proc, m message.Message) {
 	name := string(m.Data)
 	if id := m.Attributes["alert_id"]; id != "" {
 		name = id
-	} else if !slices.ContainsFunc(w.truth, func(a *truth) bool { return a.Element == name }) {
+	} else if !slices.ContainsFunc(w.known, func(a *knownAlert) bool { return a.Element == name }) {
 		w.fail("%s rejects what was never served: %s", p.name, name)
 	}
 	p.rejects++
@@ -212,7 +212,8 @@ func (w *world) checkFeed(p *proc, f state.Feed) {
 	w.checkSweep(p, f)
 
 	// Law: the position passes nothing that the API showed and that is not in the
-	// ledger; what came into the index behind the position will be read again.
+	// ledger; what comes late into the index, with a created_at before the
+	// position, will be read again.
 	reread := f.End.Add(-w.Feed.Overlap)
 	if w.untold() && reread.After(f.Newest.Add(-w.Feed.Overlap)) {
 		reread = f.Newest.Add(-w.Feed.Overlap) // to which it is taken back
@@ -220,7 +221,7 @@ func (w *world) checkFeed(p *proc, f state.Feed) {
 	if !f.RereadFrom.IsZero() && f.RereadFrom.Before(reread) {
 		reread = f.RereadFrom
 	}
-	for _, a := range w.truth {
+	for _, a := range w.known {
 		if a.created.Before(f.BeginsAt) || !a.created.Before(f.End) || pending(f, a.created) || given(f, a.created) {
 			a.passed, a.missed = false, false
 			continue
@@ -242,7 +243,7 @@ func (w *world) checkFeed(p *proc, f state.Feed) {
 		switch {
 		case len(w.Asks) > 0 && !w.latest[a.id].version.IsZero():
 			// Published, and so many write-backs wrote its record at that moment that the
-			// desk gave it up.
+			// processor gave it up.
 		case w.clamped(a, now):
 			a.excused = true
 		case first && !a.visible.After(p.began):
@@ -322,7 +323,7 @@ func (p *proc) databaseCalls() int {
 // a few more for the end of each slice and for each trouble.
 func (w *world) requests(p *proc, faults int) int {
 	n, hugest := 0, 0
-	for _, a := range w.truth {
+	for _, a := range w.known {
 		if slices.ContainsFunc(p.slices, func(s state.Slice) bool {
 			return !a.created.Before(s.DoneUntil.Add(-2*time.Millisecond)) && a.created.Before(s.To.Add(2*time.Millisecond))
 		}) {
@@ -336,7 +337,7 @@ func (w *world) requests(p *proc, faults int) int {
 	// A listing begins with what lies within a moment of the last alert read.
 	again := ties/w.Feed.PageSize + 1
 	pages := n/w.Feed.PageSize + 1
-	if w.Feed.Filter.Changeable() {
+	if w.Feed.Filter.HasMutable() {
 		if w.Feed.PageSize > ties {
 			pages = n/(w.Feed.PageSize-ties) + 1
 		} else {
@@ -366,7 +367,7 @@ func (w *world) requests(p *proc, faults int) int {
 func (w *world) checkEnd() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, a := range w.truth {
+	for _, a := range w.known {
 		outside := a.ByPlace && a.created.Add(-a.Astray).Before(w.doc.BeginsAt)
 		late := a.Late
 		if !a.ByPlace { // it is listed from when others of its place are
@@ -422,7 +423,7 @@ func (w *world) checkQuiet(p *proc) {
 
 // clamped reports whether the API no longer shows an alert, and doesn't say so:
 // it is older than the oldest since, or just as old where that is exclusive.
-func (w *world) clamped(a *truth, now time.Time) bool {
+func (w *world) clamped(a *knownAlert, now time.Time) bool {
 	if w.Server.SinceMaxAge == 0 || w.Server.SinceTooOld != dtmsim.Clamp {
 		return false
 	}

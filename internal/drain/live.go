@@ -38,33 +38,33 @@ type Runner struct {
 	Feed    string
 	Options Options
 	// KeyID names the counters of the API key. Its error may wrap ErrKeyMissing.
-	KeyID   func(ctx context.Context) (string, error)
-	Store   Store
-	Meter   Meter
-	Session Session // of live work
-	// Sweeps and Side are the sessions of sweeps and of backfills, which may use
-	// less of the key's budgets.
-	Sweeps Session
-	Side   Session
-	// Desk makes a desk for this run.
-	Desk  func(DeskOptions) Desk
-	RunID string
-	Log   *slog.Logger
+	KeyID func(ctx context.Context) (string, error)
+	Store Store
+	Meter Meter
+	// LiveAPI, SweepAPI and BackfillAPI are the sessions of live work, of sweeps and of
+	// backfills. The last two may use less of the key's budgets.
+	LiveAPI     Session
+	SweepAPI    Session
+	BackfillAPI Session
+	// NewProcessor makes a processor for this run.
+	NewProcessor func(ProcessorOptions) Processor
+	RunID        string
+	Log          *slog.Logger
 	// Now is this instance's clock, which may be wrong; nil stands for time.Now.
 	Now func() time.Time
 }
 
-// DeskOptions say what a desk is for.
-type DeskOptions struct {
-	Alive     func() error // what it asks before it publishes
-	DryRun    bool
-	Backfill  string // id of the backfill; empty for live work
-	Missing   bool   // publish what was once dropped or rejected
-	Republish bool   // publish what the ledger knows once more
+// ProcessorOptions say what a processor is for.
+type ProcessorOptions struct {
+	CheckLease func() error // what it asks before it publishes
+	DryRun     bool
+	Backfill   string // id of the backfill; empty for live work
+	Missing    bool   // publish what was once dropped or rejected
+	Republish  bool   // publish what the ledger knows once more
 	// Admit, unless nil, says of an alert that was never published whether to.
 	Admit func(dtm.Alert) bool
-	// Whole, unless nil, fetches an alert that is published for the first time.
-	Whole func(ctx context.Context, id string) (dtm.Page, error)
+	// FetchFull, unless nil, fetches an alert that is published for the first time.
+	FetchFull func(ctx context.Context, id string) (dtm.Page, error)
 }
 
 // ErrKeyMissing means that there is no API key yet: the secret has no version.
@@ -80,7 +80,7 @@ const (
 	// 10 s between SIGTERM and SIGKILL).
 	shutdownGrace = 6 * time.Second
 	// budgetClosing and shutdownClosing are what the last calls to the database have
-	// behind these, so that the report still comes.
+	// after these, so that the report still comes.
 	budgetClosing   = 8 * time.Second
 	shutdownClosing = 2 * time.Second
 	// countEvery is how often the requests made are added to the database's counters.
@@ -109,9 +109,9 @@ func (r *Runner) live(ctx context.Context, report *Report, began time.Time) (out
 	w := r.work(ctx, report)
 	keyID, err := r.KeyID(opening)
 	if err != nil {
-		return judge(err)
+		return outcomeOf(err)
 	}
-	feed, version, usage, err := r.Store.Open(opening, r.Feed, keyID)
+	feed, revision, usage, err := r.Store.Open(opening, r.Feed, keyID)
 	if err != nil {
 		return Failed, StopError, err
 	}
@@ -126,27 +126,27 @@ func (r *Runner) live(ctx context.Context, report *Report, began time.Time) (out
 	feed.KeyID = keyID
 
 	var holder *state.Holder
-	leased, alive := base, func() error { return nil }
+	leased, checkLease := base, func() error { return nil }
 	if !report.DryRun {
-		holder, err = state.Acquire(base, r.Store, r.Feed, r.RunID, feed, version)
+		holder, err = state.Acquire(base, r.Store, r.Feed, r.RunID, feed, revision)
 		switch {
 		case errors.Is(err, state.ErrHeld):
 			return Skipped, StopLeaseHeld, nil
 		case err != nil:
 			return Failed, StopError, err
 		}
-		leased, alive = holder.Context(), holder.Alive
+		leased, checkLease = holder.Context(), holder.CheckLease
 		if refiltered {
 			r.Log.InfoContext(ctx, "the filter was changed: a backfill can cover the past for it",
 				"event", "filter", "feed", r.Feed, "past", feed.FilterPast)
 		}
 	}
-	stopCounting := r.count(base, keyID, usage)
-	w.leased, w.holder, w.alive = leased, holder, alive
+	stopCounting := r.countRequests(base, keyID, usage)
+	w.leased, w.holder, w.checkLease = leased, holder, checkLease
 	end := w.begin(began)
-	err = w.all(feed)
+	err = w.runAll(feed)
 	end()
-	outcome, reason, err = judge(err)
+	outcome, reason, err = outcomeOf(err)
 	r.stats(report)
 	if report.isHigh() {
 		r.Log.WarnContext(ctx, "a run sent more than twice the requests that its alerts needed",
@@ -172,7 +172,7 @@ func (r *Runner) live(ctx context.Context, report *Report, began time.Time) (out
 	// A checkpoint that failed is a run that failed.
 	report.PositionAfter = report.PositionBefore
 	err = errors.Join(err, released)
-	_, reason, _ = judge(err)
+	_, reason, _ = outcomeOf(err)
 	return Failed, reason, err
 }
 
@@ -262,12 +262,12 @@ func (w *work) replan() bool {
 
 // Reason is the stop reason of a run that ends with err.
 func Reason(err error) string {
-	_, reason, _ := judge(err)
+	_, reason, _ := outcomeOf(err)
 	return reason
 }
 
-// judge tells a run that was stopped from one that failed.
-func judge(err error) (outcome, reason string, failure error) {
+// outcomeOf tells a run that was stopped from one that failed.
+func outcomeOf(err error) (outcome, reason string, failure error) {
 	var (
 		wait   *dtm.WaitError
 		budget *dtm.BudgetError
@@ -302,9 +302,9 @@ func judge(err error) (outcome, reason string, failure error) {
 	}
 }
 
-// count adds the requests made to the database's counters from time to time,
+// countRequests adds the requests made to the database's counters from time to time,
 // and a last time when the function it returns is called.
-func (r *Runner) count(base context.Context, keyID string, known state.Usage) (stop func(context.Context)) {
+func (r *Runner) countRequests(base context.Context, keyID string, known state.Usage) (stop func(context.Context)) {
 	quit, done := make(chan struct{}), make(chan struct{})
 	counting, cancel := context.WithCancel(base)
 	add := func(ctx context.Context) (added bool) {
@@ -379,7 +379,7 @@ func older(buckets map[int64]int64, than time.Time) map[int64]int64 {
 }
 
 func (r *Runner) stats(report *Report) {
-	for _, s := range []dtm.Stats{r.Session.Stats(), r.Sweeps.Stats(), r.Side.Stats()} {
+	for _, s := range []dtm.Stats{r.LiveAPI.Stats(), r.SweepAPI.Stats(), r.BackfillAPI.Stats()} {
 		report.Requests += s.Requests
 		report.Retries += s.Retries
 		report.Pages += s.Pages

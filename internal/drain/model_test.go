@@ -12,7 +12,7 @@ import (
 	"dtmrelay.internal/dtmrelay/internal/state/bolt"
 )
 
-// TestModel lets random histories happen to the engine, the client, the desk and
+// TestModel lets random histories happen to the engine, the client, the processor and
 // the holder of the lease together, and checks the laws that the relay promises
 // to keep (laws_test.go).
 func TestModel(t *testing.T) {

@@ -48,7 +48,7 @@ func (o *order) add(page []time.Time) []time.Duration {
 	if len(page) == 0 {
 		return off
 	}
-	// What came last may itself be out of place: it takes part.
+	// The alerts at the end, in order, may themselves be out of place, so they take part.
 	run := slices.Concat(o.tail, page)
 	shift := len(run) - len(page)
 	chain := ascending(run, o.safe)

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"dtmrelay.internal/dtmrelay/internal/dtm"
-	"dtmrelay.internal/dtmrelay/internal/lifecycle"
 	"dtmrelay.internal/dtmrelay/internal/observe"
 	"dtmrelay.internal/dtmrelay/internal/state"
 )
@@ -20,18 +19,18 @@ import (
 // listings), fetched a page ahead of what is being published.
 type reader struct {
 	*engine
-	span *span
+	slice *activeSlice
 
 	// After a page that was too large, or can't be read: ask for less at a time.
-	size     int       // page size, 0 for the full one
-	passing  int       // alerts to get past before the size is full again
-	noRefs   bool      // even one alert was too large with its document
-	ahead    int       // how many pages were listed before the one that was too large
-	giant    time.Time // created_at of that one alert, once it is known
-	alone    bool      // wait for a whole page's memory
-	followUp bool      // the pass follows links of empty pages
-	order    order     // of what the pass has published
-	doubts   lifecycle.Doubts
+	size        int       // page size, 0 for the full one
+	passing     int       // alerts to get past before the size is full again
+	noRefs      bool      // even one alert was too large with its document
+	ahead       int       // how many pages were listed before the one that was too large
+	oversizedAt time.Time // created_at of that one alert, once it is known
+	alone       bool      // wait for a whole page's memory
+	followUp    bool      // the pass follows links of empty pages
+	order       order     // of what the pass has published
+	doubts      doubts
 
 	// since replaces the slice's position in the next pass: the oldest since that
 	// the API is known to answer, after it refused an older one.
@@ -43,37 +42,37 @@ type reader struct {
 	listed time.Time // when the last listing was asked for; zero: none was
 }
 
-// ending says why a pass ended.
-type ending int
+// listingEnd says why a pass ended.
+type listingEnd int
 
 const (
-	none         ending = iota
-	finished            // the slice is read
-	fullLast            // a full page without a next link: there may be more
-	emptyFirst          // an empty first page with a next link
-	emptyLater          // an empty later page with a next link
-	repeated            // the listing comes round: its tokens, or its alerts
-	unreadable          // a page holds an element that can't be read, for the first time
-	broken              // a page request failed, and its token is spent
-	noMemory            // the page didn't fit into the workers' share
-	tooLarge            // the page is larger than a page may be
-	anew                // the rest is to be asked for in another way: in full pages, or up to the slice's new end
-	refusedSince        // the API answers 400 to this since
-	stopped             // fetching has ended
+	none         listingEnd = iota
+	finished                // the slice is read
+	fullLast                // a full page without a next link: there may be more
+	emptyFirst              // an empty first page with a next link
+	emptyLater              // an empty later page with a next link
+	repeated                // the listing comes round: its tokens, or its alerts
+	unreadable              // a page holds an element that can't be read, for the first time
+	broken                  // a page request failed, and its token is spent
+	noMemory                // the page didn't fit into the workers' share
+	tooLarge                // the page is larger than a page may be
+	anew                    // the rest is to be asked for in another way: in full pages, or up to the slice's new end
+	refusedSince            // the API answers 400 to this since
+	stopped                 // fetching has ended
 )
 
 const (
-	// maxFollow is how many empty pages are followed (design: the API is known to
-	// have put a next link on its last page).
+	// maxFollow is how many empty pages are followed (DTM API: a next link on
+	// the last page has been seen).
 	maxFollow = 3
-	// maxFruitless bounds listings that bring nothing, whatever mix of faults
+	// maxWithoutProgress bounds listings that bring nothing, whatever mix of faults
 	// ends them.
-	maxFruitless = 6
+	maxWithoutProgress = 6
 )
 
-// read reads the slice until it is done or fetching ends.
-func (r *reader) read() (done bool, err error) {
-	before, fruitless := none, 0
+// readSlice reads the slice until it is done or fetching ends.
+func (r *reader) readSlice() (done bool, err error) {
+	before, withoutProgress := none, 0
 	defer func() {
 		if done {
 			r.lastRead()
@@ -99,17 +98,17 @@ func (r *reader) read() (done bool, err error) {
 		case again && end == repeated:
 			// The listing has ended, but nobody said that this was all: the rest of the
 			// slice stays for the next run.
-			r.leave()
+			r.setAside()
 			return false, nil
-		case again && end == broken && fruitless > 0:
+		case again && end == broken && withoutProgress > 0:
 			return false, &listingError{fmt.Errorf("no page could be read, twice in a row: %w", cause)}
 		case end == refusedSince:
 			position := r.position()
-			if r.since, r.refused = r.bound(), r.clock.now().Sub(position); !r.since.After(position) {
+			if r.since, r.refused = r.oldestSafeSince(), r.clock.now().Sub(position); !r.since.After(position) {
 				r.since = time.Time{}
 			}
 		case end == tooLarge:
-			if err := r.shrink(cause); err != nil {
+			if err := r.shrinkPage(cause); err != nil {
 				return false, err
 			}
 			if progressed {
@@ -118,14 +117,14 @@ func (r *reader) read() (done bool, err error) {
 		}
 		r.alone = end == noMemory || r.alone && !progressed
 		if progressed {
-			before, fruitless, r.followUp = none, 0, false
+			before, withoutProgress, r.followUp = none, 0, false
 		}
 		if end == noMemory || end == tooLarge || end == unreadable || end == anew || end == refusedSince {
 			continue // this says how to ask, and nothing about the slice
 		}
 		if !progressed {
-			if fruitless++; fruitless >= maxFruitless {
-				return false, &listingError{errors.Join(fmt.Errorf("%d listings in a row brought nothing", fruitless), cause)}
+			if withoutProgress++; withoutProgress >= maxWithoutProgress {
+				return false, &listingError{errors.Join(fmt.Errorf("%d listings in a row brought nothing", withoutProgress), cause)}
 			}
 		}
 		r.followUp = end == emptyLater
@@ -155,7 +154,7 @@ type fetched struct {
 	// be missing in it.
 	listed time.Time
 	asked  state.Slice // what its listing asked for, From and To included
-	end    ending
+	end    listingEnd
 	err    error // with end none: fatal; else why the pass ended
 	// goOn is answered before the next page is asked for, where that depends on
 	// what the page brought; nil where it doesn't.
@@ -163,7 +162,7 @@ type fetched struct {
 }
 
 // pass lists once from the slice's position. cause says more about an ending.
-func (r *reader) pass() (end ending, progressed bool, cause, err error) {
+func (r *reader) pass() (end listingEnd, progressed bool, cause, err error) {
 	ctx, cancel := context.WithCancel(r.fetching)
 	r.order = order{}
 	pages := make(chan fetched)
@@ -189,7 +188,7 @@ func (r *reader) pass() (end ending, progressed bool, cause, err error) {
 		if !f.listed.IsZero() {
 			r.listed = f.listed
 		}
-		if r.pastGiant(f) {
+		if r.isPastOversized(f) {
 			f.page.Release()
 			return anew, true, nil, nil
 		}
@@ -202,12 +201,12 @@ func (r *reader) pass() (end ending, progressed bool, cause, err error) {
 		switch {
 		case more.stopped:
 			return stopped, progressed, nil, nil
-		case !more.whole:
+		case !more.allHandled:
 			r.stopAll(errCap)
 			return stopped, progressed, nil, nil
 		case f.end != none:
 			return f.end, progressed, f.err, nil
-		case r.full():
+		case r.isCapReached():
 			r.stopAll(errCap)
 			return stopped, progressed, nil, nil
 		case f.goOn == nil:
@@ -239,7 +238,7 @@ type listingState struct {
 	query  dtm.Query
 	asked  time.Time // when; zero: it was not answered yet
 	tokens map[string]bool
-	shown  lifecycle.Shown
+	shown  shown
 	order  order
 	past   int // alerts of the last pages that are past the slice's end, when no other were on them
 	cut    bool
@@ -247,7 +246,7 @@ type listingState struct {
 
 // fetch lists pages and judges whether the listing can be gone on with.
 func (r *reader) fetch(ctx context.Context, pages chan<- fetched) {
-	relist := r.opts.Filter.Changeable()
+	relist := r.opts.Filter.HasMutable()
 	pageNo, empties := 0, 0
 	for since := r.position(); ; {
 		l := &listingState{query: r.query(since), tokens: map[string]bool{}}
@@ -264,19 +263,19 @@ func (r *reader) fetch(ctx context.Context, pages chan<- fetched) {
 			r.cutFuture()
 			switch {
 			case pageNo > 0:
-			case !r.since.IsZero() && r.bound().Before(r.since):
+			case !r.since.IsZero() && r.oldestSafeSince().Before(r.since):
 				// This instance's clock is ahead, as the answer says: less is too old than
 				// was thought.
 				page.Release()
 				send(ctx, pages, fetched{end: refusedSince})
 				return
 			case !r.since.IsZero():
-				since = r.accept()
+				since = r.acceptBound()
 			default:
-				r.suspect(since, page)
+				r.detectClamp(since, page)
 			}
-			r.answered()
-			page, doubtful := r.doubts.Cut(page)
+			r.noteAnswered()
+			page, doubtful := r.doubts.cut(page)
 			f := fetched{page: page, listed: l.asked, asked: state.Slice{From: l.query.Since, To: l.query.Until}}
 			if len(page.Alerts) == 0 && page.Next != "" && !l.tokens[page.Next] && !doubtful {
 				switch {
@@ -292,7 +291,7 @@ func (r *reader) fetch(ctx context.Context, pages chan<- fetched) {
 				}
 			} else {
 				empties = 0
-				f.end = r.judge(page, l)
+				f.end = r.endOf(page, l)
 				if doubtful {
 					f.end = unreadable
 				}
@@ -318,7 +317,7 @@ func (r *reader) fetch(ctx context.Context, pages chan<- fetched) {
 			l.tokens[page.Next] = true
 			// A slice that was cut is listed anew, up to its new end: then a list is read
 			// to its end, and an alert out of place is in it wherever it stands.
-			l.cut = r.size == 0 && r.split(r.span) || l.cut
+			l.cut = r.size == 0 && r.split(r.slice) || l.cut
 			if at := l.order.position(); (l.cut || relist) && at.After(since) {
 				since, again = at, true
 				break
@@ -337,7 +336,7 @@ func (r *reader) query(since time.Time) dtm.Query {
 	q := dtm.Query{
 		// Whether the bounds are inclusive is unknown (DTM API), so ask for a
 		// millisecond more on both sides.
-		Since: since.Add(-ms), Until: r.span.To.Add(ms),
+		Since: since.Add(-ms), Until: r.slice.To.Add(ms),
 		Size: r.opts.PageSize, Refs: r.opts.Refs && !r.noRefs, Filter: r.opts.Filter, Alone: r.alone,
 	}
 	if r.size > 0 {
@@ -352,16 +351,16 @@ func (r *reader) query(since time.Time) dtm.Query {
 	return q
 }
 
-// judge says how the listing goes on after a page.
-func (r *reader) judge(page dtm.Page, l *listingState) ending {
+// endOf says how the listing goes on after a page.
+func (r *reader) endOf(page dtm.Page, l *listingState) listingEnd {
 	r.mu.Lock()
-	to := r.span.To
+	to := r.slice.To
 	r.mu.Unlock()
 	var times []time.Time
 	n, past := 0, 0
 	for _, a := range page.Alerts {
 		switch {
-		case a.Fault != "":
+		case a.Invalid != "":
 			continue
 		case a.CreatedAt.Before(to):
 			n++
@@ -378,7 +377,7 @@ func (r *reader) judge(page dtm.Page, l *listingState) ending {
 	} else {
 		l.past += past
 	}
-	r.need(l.shown.Add(page))
+	r.addNeeded(l.shown.add(page))
 	switch {
 	case n == 0 && l.past >= 2 && page.Next != "" && to.Before(l.query.Until.Add(-ms)):
 		// The slice was cut since this was asked for. Where the order is coarse, alerts of
@@ -387,13 +386,13 @@ func (r *reader) judge(page dtm.Page, l *listingState) ending {
 	case n == 0 && l.past >= 2, page.Next == "" && past > 0 && !l.order.last().Before(to):
 		return finished
 	}
-	r.saw(r.span, n, l.order.last())
+	r.observeRate(r.slice, n, l.order.last())
 	switch {
 	case page.Next == "" && len(page.Alerts) >= l.query.Size:
 		return fullLast
 	case page.Next == "":
 		return finished
-	case l.tokens[page.Next], l.shown.Endless():
+	case l.tokens[page.Next], l.shown.isEndless():
 		return repeated
 	default:
 		return none
@@ -421,7 +420,7 @@ func (r *reader) failed(ctx context.Context, pages chan<- fetched, q dtm.Query, 
 		f.end = noMemory
 	case errors.As(err, &large):
 		f.end, r.ahead = tooLarge, pageNo
-	case pageNo == 0 && r.since.IsZero() && errors.As(err, &api) && api.Status == http.StatusBadRequest && api.Final() && q.Since.Before(r.bound()):
+	case pageNo == 0 && r.since.IsZero() && errors.As(err, &api) && api.Status == http.StatusBadRequest && api.Final() && q.Since.Before(r.oldestSafeSince()):
 		f.end = refusedSince
 	}
 	send(ctx, pages, f)
@@ -429,10 +428,10 @@ func (r *reader) failed(ctx context.Context, pages chan<- fetched, q dtm.Query, 
 
 // outcome is what a page brought.
 type outcome struct {
-	whole      bool // all its alerts are dealt with
+	allHandled bool // all its alerts are dealt with
 	progressed bool // it held something new, or moved the slice's position
 	stopped    bool // fetching ended before its turn came
-	fresh      int
+	newAlerts  int
 }
 
 // handle publishes what belongs of a page, and lets the slice's position follow
@@ -444,24 +443,24 @@ func (r *reader) handle(f fetched) (outcome, error) {
 		return outcome{stopped: true}, nil
 	}
 	defer release()
-	tally, err := r.desk.Handle(r.working, p.alerts, r.allow)
-	r.count(len(f.page.Alerts), tally)
+	counts, err := r.processor.Process(r.working, p.alerts, r.reserve)
+	r.addCounts(len(f.page.Alerts), counts)
 	if err != nil {
 		return outcome{}, err
 	}
-	out := outcome{whole: tally.Handled == len(p.alerts), fresh: tally.Fresh()}
+	out := outcome{allHandled: counts.Handled == len(p.alerts), newAlerts: counts.New()}
 	r.order = p.after
-	if !out.whole {
+	if !out.allHandled {
 		r.order = p.before
-		r.order.add(p.times[:p.placed[tally.Handled]])
-		for _, a := range p.alerts[tally.Handled:] {
-			if a.Fault == "" && a.CreatedAt.Before(r.order.safe) {
+		r.order.add(p.times[:p.placed[counts.Handled]])
+		for _, a := range p.alerts[counts.Handled:] {
+			if a.Invalid == "" && a.CreatedAt.Before(r.order.safe) {
 				r.order.safe = a.CreatedAt
 			}
 		}
 	}
-	moved := len(p.times) > 0 && r.advance(r.span, r.order, f)
-	out.progressed = moved || out.fresh > 0
+	moved := len(p.times) > 0 && r.advance(r.slice, r.order, f)
+	out.progressed = moved || out.newAlerts > 0
 	return out, nil
 }
 
@@ -475,13 +474,13 @@ type picked struct {
 	before, after order
 }
 
-// pick chooses what is to be published of a page. Whether the API's bounds are
-// inclusive doesn't matter: an alert belongs to the one slice that its created_at is
-// in. But a lone one that is far out of place, nobody else may be shown: whoever
-// sees it publishes it.
+// pick chooses what is to be published of a page. An alert belongs to the one slice
+// that its created_at is in, so it doesn't matter whether the API's bounds are
+// inclusive. A single alert that is far out of place is published by the worker that
+// sees it: no other may be shown it.
 func (r *reader) pick(f fetched) picked {
 	r.mu.Lock()
-	s := r.span.Slice
+	s := r.slice.Slice
 	r.mu.Unlock()
 	if r.order.safe.IsZero() {
 		r.order = orderFrom(f.asked.From)
@@ -489,7 +488,7 @@ func (r *reader) pick(f fetched) picked {
 	p := picked{before: r.order, after: r.order}
 	usable, strays, far := 0, 0, 0
 	for _, a := range f.page.Alerts {
-		if a.Fault != "" {
+		if a.Invalid != "" {
 			continue
 		}
 		usable++
@@ -512,11 +511,11 @@ func (r *reader) pick(f fetched) picked {
 	n := 0
 	for _, a := range f.page.Alerts {
 		at, out := n, time.Duration(0)
-		if a.Fault == "" && !a.CreatedAt.Before(f.asked.From) {
+		if a.Invalid == "" && !a.CreatedAt.Before(f.asked.From) {
 			out = off[n]
 			n++
 		}
-		belongs := a.Fault != "" || !a.CreatedAt.Before(s.From) && a.CreatedAt.Before(s.To)
+		belongs := a.Invalid != "" || !a.CreatedAt.Before(s.From) && a.CreatedAt.Before(s.To)
 		displaced := out > loose && far <= few
 		if isStray(a, f.asked) {
 			displaced = strays <= few
@@ -533,11 +532,11 @@ func isStray(a dtm.Alert, asked state.Slice) bool {
 	return a.CreatedAt.Before(asked.From) || a.CreatedAt.After(asked.To)
 }
 
-// leave keeps the rest of the slice from this run's workers.
-func (r *reader) leave() {
+// setAside keeps the rest of the slice from this run's workers.
+func (r *reader) setAside() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.span.left = true
+	r.slice.setAside = true
 }
 
 // lastRead notes that the rest of the slice was listed, up to its end.
@@ -545,19 +544,19 @@ func (r *reader) lastRead() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !r.listed.IsZero() {
-		r.young(r.span.DoneUntil, r.span.To, r.listed)
+		r.noteRecent(r.slice.DoneUntil, r.slice.To, r.listed)
 	}
 }
 
 func (r *reader) position() time.Time {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.span.DoneUntil
+	return r.slice.DoneUntil
 }
 
-// shrink asks for a quarter of the size that was too large, down to one alert,
+// shrinkPage asks for a quarter of the size that was too large, down to one alert,
 // and then for that one without its document.
-func (r *reader) shrink(cause error) error {
+func (r *reader) shrinkPage(cause error) error {
 	if r.size == 0 {
 		r.size, r.passing = r.opts.PageSize, r.opts.PageSize
 	}
@@ -565,19 +564,19 @@ func (r *reader) shrink(cause error) error {
 	case r.size > 1:
 		r.size = max(1, r.size/4)
 	case r.opts.Refs && !r.noRefs:
-		r.noRefs, r.giant = true, time.Time{}
+		r.noRefs, r.oversizedAt = true, time.Time{}
 	default:
-		return &listingError{fmt.Errorf("behind %s: %w", r.span.DoneUntil.Format(time.RFC3339Nano), cause)}
+		return &listingError{fmt.Errorf("after %s: %w", r.slice.DoneUntil.Format(time.RFC3339Nano), cause)}
 	}
 	return nil
 }
 
-// restored reports whether what was too large is behind the last page, and if
+// restored reports whether what was too large is passed with the last page, and if
 // so makes pages full again.
 func (r *reader) restored(page dtm.Page, o outcome) bool {
 	if r.noRefs {
-		if len(page.Alerts) > 0 && r.giant.IsZero() && (r.ahead == 0 || o.progressed) {
-			r.giant = page.Alerts[0].CreatedAt
+		if len(page.Alerts) > 0 && r.oversizedAt.IsZero() && (r.ahead == 0 || o.progressed) {
+			r.oversizedAt = page.Alerts[0].CreatedAt
 		}
 		r.ahead--
 		return false
@@ -585,7 +584,7 @@ func (r *reader) restored(page dtm.Page, o outcome) bool {
 	if r.size == 0 || !o.progressed {
 		return false
 	}
-	r.passing -= max(1, o.fresh)
+	r.passing -= max(1, o.newAlerts)
 	if r.passing > 0 {
 		return false
 	}
@@ -593,20 +592,20 @@ func (r *reader) restored(page dtm.Page, o outcome) bool {
 	return true
 }
 
-// pastGiant reports whether a page that was asked for without documents begins
+// isPastOversized reports whether a page that was asked for without documents begins
 // after the one alert that is too large with it. If so, pages are full again, and
 // the position moves so far that the next listing doesn't begin with that alert
 // once more.
-func (r *reader) pastGiant(f fetched) bool {
-	if !r.noRefs || r.giant.IsZero() || len(f.page.Alerts) == 0 {
+func (r *reader) isPastOversized(f fetched) bool {
+	if !r.noRefs || r.oversizedAt.IsZero() || len(f.page.Alerts) == 0 {
 		return false
 	}
 	// A listing begins a millisecond before the position.
-	next := r.giant.Add(2 * ms)
+	next := r.oversizedAt.Add(2 * ms)
 	if r.order.near+r.order.far > 0 {
 		return false // others from before that alert may come after it
 	}
-	if f.page.Alerts[0].CreatedAt.Before(next) || !r.advance(r.span, orderFrom(next), f) {
+	if f.page.Alerts[0].CreatedAt.Before(next) || !r.advance(r.slice, orderFrom(next), f) {
 		return false
 	}
 	r.size, r.noRefs = 0, false

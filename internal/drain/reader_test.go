@@ -13,7 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"dtmrelay.internal/dtmrelay/internal/dtm"
-	"dtmrelay.internal/dtmrelay/internal/lifecycle"
+	"dtmrelay.internal/dtmrelay/internal/ledger"
 	"dtmrelay.internal/dtmrelay/internal/state"
 )
 
@@ -22,9 +22,9 @@ func sec(n int) time.Time {
 	return time.Date(1999, 12, 31, 0, 0, n, 0, time.UTC)
 }
 
-// turn is one answer of a listing: a page of alerts created at these seconds, or
+// scriptedPage is one answer of a listing: a page of alerts created at these seconds, or
 // an error.
-type turn struct {
+type scriptedPage struct {
 	created []int
 	next    string
 	err     error
@@ -32,21 +32,23 @@ type turn struct {
 	at      int    // how many alerts come before it
 }
 
-func page(next string, created ...int) turn { return turn{created: created, next: next} }
-
-func fails(err error) turn { return turn{err: err} }
-
-// withBroken is a page with an element that can't be read after so many alerts.
-func withBroken(next string, at int, created ...int) turn {
-	return turn{created: created, next: next, broken: "broken", at: at}
+func page(next string, created ...int) scriptedPage {
+	return scriptedPage{created: created, next: next}
 }
 
-func spoilt(element string) turn { return turn{broken: element, next: "a"} }
+func fails(err error) scriptedPage { return scriptedPage{err: err} }
+
+// withBroken is a page with an element that can't be read after so many alerts.
+func withBroken(next string, at int, created ...int) scriptedPage {
+	return scriptedPage{created: created, next: next, broken: "broken", at: at}
+}
+
+func spoilt(element string) scriptedPage { return scriptedPage{broken: element, next: "a"} }
 
 // scripted answers listing after listing as it is told, and writes down what it
 // was asked.
 type scripted struct {
-	listings [][]turn
+	listings [][]scriptedPage
 	asked    []string
 }
 
@@ -73,12 +75,12 @@ func (s *scripted) List(_ context.Context, q dtm.Query) iter.Seq2[dtm.Page, erro
 			p := dtm.Page{Next: turn.next, AskedAt: time.Now()}
 			for i, n := range turn.created {
 				if turn.broken != "" && i == turn.at {
-					p.Alerts = append(p.Alerts, dtm.Alert{Raw: []byte(turn.broken), Fault: "not valid JSON", Unreadable: true})
+					p.Alerts = append(p.Alerts, dtm.Alert{Raw: []byte(turn.broken), Invalid: "not valid JSON", Unreadable: true})
 				}
 				p.Alerts = append(p.Alerts, dtm.Alert{ID: fmt.Sprint(n), CreatedAt: sec(n), UpdatedAt: sec(n), HasDoc: q.Refs})
 			}
 			if turn.broken != "" && len(turn.created) == 0 {
-				p.Alerts = append(p.Alerts, dtm.Alert{Raw: []byte(turn.broken), Fault: "not valid JSON", Unreadable: true})
+				p.Alerts = append(p.Alerts, dtm.Alert{Raw: []byte(turn.broken), Invalid: "not valid JSON", Unreadable: true})
 			}
 			if !yield(p, turn.err) {
 				return
@@ -87,16 +89,16 @@ func (s *scripted) List(_ context.Context, q dtm.Query) iter.Seq2[dtm.Page, erro
 	}
 }
 
-// notebook is a desk that writes down what it publishes.
-type notebook struct{ published []string }
+// recordingProcessor is a processor that writes down what it publishes.
+type recordingProcessor struct{ published []string }
 
-func (n *notebook) Handle(_ context.Context, alerts []dtm.Alert, _ func(int) int) (lifecycle.Tally, error) {
-	tally := lifecycle.Tally{Handled: len(alerts)}
+func (n *recordingProcessor) Process(_ context.Context, alerts []dtm.Alert, _ func(int) int) (ledger.Counts, error) {
+	counts := ledger.Counts{Handled: len(alerts)}
 	for _, a := range alerts {
 		name := a.ID
-		if a.Fault != "" {
+		if a.Invalid != "" {
 			n.published = append(n.published, string(a.Raw))
-			tally.Rejected++
+			counts.Rejected++
 			continue
 		}
 		if !a.HasDoc {
@@ -110,13 +112,13 @@ func (n *notebook) Handle(_ context.Context, alerts []dtm.Alert, _ func(int) int
 			}
 			return false
 		}(); known {
-			tally.Suppressed++
+			counts.Suppressed++
 			continue
 		}
 		n.published = append(n.published, name)
-		tally.Created++
+		counts.Created++
 	}
-	return tally, nil
+	return counts, nil
 }
 
 var (
@@ -129,12 +131,12 @@ var (
 // follows a script, by one worker.
 func TestReader(t *testing.T) {
 	changeable := dtm.Filter{Status: []string{"new"}}
-	const lookback = 20 * time.Hour // a bubble begins 24 hours behind sec(0)
+	const lookback = 20 * time.Hour // a bubble begins 24 hours after sec(0)
 	for _, c := range []struct {
 		name     string
 		filter   dtm.Filter
 		lookback time.Duration
-		listings [][]turn
+		listings [][]scriptedPage
 		asked    []string
 		publish  string
 		left     []state.Slice
@@ -143,100 +145,100 @@ func TestReader(t *testing.T) {
 	}{
 		{
 			name:     "a page without a next link ends the slice",
-			listings: [][]turn{{page("a", 1, 2), page("", 3)}},
+			listings: [][]scriptedPage{{page("a", 1, 2), page("", 3)}},
 			asked:    []string{"since -0.001"},
 			publish:  "1 2 3",
 		},
 		{
 			name:     "an empty page without a next link ends the slice",
-			listings: [][]turn{{page("")}},
+			listings: [][]scriptedPage{{page("")}},
 			asked:    []string{"since -0.001"},
 		},
 		{
 			name:     "a page of alerts past the slice ends it, and they do not belong to it",
-			listings: [][]turn{{page("a", 1, 2), page("b", 1000, 1002, 1003), page("", 3)}},
+			listings: [][]scriptedPage{{page("a", 1, 2), page("b", 1000, 1002, 1003), page("", 3)}},
 			asked:    []string{"since -0.001"},
 			publish:  "1 2",
 		},
 		{
 			name:     "so do two of them, each on a page of its own",
-			listings: [][]turn{{page("a", 1), page("b", 1000), page("c", 1000), page("", 2)}},
+			listings: [][]scriptedPage{{page("a", 1), page("b", 1000), page("c", 1000), page("", 2)}},
 			asked:    []string{"since -0.001"},
 			publish:  "1",
 		},
 		{
 			name:     "and the last one of all",
-			listings: [][]turn{{page("", 1, 2, 3, 1000), page("", 2)}},
+			listings: [][]scriptedPage{{page("", 1, 2, 3, 1000), page("", 2)}},
 			asked:    []string{"since -0.001"},
 			publish:  "1 2 3",
 		},
 		{
 			name:     "a single one past the slice hides none that come after it, and is out of place",
-			listings: [][]turn{{page("a", 1, 2, 3, 5000), page("b", 5000, 4), page("", 5000, 5, 5000)}},
+			listings: [][]scriptedPage{{page("a", 1, 2, 3, 5000), page("b", 5000, 4), page("", 5000, 5, 5000)}},
 			asked:    []string{"since -0.001"},
 			publish:  "1 2 3 5000 4 5",
 		},
 		{
 			name:     "nor does one from before what was asked for",
-			listings: [][]turn{{page("a", 1, -50, 2), page("", -50, 3)}},
+			listings: [][]scriptedPage{{page("a", 1, -50, 2), page("", -50, 3)}},
 			asked:    []string{"since -0.001"},
 			publish:  "1 -50 2 3",
 		},
 		{
 			name:     "past the slice, and in the wrong order",
-			listings: [][]turn{{page("a", 3000, 2000)}},
+			listings: [][]scriptedPage{{page("a", 3000, 2000)}},
 			asked:    []string{"since -0.001"},
 		},
 		{
 			name:     "a full page without a next link is confirmed by a listing that brings nothing",
-			listings: [][]turn{{page("", 1, 2, 3, 4)}, {page("", 4)}},
+			listings: [][]scriptedPage{{page("", 1, 2, 3, 4)}, {page("", 4)}},
 			asked:    []string{"since -0.001", "since 2.999"},
 			publish:  "1 2 3 4",
 		},
 		{
 			name:     "a full page without a next link, full of one moment",
-			listings: [][]turn{{page("", 1, 1, 1, 1)}, {page("", 1, 1, 1, 1)}},
+			listings: [][]scriptedPage{{page("", 1, 1, 1, 1)}, {page("", 1, 1, 1, 1)}},
 			asked:    []string{"since -0.001", "since 0.999"},
 			publish:  "1",
 		},
 		{
 			name:     "a full page without a next link, and there was more",
-			listings: [][]turn{{page("", 1, 2, 3, 4)}, {page("a", 4, 5, 6, 7), page("", 8)}},
+			listings: [][]scriptedPage{{page("", 1, 2, 3, 4)}, {page("a", 4, 5, 6, 7), page("", 8)}},
 			asked:    []string{"since -0.001", "since 2.999"},
 			publish:  "1 2 3 4 5 6 7 8",
 		},
 		{
 			name:     "an empty first page with a next link is asked for once more",
-			listings: [][]turn{{page("a")}, {page("b")}},
+			listings: [][]scriptedPage{{page("a")}, {page("b")}},
 			asked:    []string{"since -0.001", "since -0.001"},
 		},
 		{
 			name:     "an empty first page was a mistake",
-			listings: [][]turn{{page("a")}, {page("", 1)}},
+			listings: [][]scriptedPage{{page("a")}, {page("", 1)}},
 			asked:    []string{"since -0.001", "since -0.001"},
 			publish:  "1",
 		},
 		{
 			name:     "after an empty later page comes a new listing, then three links",
-			listings: [][]turn{{page("a", 1, 2), page("b")}, {page("c", 1, 2), page("d"), page("e"), page("f"), page("g")}},
+			listings: [][]scriptedPage{{page("a", 1, 2), page("b")}, {page("c", 1, 2), page("d"), page("e"), page("f"), page("g")}},
 			asked:    []string{"since -0.001", "since 0.999"},
 			publish:  "1 2",
 		},
 		{
 			name:     "a page that was withheld comes in the new listing",
-			listings: [][]turn{{page("a", 1, 2), page("b"), page("", 4)}, {page("c", 1, 2, 3), page("", 4)}},
+			listings: [][]scriptedPage{{page("a", 1, 2), page("b"), page("", 4)}, {page("c", 1, 2, 3), page("", 4)}},
 			asked:    []string{"since -0.001", "since 0.999"},
 			publish:  "1 2 3 4",
 		},
 		{
 			name:     "an empty page between others is followed when the new listing has it too",
-			listings: [][]turn{{page("a", 1, 2), page("b")}, {page("c", 1, 2), page("d"), page("e"), page("", 3)}},
+			listings: [][]scriptedPage{{page("a", 1, 2), page("b")}, {page("c", 1, 2), page("d"), page("e"), page("", 3)}},
 			asked:    []string{"since -0.001", "since 0.999"},
 			publish:  "1 2 3",
 		},
 		{
 			name: "an empty page after something new is not followed",
-			listings: [][]turn{
+			listings: [][]scriptedPage{
 				{page("a", 1, 2), page("b")},
 				{page("c", 1, 2, 3), page("d")},
 				{page("e", 2, 3), page("f"), page("g"), page("h"), page("i")},
@@ -246,26 +248,26 @@ func TestReader(t *testing.T) {
 		},
 		{
 			name:     "a token that is repeated ends the run's work on the slice when a new listing brings nothing",
-			listings: [][]turn{{page("a", 1, 2), page("a", 3)}, {page("b", 2, 3), page("b")}},
+			listings: [][]scriptedPage{{page("a", 1, 2), page("a", 3)}, {page("b", 2, 3), page("b")}},
 			asked:    []string{"since -0.001", "since 1.999"},
 			publish:  "1 2 3",
 			left:     []state.Slice{{From: sec(0), To: sec(1000), DoneUntil: sec(2)}},
 		},
 		{
 			name:     "a token that is repeated by mistake",
-			listings: [][]turn{{page("a", 1, 2), page("a", 3)}, {page("b", 2, 3), page("", 4)}},
+			listings: [][]scriptedPage{{page("a", 1, 2), page("a", 3)}, {page("b", 2, 3), page("", 4)}},
 			asked:    []string{"since -0.001", "since 1.999"},
 			publish:  "1 2 3 4",
 		},
 		{
 			name:     "a page out of order is published, and the listing goes on",
-			listings: [][]turn{{page("a", 1, 2), page("b", 400, 300, 200, 100), page("", 500)}},
+			listings: [][]scriptedPage{{page("a", 1, 2), page("b", 400, 300, 200, 100), page("", 500)}},
 			asked:    []string{"since -0.001"},
 			publish:  "1 2 400 300 200 100 500",
 		},
 		{
 			name:     "pages out of order do not move the position",
-			listings: [][]turn{{page("a", 1, 2), page("b", 400, 300, 200, 100), page("c", 900, 800), fails(errOld)}},
+			listings: [][]scriptedPage{{page("a", 1, 2), page("b", 400, 300, 200, 100), page("c", 900, 800), fails(errOld)}},
 			asked:    []string{"since -0.001"},
 			publish:  "1 2 400 300 200 100 900 800",
 			left:     []state.Slice{{From: sec(0), To: sec(1000), DoneUntil: sec(1)}},
@@ -273,13 +275,13 @@ func TestReader(t *testing.T) {
 		},
 		{
 			name:     "a page that got lost starts the listing again",
-			listings: [][]turn{{page("a", 1, 2), fails(errSpent)}, {page("b", 1, 2), page("", 3)}},
+			listings: [][]scriptedPage{{page("a", 1, 2), fails(errSpent)}, {page("b", 1, 2), page("", 3)}},
 			asked:    []string{"since -0.001", "since 0.999"},
 			publish:  "1 2 3",
 		},
 		{
 			name:     "pages that get lost twice in a row without progress",
-			listings: [][]turn{{page("a", 1, 2), fails(errSpent)}, {page("b", 1, 2), fails(errSpent)}, {page("c", 1, 2), fails(errSpent)}},
+			listings: [][]scriptedPage{{page("a", 1, 2), fails(errSpent)}, {page("b", 1, 2), fails(errSpent)}, {page("c", 1, 2), fails(errSpent)}},
 			asked:    []string{"since -0.001", "since 0.999", "since 0.999"},
 			publish:  "1 2",
 			left:     []state.Slice{{From: sec(0), To: sec(1000), DoneUntil: sec(1)}},
@@ -287,13 +289,13 @@ func TestReader(t *testing.T) {
 		},
 		{
 			name:     "pages that get lost, with progress between",
-			listings: [][]turn{{page("a", 1, 2), fails(errSpent)}, {page("b", 2, 3), fails(errSpent)}, {page("c", 3, 4), fails(errSpent)}, {page("", 4)}},
+			listings: [][]scriptedPage{{page("a", 1, 2), fails(errSpent)}, {page("b", 2, 3), fails(errSpent)}, {page("c", 3, 4), fails(errSpent)}, {page("", 4)}},
 			asked:    []string{"since -0.001", "since 0.999", "since 1.999", "since 2.999"},
 			publish:  "1 2 3 4",
 		},
 		{
 			name: "listings that bring nothing come to an end, whatever ends them",
-			listings: [][]turn{
+			listings: [][]scriptedPage{
 				{page("a")},
 				{fails(errSpent)},
 				{page("a")},
@@ -307,7 +309,7 @@ func TestReader(t *testing.T) {
 		},
 		{
 			name:     "another error ends the run",
-			listings: [][]turn{{page("a", 1, 2), fails(errOld)}},
+			listings: [][]scriptedPage{{page("a", 1, 2), fails(errOld)}},
 			asked:    []string{"since -0.001"},
 			publish:  "1 2",
 			left:     []state.Slice{{From: sec(0), To: sec(1000), DoneUntil: sec(1)}},
@@ -315,7 +317,7 @@ func TestReader(t *testing.T) {
 		},
 		{
 			name: "a page too large shrinks, and is full again after as many alerts",
-			listings: [][]turn{
+			listings: [][]scriptedPage{
 				{fails(errLarge)},
 				{page("a", 1), page("b", 2), page("c", 3), page("d", 4), page("e", 5)},
 				{page("f", 3, 4, 5, 6), page("", 7)},
@@ -325,7 +327,7 @@ func TestReader(t *testing.T) {
 		},
 		{
 			name: "an alert too large comes without its document, the one after it with it",
-			listings: [][]turn{
+			listings: [][]scriptedPage{
 				{fails(errLarge)},
 				{page("a", 1), fails(errLarge)},
 				{page("b", 1), page("c", 2), page("d", 3)},
@@ -336,7 +338,7 @@ func TestReader(t *testing.T) {
 		},
 		{
 			name: "an alert too large that was published already",
-			listings: [][]turn{
+			listings: [][]scriptedPage{
 				{page("a", 1, 2), fails(errSpent)},
 				{fails(errLarge)},
 				{page("b", 1), fails(errLarge)},
@@ -348,14 +350,14 @@ func TestReader(t *testing.T) {
 		},
 		{
 			name:     "an alert too large even so",
-			listings: [][]turn{{fails(errLarge)}, {fails(errLarge)}, {fails(errLarge)}},
+			listings: [][]scriptedPage{{fails(errLarge)}, {fails(errLarge)}, {fails(errLarge)}},
 			asked:    []string{"since -0.001", "since -0.001 size 1", "since -0.001 size 1 without refs"},
 			left:     []state.Slice{{From: sec(0), To: sec(1000), DoneUntil: sec(0)}},
 			err:      "larger than",
 		},
 		{
 			name: "without memory the listing waits for it, and what was learned before stays",
-			listings: [][]turn{
+			listings: [][]scriptedPage{
 				{page("a", 1, 2), page("b")},
 				{page("c", 1, 2), fails(dtm.ErrMemory)},
 				{page("d", 1, 2), page("e"), page("f"), page("g"), page("h")},
@@ -365,28 +367,28 @@ func TestReader(t *testing.T) {
 		},
 		{
 			name:     "the last page comes again and again under fresh tokens",
-			listings: [][]turn{{page("a", 1, 2), page("b", 1, 2), page("c", 1, 2), page("d", 1, 2)}, {page("e", 1, 2), page("f", 1, 2), page("g", 1, 2)}},
+			listings: [][]scriptedPage{{page("a", 1, 2), page("b", 1, 2), page("c", 1, 2), page("d", 1, 2)}, {page("e", 1, 2), page("f", 1, 2), page("g", 1, 2)}},
 			asked:    []string{"since -0.001", "since 0.999"},
 			publish:  "1 2",
 			left:     []state.Slice{{From: sec(0), To: sec(1000), DoneUntil: sec(1)}},
 		},
 		{
 			name:     "a page that comes twice by mistake",
-			listings: [][]turn{{page("a", 1, 2), page("b", 1, 2), page("", 3)}},
+			listings: [][]scriptedPage{{page("a", 1, 2), page("b", 1, 2), page("", 3)}},
 			asked:    []string{"since -0.001"},
 			publish:  "1 2 3",
 		},
 		{
 			name:     "a filter on what changes: the same moment without end",
 			filter:   changeable,
-			listings: [][]turn{{page("a", 1, 1), page("b", 1, 1), page("c", 1, 1)}, {page("d", 1, 1), page("e", 1, 1), page("f", 1, 1)}, {page("g", 1, 1), page("h", 1, 1), page("i", 1, 1)}},
+			listings: [][]scriptedPage{{page("a", 1, 1), page("b", 1, 1), page("c", 1, 1)}, {page("d", 1, 1), page("e", 1, 1), page("f", 1, 1)}, {page("g", 1, 1), page("h", 1, 1), page("i", 1, 1)}},
 			asked:    []string{"since -0.001", "since 0.999", "since 0.999"},
 			publish:  "1",
 			left:     []state.Slice{{From: sec(0), To: sec(1000), DoneUntil: sec(1)}},
 		},
 		{
 			name:     "one alert an hour before its place",
-			listings: [][]turn{{page("a", 100, 200), page("b", 300, 110, 400), fails(errOld)}},
+			listings: [][]scriptedPage{{page("a", 100, 200), page("b", 300, 110, 400), fails(errOld)}},
 			asked:    []string{"since -0.001"},
 			publish:  "100 200 300 110 400",
 			left:     []state.Slice{{From: sec(0), To: sec(1000), DoneUntil: sec(200)}},
@@ -394,25 +396,25 @@ func TestReader(t *testing.T) {
 		},
 		{
 			name:     "one alert ahead of its place, the last of its page",
-			listings: [][]turn{{page("a", 100, 200, 900), fails(errSpent)}, {page("b", 200, 900, 300), page("", 400)}},
+			listings: [][]scriptedPage{{page("a", 100, 200, 900), fails(errSpent)}, {page("b", 200, 900, 300), page("", 400)}},
 			asked:    []string{"since -0.001", "since 99.999"},
 			publish:  "100 200 900 300 400",
 		},
 		{
 			name:     "two alerts the wrong way round on one last page",
-			listings: [][]turn{{page("", 100, 300, 200)}},
+			listings: [][]scriptedPage{{page("", 100, 300, 200)}},
 			asked:    []string{"since -0.001"},
 			publish:  "100 300 200",
 		},
 		{
 			name:     "an unreadable element is doubted once, and then passed",
-			listings: [][]turn{{withBroken("a", 2, 1, 2, 3)}, {withBroken("b", 2, 1, 2, 3), page("", 4)}},
+			listings: [][]scriptedPage{{withBroken("a", 2, 1, 2, 3)}, {withBroken("b", 2, 1, 2, 3), page("", 4)}},
 			asked:    []string{"since -0.001", "since 0.999"},
 			publish:  "1 2 broken 3 4",
 		},
 		{
 			name: "an element that is spoilt anew each time is passed at last",
-			listings: [][]turn{
+			listings: [][]scriptedPage{
 				{spoilt("x1")},
 				{spoilt("x2")},
 				{spoilt("x3")},
@@ -427,28 +429,28 @@ func TestReader(t *testing.T) {
 		{
 			name:     "a filter on what changes: each page is a new listing",
 			filter:   changeable,
-			listings: [][]turn{{page("a", 1, 2, 3)}, {page("b", 2, 3, 4, 5)}, {page("", 4, 5)}},
+			listings: [][]scriptedPage{{page("a", 1, 2, 3)}, {page("b", 2, 3, 4, 5)}, {page("", 4, 5)}},
 			asked:    []string{"since -0.001", "since 1.999", "since 3.999"},
 			publish:  "1 2 3 4 5",
 		},
 		{
 			name:     "a filter on what changes: tokens get past one moment",
 			filter:   changeable,
-			listings: [][]turn{{page("a", 1, 2, 2)}, {page("b", 2, 2), page("c", 2, 3, 4)}, {page("", 3, 4)}},
+			listings: [][]scriptedPage{{page("a", 1, 2, 2)}, {page("b", 2, 2), page("c", 2, 3, 4)}, {page("", 3, 4)}},
 			asked:    []string{"since -0.001", "since 1.999", "since 2.999"},
 			publish:  "1 2 3 4",
 		},
 		{
 			name:     "a since refused for its age leaves a gap when a younger one is answered",
 			lookback: lookback,
-			listings: [][]turn{{fails(errOld)}, {page("", 15000)}},
+			listings: [][]scriptedPage{{fails(errOld)}, {page("", 15000)}},
 			asked:    []string{"since -0.001", "since 15000"},
 			gaps:     []state.Gap{{Since: sec(0), Until: sec(1000)}},
 		},
 		{
 			name:     "a since refused, and the younger one too: the position stays",
 			lookback: lookback,
-			listings: [][]turn{{fails(errOld)}, {fails(errOld)}},
+			listings: [][]scriptedPage{{fails(errOld)}, {fails(errOld)}},
 			asked:    []string{"since -0.001", "since 15000"},
 			left:     []state.Slice{{From: sec(0), To: sec(1000), DoneUntil: sec(0)}},
 			err:      "400",
@@ -456,7 +458,7 @@ func TestReader(t *testing.T) {
 		{
 			name:     "a first alert that is younger than the known look-back is suspected",
 			lookback: 24*time.Hour - time.Minute, // ten minutes more are known at 660 s
-			listings: [][]turn{{page("", 900)}},
+			listings: [][]scriptedPage{{page("", 900)}},
 			asked:    []string{"since -0.001"},
 			publish:  "900",
 			gaps:     []state.Gap{{Since: sec(0), Until: sec(660), Suspected: true}},
@@ -464,13 +466,13 @@ func TestReader(t *testing.T) {
 		{
 			name:     "a first alert within the known look-back is not",
 			lookback: 24*time.Hour - time.Minute,
-			listings: [][]turn{{page("", 600)}},
+			listings: [][]scriptedPage{{page("", 600)}},
 			asked:    []string{"since -0.001"},
 			publish:  "600",
 		},
 		{
 			name:     "a wait that outlives the run stops it",
-			listings: [][]turn{{page("a", 1, 2), fails(&dtm.WaitError{Wait: time.Hour, Cause: errOld})}},
+			listings: [][]scriptedPage{{page("a", 1, 2), fails(&dtm.WaitError{Wait: time.Hour, Cause: errOld})}},
 			asked:    []string{"since -0.001"},
 			publish:  "1 2",
 			left:     []state.Slice{{From: sec(0), To: sec(1000), DoneUntil: sec(1)}},
@@ -479,11 +481,11 @@ func TestReader(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				source, desk := &scripted{listings: c.listings}, &notebook{}
+				source, processor := &scripted{listings: c.listings}, &recordingProcessor{}
 				stored := Progress{Slices: []state.Slice{{From: sec(0), To: sec(1000), DoneUntil: sec(0)}}}
 				e := &engine{
 					opts:   Options{Workers: 1, PageSize: 4, Refs: true, Filter: c.filter, MaxLookback: 120 * time.Hour, Overlap: time.Minute},
-					source: source, desk: desk, report: &Report{},
+					source: source, processor: processor, report: &Report{},
 					save: func(p Progress) { stored = p }, onGap: func(state.Gap) {},
 				}
 				if c.lookback > 0 {
@@ -496,7 +498,7 @@ func TestReader(t *testing.T) {
 				if diff := cmp.Diff(c.asked, source.asked); diff != "" {
 					t.Errorf("asked (-want +got):\n%s", diff)
 				}
-				if diff := cmp.Diff(c.publish, strings.Join(desk.published, " ")); diff != "" {
+				if diff := cmp.Diff(c.publish, strings.Join(processor.published, " ")); diff != "" {
 					t.Errorf("published (-want +got):\n%s", diff)
 				}
 				if len(stored.Slices) == 0 {
@@ -522,10 +524,10 @@ func TestRefusalIsRemembered(t *testing.T) {
 			Slices:  []state.Slice{{From: sec(0), To: sec(1000), DoneUntil: sec(0)}, young},
 			Refusal: &state.Refusal{At: time.Now().Add(-time.Hour), Age: 23 * time.Hour},
 		}
-		source := &scripted{listings: [][]turn{{page("")}, {page("", 81_000)}}}
+		source := &scripted{listings: [][]scriptedPage{{page("")}, {page("", 81_000)}}}
 		e := &engine{
 			opts:   Options{Workers: 3, PageSize: 4, Refs: true, MaxLookback: 20 * time.Hour, Overlap: time.Hour},
-			source: source, desk: &notebook{}, report: &Report{},
+			source: source, processor: &recordingProcessor{}, report: &Report{},
 			save: func(p Progress) { stored = p }, onGap: func(state.Gap) {},
 		}
 		fetching, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -567,11 +569,11 @@ func TestRereadFrom(t *testing.T) {
 	const overlap = 3 * time.Minute
 	for _, c := range []struct {
 		name  string
-		turns []turn
+		turns []scriptedPage
 	}{
-		{"alerts of a late page", []turn{page("a", 86_000), page("b", 86_100), page("", 86_300)}},
-		{"alerts of the first page", []turn{page("a", 86_000, 86_260), page("", 86_280)}},
-		{"the end, without any alert", []turn{page("a", 86_000), page("")}},
+		{"alerts of a late page", []scriptedPage{page("a", 86_000), page("b", 86_100), page("", 86_300)}},
+		{"alerts of the first page", []scriptedPage{page("a", 86_000, 86_260), page("", 86_280)}},
+		{"the end, without any alert", []scriptedPage{page("a", 86_000), page("")}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -579,7 +581,7 @@ func TestRereadFrom(t *testing.T) {
 				stored := Progress{Slices: []state.Slice{{From: sec(85_000), To: sec(86_370), DoneUntil: sec(85_000)}}}
 				e := &engine{
 					opts:   Options{Workers: 1, PageSize: 4, Refs: true, MaxLookback: 120 * time.Hour, Overlap: overlap},
-					source: slow{&scripted{listings: [][]turn{c.turns}}}, desk: &notebook{}, report: &Report{},
+					source: slow{&scripted{listings: [][]scriptedPage{c.turns}}}, processor: &recordingProcessor{}, report: &Report{},
 					save: func(p Progress) { stored = p }, onGap: func(state.Gap) {},
 				}
 				if err := e.run(t.Context(), t.Context(), stored); err != nil {
@@ -593,13 +595,13 @@ func TestRereadFrom(t *testing.T) {
 	}
 }
 
-// oneAtATime is a desk that takes its time.
+// oneAtATime is a processor that takes its time.
 type oneAtATime struct {
 	t    *testing.T
 	turn chan struct{}
 }
 
-func (d *oneAtATime) Handle(_ context.Context, alerts []dtm.Alert, _ func(int) int) (lifecycle.Tally, error) {
+func (d *oneAtATime) Process(_ context.Context, alerts []dtm.Alert, _ func(int) int) (ledger.Counts, error) {
 	select {
 	case d.turn <- struct{}{}:
 	default:
@@ -607,7 +609,7 @@ func (d *oneAtATime) Handle(_ context.Context, alerts []dtm.Alert, _ func(int) i
 	}
 	time.Sleep(time.Second)
 	<-d.turn
-	return lifecycle.Tally{Handled: len(alerts)}, nil
+	return ledger.Counts{Handled: len(alerts)}, nil
 }
 
 // unusable answers every listing with an element that is no alert.
@@ -615,7 +617,7 @@ type unusable struct{}
 
 func (unusable) List(context.Context, dtm.Query) iter.Seq2[dtm.Page, error] {
 	return func(yield func(dtm.Page, error) bool) {
-		yield(dtm.Page{Alerts: []dtm.Alert{{Raw: []byte("null"), Fault: "not an object"}}, AskedAt: time.Now()}, nil)
+		yield(dtm.Page{Alerts: []dtm.Alert{{Raw: []byte("null"), Invalid: "not an object"}}, AskedAt: time.Now()}, nil)
 	}
 }
 
@@ -638,7 +640,7 @@ func TestUnusableElements(t *testing.T) {
 				}
 				e := &engine{
 					opts:   Options{Workers: 4, PageSize: 4, MaxLookback: 120 * time.Hour},
-					source: unusable{}, desk: &oneAtATime{t: t, turn: make(chan struct{}, 1)}, report: &Report{},
+					source: unusable{}, processor: &oneAtATime{t: t, turn: make(chan struct{}, 1)}, report: &Report{},
 					save: func(Progress) {}, onGap: func(state.Gap) {},
 				}
 				began := time.Now()

@@ -11,7 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"dtmrelay.internal/dtmrelay/internal/dtmsim"
-	"dtmrelay.internal/dtmrelay/internal/lifecycle"
+	"dtmrelay.internal/dtmrelay/internal/ledger"
 	"dtmrelay.internal/dtmrelay/internal/message"
 	"dtmrelay.internal/dtmrelay/internal/state"
 )
@@ -20,19 +20,25 @@ import (
 type subscriber struct {
 	mu   sync.Mutex // workers publish side by side
 	took []string
+	fail string // the id of an alert whose message fails
 }
 
 func (p *subscriber) Publish(_ context.Context, m []message.Message) []error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, m := range m {
+	results := make([]error, len(m))
+	for i, m := range m {
+		if id := m.Attributes["alert_id"]; id == p.fail && id != "" {
+			results[i] = errDown
+			continue
+		}
 		text := m.Attributes["alert_id"] + " " + m.Attributes["event"] + " " + m.Attributes["status"]
 		if m.Attributes["refs"] == "false" {
 			text += " bare"
 		}
 		p.took = append(p.took, text)
 	}
-	return make([]error, len(m))
+	return results
 }
 
 func (p *subscriber) Reject(_ context.Context, m []message.Message) []error {
@@ -76,10 +82,10 @@ func TestChangeOfARejectedAlert(t *testing.T) {
 				to := &subscriber{}
 				r := newRun(t, s, api.RoundTripper(), nil)
 				r.Options.UpdatesWindow = c.window
-				r.Desk = func(o DeskOptions) Desk {
-					return &lifecycle.Desk{
-						Ledger: s, Publisher: to, Feed: "f", RunID: "r", TTL: 1000 * time.Hour, Alive: o.Alive,
-						Backfill: o.Backfill, Missing: o.Missing, Republish: o.Republish, Admit: o.Admit, Whole: o.Whole,
+				r.NewProcessor = func(o ProcessorOptions) Processor {
+					return &ledger.Processor{
+						Store: s, Publisher: to, Feed: "f", RunID: "r", TTL: 1000 * time.Hour, CheckLease: o.CheckLease,
+						Backfill: o.Backfill, Missing: o.Missing, Republish: o.Republish, Admit: o.Admit, FetchFull: o.FetchFull,
 					}
 				}
 				report, err := r.Live(t.Context(), "schedule", false)

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"time"
 
-	"dtmrelay.internal/dtmrelay/internal/lifecycle"
+	"dtmrelay.internal/dtmrelay/internal/ledger"
 )
 
 // What a run ended with.
@@ -77,7 +77,7 @@ type Report struct {
 	Checkpoints    int64      `json:"checkpoints"`
 	Bytes          int64      `json:"bytes"`
 	LateMaxSeconds float64    `json:"late_max_seconds"`
-	Gap            *Span      `json:"gap,omitempty"`
+	Gap            *TimeRange `json:"gap,omitempty"`
 	Error          string     `json:"error,omitempty"`
 
 	// Only of a dry run.
@@ -99,34 +99,34 @@ func (r *Report) isHigh() bool {
 	return r.Requests > manyRequests && float64(r.Requests) > 2*(r.needed+float64(r.Slices))
 }
 
-// Span is a part of time, in the form that POST /backfill takes.
-type Span struct {
+// TimeRange is a part of time, in the form that POST /backfill takes.
+type TimeRange struct {
 	Since time.Time `json:"since"`
 	Until time.Time `json:"until"`
 }
 
-// count adds a page's tally. A dry run published nothing: what it would have
+// add adds a page's counts. A dry run published nothing: what it would have
 // goes to WouldPublish.
-func (r *Report) count(fetched int, t lifecycle.Tally) {
+func (r *Report) add(fetched int, c ledger.Counts) {
 	r.Fetched += int64(fetched)
-	r.Suppressed += int64(t.Suppressed)
-	r.Superseded += int64(t.Superseded)
-	r.LeftAlone += int64(t.LeftAlone)
+	r.Suppressed += int64(c.Suppressed)
+	r.Superseded += int64(c.Superseded)
+	r.LeftAlone += int64(c.LeftAlone)
 	if r.WouldPublish != nil {
-		*r.WouldPublish += int64(t.Published())
-		for k, n := range t.ByType {
+		*r.WouldPublish += int64(c.Published())
+		for k, n := range c.ByType {
 			r.ByType[orUnknown(k)] += int64(n)
 		}
-		for k, n := range t.BySeverity {
+		for k, n := range c.BySeverity {
 			r.BySeverity[orUnknown(k)] += int64(n)
 		}
 		return
 	}
-	r.Created += int64(t.Created)
-	r.Updated += int64(t.Updated)
-	r.StatusChanged += int64(t.StatusChanged)
-	r.Rejected += int64(t.Rejected)
-	r.Published += int64(t.Published())
+	r.Created += int64(c.Created)
+	r.Updated += int64(c.Updated)
+	r.StatusChanged += int64(c.StatusChanged)
+	r.Rejected += int64(c.Rejected)
+	r.Published += int64(c.Published())
 }
 
 func orUnknown(s string) string {

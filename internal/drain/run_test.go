@@ -24,7 +24,7 @@ import (
 
 	"dtmrelay.internal/dtmrelay/internal/dtm"
 	"dtmrelay.internal/dtmrelay/internal/dtmsim"
-	"dtmrelay.internal/dtmrelay/internal/lifecycle"
+	"dtmrelay.internal/dtmrelay/internal/ledger"
 	"dtmrelay.internal/dtmrelay/internal/message"
 	"dtmrelay.internal/dtmrelay/internal/state"
 	"dtmrelay.internal/dtmrelay/internal/state/bolt"
@@ -133,7 +133,7 @@ func newStore(t *testing.T) state.Store {
 	return s
 }
 
-// newRun is a run with the real client, desk and a store.
+// newRun is a run with the real client, processor and a store.
 func newRun(t *testing.T, s state.Store, api http.RoundTripper, to *topic) *Runner {
 	t.Helper()
 	meter := dtm.NewMeter(1000)
@@ -150,11 +150,11 @@ func newRun(t *testing.T, s state.Store, api http.RoundTripper, to *topic) *Runn
 			Settle: 30 * time.Second, Budget: 9 * time.Minute, UpdatesWindow: 24 * time.Hour,
 		},
 		KeyID:   func(context.Context) (string, error) { return "k", nil },
-		Session: c.Session(dtm.LiveShare), Sweeps: c.Session(dtm.SweepShare), Side: c.Session(dtm.BackfillShare),
-		Desk: func(o DeskOptions) Desk {
-			return &lifecycle.Desk{
-				Ledger: s, Publisher: to, Feed: "f", RunID: "r", TTL: 1000 * time.Hour, Alive: o.Alive,
-				Backfill: o.Backfill, Missing: o.Missing, Republish: o.Republish, Admit: o.Admit, Whole: o.Whole,
+		LiveAPI: c.Session(dtm.LiveShare), SweepAPI: c.Session(dtm.SweepShare), BackfillAPI: c.Session(dtm.BackfillShare),
+		NewProcessor: func(o ProcessorOptions) Processor {
+			return &ledger.Processor{
+				Store: s, Publisher: to, Feed: "f", RunID: "r", TTL: 1000 * time.Hour, CheckLease: o.CheckLease,
+				Backfill: o.Backfill, Missing: o.Missing, Republish: o.Republish, Admit: o.Admit, FetchFull: o.FetchFull,
 			}
 		},
 	}
@@ -426,7 +426,7 @@ func TestSlowSingleAlerts(t *testing.T) {
 					}
 				}
 				if len(to.ids) < len(all)-c.most || stateOf(t, s, "b-1") != state.Done {
-					t.Errorf("%d of %d are published, and the backfill behind them is %s", len(to.ids), len(all), stateOf(t, s, "b-1"))
+					t.Errorf("%d of %d are published, and the backfill after them is %s", len(to.ids), len(all), stateOf(t, s, "b-1"))
 				}
 			})
 		})
@@ -466,10 +466,10 @@ func TestOneUnreadableAlert(t *testing.T) {
 	}
 }
 
-// giants is a session that can read only short listings.
-type giants struct{ empty }
+// shortListings is a session that can read only short listings.
+type shortListings struct{ empty }
 
-func (s giants) List(ctx context.Context, q dtm.Query) iter.Seq2[dtm.Page, error] {
+func (s shortListings) List(ctx context.Context, q dtm.Query) iter.Seq2[dtm.Page, error] {
 	if q.Until.Sub(q.Since) < 5*time.Second {
 		return s.empty.List(ctx, q)
 	}
@@ -478,11 +478,11 @@ func (s giants) List(ctx context.Context, q dtm.Query) iter.Seq2[dtm.Page, error
 	}
 }
 
-// TestAGiantInABackfill that can't be got past holds up no younger backfill.
-func TestAGiantInABackfill(t *testing.T) {
+// TestOversizedAlertInABackfill that can't be got past holds up no younger backfill.
+func TestOversizedAlertInABackfill(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		now, filter := time.Now().UTC(), dtm.Filter{}.String()
-		s := newShelf(
+		s := newMemoryStore(
 			state.Backfill{ID: "b-1", State: state.Pending, Filter: filter, Since: at(0), Until: at(10), Slices: []state.Slice{span3(0, 10, 0)}},
 			state.Backfill{ID: "b-2", State: state.Pending, Filter: filter, Since: at(0), Until: at(2), Slices: []state.Slice{span3(0, 2, 0)}},
 		)
@@ -493,10 +493,10 @@ func TestAGiantInABackfill(t *testing.T) {
 		var asked []string
 		r := newRun(t, nil, nil, &topic{})
 		r.Store = s
-		r.Session, r.Sweeps = empty{name: "live", asked: &asked}, empty{name: "sweep", asked: &asked}
-		r.Side = giants{empty{name: "backfill", asked: &asked}}
+		r.LiveAPI, r.SweepAPI = empty{name: "live", asked: &asked}, empty{name: "sweep", asked: &asked}
+		r.BackfillAPI = shortListings{empty{name: "backfill", asked: &asked}}
 		r.Options.MaxLookback = 1e6 * time.Hour
-		r.Desk = func(DeskOptions) Desk { return idle{} }
+		r.NewProcessor = func(ProcessorOptions) Processor { return idle{} }
 		_, err := r.Live(t.Context(), "schedule", false)
 		if b := s.records["b-2"]; b.State != state.Done {
 			t.Errorf("the younger backfill is %s: %v", b.State, err)
@@ -516,7 +516,7 @@ func TestFilterPast(t *testing.T) {
 	}
 	f := state.Feed{
 		BeginsAt: at(0), FirstRun: at(0), End: at(1000), Filter: dtm.Filter{}.String(), FilterSince: at(0),
-		Slices: []state.Slice{span3(100, 200, 110)}, // what is behind it was read before it
+		Slices: []state.Slice{span3(100, 200, 110)}, // what comes after it was read before it
 	}
 	r.work(t.Context(), &Report{}).plan(&f)
 	for s := 0; s < 990; s += 10 {
@@ -556,7 +556,7 @@ func (s silent) hang(ctx context.Context) error {
 	return context.Cause(ctx)
 }
 
-func (s silent) WriteFeed(ctx context.Context, feed string, f state.Feed, v state.Version) (state.Version, error) {
+func (s silent) WriteFeed(ctx context.Context, feed string, f state.Feed, v state.Revision) (state.Revision, error) {
 	if err := s.hang(ctx); err != nil {
 		return "", err
 	}
@@ -577,14 +577,14 @@ func (s silent) AddUsage(ctx context.Context, keyID string, add, old state.Usage
 	return s.Store.AddUsage(ctx, keyID, add, old)
 }
 
-// TestTheReportComes before the platform ends the process (10 s behind SIGTERM,
-// 30 s behind the budget), whenever the database falls silent.
+// TestTheReportComes before the platform ends the process (10 s after SIGTERM,
+// 30 s after the budget), whenever the database falls silent.
 func TestTheReportComes(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		pages int64         // of the live feed, of 5 s each
 		run   time.Duration // until SIGTERM, or the end of the budget
-		end   time.Duration // behind that
+		end   time.Duration // after that
 	}{
 		{"SIGTERM early", 9, 2 * time.Second, 9 * time.Second},
 		{"SIGTERM", 9, 24 * time.Second, 9 * time.Second},
@@ -654,7 +654,7 @@ type slow15 struct {
 	from time.Time
 }
 
-func (s slow15) WriteFeed(ctx context.Context, feed string, f state.Feed, v state.Version) (state.Version, error) {
+func (s slow15) WriteFeed(ctx context.Context, feed string, f state.Feed, v state.Revision) (state.Revision, error) {
 	if time.Now().After(s.from) {
 		select {
 		case <-time.After(15 * time.Second):

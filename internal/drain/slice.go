@@ -1,6 +1,6 @@
-// Package drain is the engine: it cuts a span of time into slices, lists the
+// Package drain is the engine: it cuts a range of time into slices, lists the
 // alerts of each from the API with several workers, hands every page to the
-// desk, and moves a slice's position only behind what was acknowledged.
+// processor, and moves a slice's position only past what was acknowledged.
 package drain
 
 import (
@@ -17,9 +17,9 @@ const maxSlices = 64
 const ms = time.Millisecond
 
 // extend adds to the feed's pending slices what has come since the last run, up
-// to end: behind what is pending without overlap, else from overlap before the
-// last end, or from where alerts were last listed so young that others may have
-// come into the index behind them.
+// to end: after what is pending without overlap, else from overlap before the
+// last end, or from where alerts were last listed so young that others with an
+// earlier created_at may have come into the index since.
 func extend(f *state.Feed, end time.Time, overlap time.Duration) {
 	f.Slices = tidy(f.Slices)
 	switch {
@@ -64,9 +64,9 @@ func tidy(in []state.Slice) []state.Slice {
 	return out
 }
 
-// cutBehind takes what lies before bound out of a slice and returns it as a gap;
+// cutBefore takes what lies before bound out of a slice and returns it as a gap;
 // ok is false when nothing does.
-func cutBehind(s *state.Slice, bound time.Time) (gap state.Gap, ok bool) {
+func cutBefore(s *state.Slice, bound time.Time) (gap state.Gap, ok bool) {
 	if !s.DoneUntil.Before(bound) {
 		return state.Gap{}, false
 	}

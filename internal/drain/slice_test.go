@@ -167,7 +167,7 @@ func TestCutBehind(t *testing.T) {
 		{name: "all that is left", slice: span3(10, 30, 20), bound: 99, want: span3(10, 30, 30), gap: &state.Gap{Since: at(20), Until: at(30)}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			gap, ok := cutBehind(&c.slice, at(c.bound))
+			gap, ok := cutBefore(&c.slice, at(c.bound))
 			if ok != (c.gap != nil) || ok && gap != *c.gap {
 				t.Errorf("gap %v %t, want %v", gap, ok, c.gap)
 			}

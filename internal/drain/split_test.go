@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"dtmrelay.internal/dtmrelay/internal/dtm"
-	"dtmrelay.internal/dtmrelay/internal/lifecycle"
+	"dtmrelay.internal/dtmrelay/internal/ledger"
 	"dtmrelay.internal/dtmrelay/internal/state"
 )
 
@@ -51,18 +51,18 @@ func (l *listing) List(ctx context.Context, q dtm.Query) iter.Seq2[dtm.Page, err
 	}
 }
 
-// table is a desk that publishes every alert once, each page in its own time.
-type table struct {
+// costlyProcessor is a processor that publishes every alert once, each page in its own time.
+type costlyProcessor struct {
 	took  time.Duration
 	known map[string]bool
 	turn  chan struct{}
 }
 
-func (d *table) Handle(_ context.Context, alerts []dtm.Alert, _ func(int) int) (lifecycle.Tally, error) {
+func (d *costlyProcessor) Process(_ context.Context, alerts []dtm.Alert, _ func(int) int) (ledger.Counts, error) {
 	time.Sleep(d.took)
 	d.turn <- struct{}{}
 	defer func() { <-d.turn }()
-	t := lifecycle.Tally{Handled: len(alerts)}
+	t := ledger.Counts{Handled: len(alerts)}
 	for _, a := range alerts {
 		if d.known[a.ID] {
 			t.Suppressed++
@@ -108,9 +108,9 @@ func TestDrainNearItsFloor(t *testing.T) {
 						const latency, took = 100 * time.Millisecond, 20 * time.Millisecond
 						now := time.Now().UTC().Truncate(ms)
 						source := &listing{alerts: spread(seed, alerts, now.Add(-5*24*time.Hour), now, w.share, w.within, w.from), latency: latency}
-						desk := &table{took: took, known: map[string]bool{}, turn: make(chan struct{}, 1)}
+						processor := &costlyProcessor{took: took, known: map[string]bool{}, turn: make(chan struct{}, 1)}
 						e := &engine{
-							opts: Options{Workers: c.workers, PageSize: size}, source: source, desk: desk,
+							opts: Options{Workers: c.workers, PageSize: size}, source: source, processor: processor,
 							save: func(Progress) {}, onGap: func(state.Gap) {}, report: &Report{},
 						}
 						from := now.Add(-5 * 24 * time.Hour)
@@ -118,8 +118,8 @@ func TestDrainNearItsFloor(t *testing.T) {
 						if err != nil {
 							t.Fatal(err)
 						}
-						if len(desk.known) != alerts {
-							t.Errorf("published %d of %d alerts", len(desk.known), alerts)
+						if len(processor.known) != alerts {
+							t.Errorf("published %d of %d alerts", len(processor.known), alerts)
 						}
 						pages := (alerts + size - 1) / size
 						floor := time.Duration((pages+c.workers-1)/c.workers) * latency

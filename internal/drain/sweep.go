@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"dtmrelay.internal/dtmrelay/internal/dtm"
-	"dtmrelay.internal/dtmrelay/internal/lifecycle"
+	"dtmrelay.internal/dtmrelay/internal/ledger"
 	"dtmrelay.internal/dtmrelay/internal/observe"
 	"dtmrelay.internal/dtmrelay/internal/state"
 )
@@ -24,7 +24,7 @@ func (w *work) sweep(feed state.Feed) (err error) {
 			err = observe.Recovered(v)
 		}
 	}()
-	// What the first run has read can only have changed while it ran: the next
+	// Alerts that the first run has read can only have changed while it ran: the next
 	// sweep reads back to its start.
 	if w.Options.UpdatesWindow == 0 || w.first {
 		return nil
@@ -32,7 +32,7 @@ func (w *work) sweep(feed state.Feed) (err error) {
 	began := w.clock.now().Truncate(ms)
 	w.sweepSince = began.Add(-w.Options.UpdatesWindow)
 	if r := feed.Refusal; r != nil && began.Sub(r.At) < refusalHolds && w.Options.UpdatesWindow >= r.Age {
-		w.sweepSince = w.Options.bound(began)
+		w.sweepSince = w.Options.oldestSafeSince(began)
 	}
 	fetching := w.fetching
 	if w.holder != nil { // a dry run leaves nothing to backfills
@@ -47,7 +47,7 @@ func (w *work) sweep(feed state.Feed) (err error) {
 	}
 
 	kinds := []string{state.Changes}
-	if w.Options.Filter.Changeable() {
+	if w.Options.Filter.HasMutable() {
 		kinds = append(kinds, state.Matches)
 	}
 	for i, kind := range kinds {
@@ -62,21 +62,21 @@ func (w *work) sweep(feed state.Feed) (err error) {
 			// asks for a wait that is longer than a sweep, and not than the run.
 			w.Log.WarnContext(w.ctx, "changes are not looked for", "event", "sweep", "feed", w.Feed, "reason", err.Error())
 			return nil
-		case err != nil && end == lifecycle.Unclear:
+		case err != nil && end == sweepUnclear:
 			return fmt.Errorf("looking for changed alerts: %w", w.lost(&listingError{err}))
 		case err != nil:
 			return fmt.Errorf("looking for changed alerts: %w", w.lost(listingFailed(err)))
-		case end == lifecycle.Capped:
+		case end == sweepCapped:
 			return errCap
-		case end == lifecycle.Unclear:
+		case end == sweepUnclear:
 			w.Log.WarnContext(w.ctx, "the API lists the same again and again, and changes after that are not seen", "event", "sweep", "feed", w.Feed)
 			return nil
-		case end == lifecycle.Stopped:
+		case end == sweepStopped:
 			cause := context.Cause(fetching)
 			if w.holder == nil || !errors.Is(cause, errTurn) && !errors.Is(cause, errBudget) {
 				return cause
 			}
-			// One that was handed over before is finished first: it covers part of this.
+			// A sweep that was handed over before is finished first: it covers part of this one.
 			if !w.isUnfinished("sweep-") {
 				if err := w.handOver(kinds[i:], began); err != nil {
 					return err
@@ -98,27 +98,27 @@ func (w *work) sweep(feed state.Feed) (err error) {
 // swept notes that everything is seen that has changed before the sweep began.
 func (w *work) swept(began time.Time) {
 	since := w.sweepSince
-	w.holder.Note(func(f *state.Feed) { f.LastSweep, f.SweepSince = began, since })
+	w.holder.UpdateLazily(func(f *state.Feed) { f.LastSweep, f.SweepSince = began, since })
 }
 
 // sweepListing reads one listing of a sweep. When the API refuses since for its
 // age, it goes on from the oldest that the API is known to answer.
-func (w *work) sweepListing(fetching context.Context, kind string, feed state.Feed) (lifecycle.Ending, error) {
+func (w *work) sweepListing(fetching context.Context, kind string, feed state.Feed) (sweepEnd, error) {
 	s := w.sweepOf(fetching, kind, feed)
 	w.report.needed++ // one listing, of however few alerts
 	for refused := time.Duration(0); ; {
-		s.Query.Since = w.sweepSince
-		asked, bound := w.clock.now(), w.Options.bound(w.clock.now())
-		before := w.Sweeps.Stats().Pages
-		end, err := s.Run(fetching, w.working)
-		answered := w.Sweeps.Stats().Pages > before
+		s.query.Since = w.sweepSince
+		asked, bound := w.clock.now(), w.Options.oldestSafeSince(w.clock.now())
+		before := w.SweepAPI.Stats().Pages
+		end, err := s.run(fetching, w.working)
+		answered := w.SweepAPI.Stats().Pages > before
 		if refused > 0 && answered {
 			refusal := &state.Refusal{At: asked.Truncate(ms), Age: refused}
 			w.update(func(f *state.Feed) { f.Refusal = refusal })
 			refused = 0
 		}
 		var api *dtm.APIError
-		// It may also be refused to a later listing, which begins again.
+		// GTI may also refuse the since of a later listing, when the sweep begins anew.
 		if refused > 0 || !errors.As(err, &api) || api.Status != http.StatusBadRequest || !api.Final() || !w.sweepSince.Before(bound) {
 			return end, err
 		}
@@ -133,7 +133,7 @@ func (w *work) update(change func(*state.Feed)) {
 	}
 }
 
-func (w *work) sweepOf(fetching context.Context, kind string, feed state.Feed) *lifecycle.Sweep {
+func (w *work) sweepOf(fetching context.Context, kind string, feed state.Feed) *sweepReader {
 	back := feed.LastSweep
 	if back.IsZero() {
 		back = feed.FirstRun
@@ -141,22 +141,22 @@ func (w *work) sweepOf(fetching context.Context, kind string, feed state.Feed) *
 	if back.IsZero() { // the feed is older than the sweep
 		back = feed.BeginsAt
 	}
-	options := DeskOptions{
-		Alive: w.alive, DryRun: w.report.DryRun, Admit: func(dtm.Alert) bool { return false }, Whole: w.whole(fetching, w.Sweeps),
+	options := ProcessorOptions{
+		CheckLease: w.checkLease, DryRun: w.report.DryRun, Admit: func(dtm.Alert) bool { return false }, FetchFull: w.fetchFull(fetching, w.SweepAPI),
 	}
-	filter := w.Options.Filter.Lasting()
+	filter := w.Options.Filter.Immutable()
 	if kind == state.Matches {
 		filter = w.Options.Filter
 		options.Admit = func(a dtm.Alert) bool {
 			return !a.CreatedAt.Before(feed.BeginsAt) && a.CreatedAt.Before(feed.End) && !unread(feed.Slices, a.CreatedAt)
 		}
 	}
-	return &lifecycle.Sweep{
-		Source: w.Sweeps, Desk: w.Desk(options), Back: back.Add(-w.Options.Overlap), Shifting: kind == state.Matches,
-		Query: dtm.Query{Newest: true, Size: dtm.PageSize(false), Filter: filter},
-		Take:  w.allow,
-		OnPage: func(looked, brought int, t lifecycle.Tally) {
-			w.report.count(looked, t)
+	return &sweepReader{
+		source: w.SweepAPI, processor: w.NewProcessor(options), back: back.Add(-w.Options.Overlap), shifting: kind == state.Matches,
+		query:   dtm.Query{Newest: true, Size: dtm.PageSize(false), Filter: filter},
+		reserve: w.reserve,
+		onPage: func(looked, brought int, c ledger.Counts) {
+			w.report.add(looked, c)
 			w.report.needed += float64(brought) / float64(dtm.PageSize(false))
 		},
 	}
@@ -167,17 +167,17 @@ func unread(pending []state.Slice, at time.Time) bool {
 	return slices.ContainsFunc(pending, func(s state.Slice) bool { return !at.Before(s.DoneUntil) && at.Before(s.To) })
 }
 
-// whole fetches an alert with its document, where messages have one, until
+// fetchFull fetches an alert with its document, where messages have one, until
 // fetching ends: a page may hold many of them.
-func (w *work) whole(fetching context.Context, s Session) func(context.Context, string) (dtm.Page, error) {
+func (w *work) fetchFull(fetching context.Context, s Session) func(context.Context, string) (dtm.Page, error) {
 	if !w.Options.Refs {
 		return nil
 	}
 	return func(_ context.Context, id string) (dtm.Page, error) { return s.Get(fetching, id, true) }
 }
 
-// allow gives leave to publish up to n alerts.
-func (w *work) allow(n int) int {
+// reserve says how many of n alerts may be published.
+func (w *work) reserve(n int) int {
 	if w.Options.MaxAlerts == 0 {
 		return n
 	}
@@ -189,7 +189,7 @@ func (w *work) handOver(kinds []string, began time.Time) error {
 	f := w.holder.Feed()
 	for _, kind := range kinds {
 		b := state.Backfill{
-			ID: "sweep-" + began.Format("20060102T150405.000Z"), Kind: kind, Filter: w.Options.Filter.Lasting().String(),
+			ID: "sweep-" + began.Format("20060102T150405.000Z"), Kind: kind, Filter: w.Options.Filter.Immutable().String(),
 			Since: w.sweepSince, Until: f.End,
 		}
 		if kind == state.Matches {
@@ -199,7 +199,7 @@ func (w *work) handOver(kinds []string, began time.Time) error {
 				b.Since = f.BeginsAt
 			}
 		}
-		if err := w.ask(b); err != nil {
+		if err := w.requestBackfill(b); err != nil {
 			return err
 		}
 	}
@@ -223,14 +223,14 @@ func (w *work) audit() error {
 	if f.BeginsAt.After(from) {
 		from = f.BeginsAt
 	}
-	// What lies before a change of the filter was not read with it.
+	// Alerts from before a change of the filter were not read with it.
 	if f.FilterSince.After(from) && f.FilterSince.After(f.FirstRun) {
 		from = f.FilterSince
 	}
 	if !from.Before(to) {
 		return nil
 	}
-	err := w.ask(state.Backfill{
+	err := w.requestBackfill(state.Backfill{
 		ID: "audit-" + today.Format(time.DateOnly), Kind: state.Audit, Since: from, Until: to, Filter: w.Options.Filter.String(),
 	})
 	if err == nil {
@@ -245,12 +245,12 @@ func (w *work) isUnfinished(prefix string) bool {
 	return slices.ContainsFunc(w.unfinished, func(id string) bool { return strings.HasPrefix(id, prefix) })
 }
 
-// ask records a backfill of the relay's own.
-func (w *work) ask(b state.Backfill) error {
+// requestBackfill records a backfill of the relay's own.
+func (w *work) requestBackfill(b state.Backfill) error {
 	if !b.Since.Before(b.Until) {
 		return nil
 	}
-	if err := w.alive(); err != nil {
+	if err := w.checkLease(); err != nil {
 		return err
 	}
 	b.State, b.RequestedAt = state.Pending, time.Now().UTC().Truncate(ms)

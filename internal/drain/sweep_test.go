@@ -58,7 +58,7 @@ func TestFailedSweep(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				now := time.Now().UTC()
-				s := newShelf(state.Backfill{
+				s := newMemoryStore(state.Backfill{
 					ID: "b-1", State: state.Pending, Filter: dtm.Filter{}.String(), Since: at(0), Until: at(10),
 					Slices: []state.Slice{{From: at(0), To: at(10), DoneUntil: at(0)}},
 				})
@@ -74,11 +74,11 @@ func TestFailedSweep(t *testing.T) {
 						Workers: 1, PageSize: 10, InitialLookback: time.Hour, MaxLookback: 1e6 * time.Hour, Budget: 10 * time.Minute,
 						UpdatesWindow: time.Hour,
 					},
-					KeyID:   func(context.Context) (string, error) { return "k", nil },
-					Desk:    func(DeskOptions) Desk { return idle{} },
-					Session: empty{name: "live", asked: &asked},
-					Sweeps:  failing{empty{name: "sweep", asked: &asked}, &failures},
-					Side:    lengthy{empty{name: "backfill", asked: &asked}, &first},
+					KeyID:        func(context.Context) (string, error) { return "k", nil },
+					NewProcessor: func(ProcessorOptions) Processor { return idle{} },
+					LiveAPI:      empty{name: "live", asked: &asked},
+					SweepAPI:     failing{empty{name: "sweep", asked: &asked}, &failures},
+					BackfillAPI:  lengthy{empty{name: "backfill", asked: &asked}, &first},
 				}
 				report, err := r.Live(t.Context(), "schedule", false)
 				var api *dtm.APIError

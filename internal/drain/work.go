@@ -14,11 +14,11 @@ import (
 // each with an engine of its own, within the run's time.
 type work struct {
 	*Runner
-	ctx    context.Context // the caller's
-	leased context.Context // ends with the lease
-	report *Report
-	holder *state.Holder // nil in a dry run
-	alive  func() error
+	ctx        context.Context // the caller's
+	leased     context.Context // ends with the lease
+	report     *Report
+	holder     *state.Holder // nil in a dry run
+	checkLease func() error
 
 	clock     *clock
 	got       *atomic.Int64 // alerts that were fetched by their id
@@ -31,7 +31,7 @@ type work struct {
 	turn       time.Time // when it is the live feed's turn again
 	unfinished []string  // backfills, as far as is known
 	sweepSince time.Time // created_at back to which the sweep looks
-	unswept    error     // why the last sweep failed
+	sweepErr   error     // why the last sweep failed
 }
 
 // work is a run's work on its own copy of the runner, whose sessions tell the time.
@@ -44,16 +44,16 @@ func (r *Runner) work(ctx context.Context, report *Report) *work {
 	if r.Now == nil {
 		w.clock.ours = time.Now
 	}
-	for _, s := range []*Session{&timing.Session, &timing.Sweeps, &timing.Side} {
+	for _, s := range []*Session{&timing.LiveAPI, &timing.SweepAPI, &timing.BackfillAPI} {
 		*s = timed{*s, w.clock, w.got}
 	}
 	return w
 }
 
-// all is the live slices, then the sweep, then backfills.
-func (w *work) all(feed state.Feed) error {
+// runAll is the live slices, then the sweep, then backfills.
+func (w *work) runAll(feed state.Feed) error {
 	defer func() { w.report.needed += float64(w.got.Load()) }()
-	if err := w.live(feed); err != nil {
+	if err := w.drainLive(feed); err != nil {
 		return err
 	}
 	if w.holder == nil {
@@ -65,7 +65,7 @@ func (w *work) all(feed state.Feed) error {
 	}
 	// The sweep's answers may have confirmed what the live feed's first one said.
 	if w.replan() {
-		if err := w.live(w.holder.Feed()); err != nil {
+		if err := w.drainLive(w.holder.Feed()); err != nil {
 			return err
 		}
 	}
@@ -73,18 +73,18 @@ func (w *work) all(feed state.Feed) error {
 	if err == nil {
 		err = w.backfills()
 	}
-	if _, _, failure := judge(err); failure == nil && w.unswept != nil {
-		return w.unswept
+	if _, _, failure := outcomeOf(err); failure == nil && w.sweepErr != nil {
+		return w.sweepErr
 	}
 	return err
 }
 
 // changes sweeps. A listing that fails for the sweep holds up no backfill.
 func (w *work) changes() error {
-	w.unswept = nil
+	w.sweepErr = nil
 	err := w.sweep(w.holder.Feed())
 	if listing := (*listingError)(nil); errors.As(err, &listing) {
-		w.unswept, err = err, nil
+		w.sweepErr, err = err, nil
 	}
 	return err
 }
@@ -116,20 +116,20 @@ func (w *work) begin(began time.Time) (end func()) {
 	}
 }
 
-// live runs the engine on the feed's pending slices.
-func (w *work) live(feed state.Feed) error {
+// drainLive runs the engine on the feed's pending slices.
+func (w *work) drainLive(feed state.Feed) error {
 	e := &engine{
-		opts: w.Options, source: w.Session, report: w.report,
-		desk:  w.Desk(DeskOptions{Alive: w.alive, DryRun: w.report.DryRun}),
-		save:  func(Progress) {},
-		onGap: w.tellGap,
-		clock: w.clock, scope: scope{From: feed.BeginsAt}, ends: w.newest,
+		opts: w.Options, source: w.LiveAPI, report: w.report,
+		processor: w.NewProcessor(ProcessorOptions{CheckLease: w.checkLease, DryRun: w.report.DryRun}),
+		save:      func(Progress) {},
+		onGap:     w.tellGap,
+		clock:     w.clock, scope: scope{From: feed.BeginsAt}, ends: w.newest,
 	}
 	if w.holder != nil {
 		e.save = func(p Progress) {
 			change := w.holder.Update
 			if w.report.Published+w.report.Rejected == 0 {
-				change = w.holder.Note // there is nothing yet that would be published again
+				change = w.holder.UpdateLazily // there is nothing yet that would be published again
 			}
 			change(func(f *state.Feed) {
 				f.Slices, f.RereadFrom, f.Gaps, f.Refusal = p.Slices, p.RereadFrom, p.Gaps, p.Refusal
@@ -142,13 +142,13 @@ func (w *work) live(feed state.Feed) error {
 		Slices: feed.Slices, RereadFrom: feed.RereadFrom, Gaps: feed.Gaps, Refusal: feed.Refusal,
 		End: feed.End, Newest: feed.Newest,
 	})
-	if err == nil && len(e.spans) > 0 {
+	if err == nil && len(e.active) > 0 {
 		w.Log.WarnContext(w.ctx, "the API lists the same again and again: what comes after that is left for the next run",
-			"event", "listing", "feed", w.Feed, "position", e.spans[0].DoneUntil)
+			"event", "listing", "feed", w.Feed, "position", e.active[0].DoneUntil)
 	}
 	// What a run that is cut short leaves is planned by the right clock, too.
 	if anew := w.replan(); anew && err == nil {
-		return w.live(w.holder.Feed())
+		return w.drainLive(w.holder.Feed())
 	}
 	return err
 }

@@ -14,7 +14,7 @@ import (
 	"dtmrelay.internal/dtmrelay/internal/drain"
 	"dtmrelay.internal/dtmrelay/internal/dtm"
 	"dtmrelay.internal/dtmrelay/internal/dtmsim"
-	"dtmrelay.internal/dtmrelay/internal/lifecycle"
+	"dtmrelay.internal/dtmrelay/internal/ledger"
 	"dtmrelay.internal/dtmrelay/internal/state"
 )
 
@@ -28,8 +28,8 @@ type world struct {
 	api   *dtmsim.Server
 	store state.Store
 	feed  string
-	truth []*truth
-	byID  map[string]*truth
+	known []*knownAlert
+	byID  map[string]*knownAlert
 
 	mu     sync.Mutex
 	broken string // the first law that was broken
@@ -62,7 +62,7 @@ type sent struct {
 
 func newWorld(h history, store state.Store, feed string) *world {
 	w := &world{
-		history: h, start: time.Now(), store: store, feed: feed, byID: map[string]*truth{},
+		history: h, start: time.Now(), store: store, feed: feed, byID: map[string]*knownAlert{},
 		ledger: map[string]state.Record{}, acked: map[string]int{}, rejected: map[string]int{}, latest: map[string]sent{},
 		backfills: map[string]*backfill{},
 	}
@@ -70,8 +70,8 @@ func newWorld(h history, store state.Store, feed string) *world {
 	var served []dtmsim.Alert
 	for i, a := range h.Alerts {
 		served = append(served, a.served(i, w.start))
-		tr := newTruth(i, a, w.start)
-		w.truth = append(w.truth, tr)
+		tr := newKnownAlert(i, a, w.start)
+		w.known = append(w.known, tr)
 		w.byID[tr.id] = tr
 	}
 	w.api = dtmsim.New(h.Server, served)
@@ -150,22 +150,22 @@ func (w *world) run(s step) *proc {
 	}
 	meter, client := p.client()
 	p.live, p.sweeps = client.Session(dtm.LiveShare), client.Session(dtm.SweepShare)
-	draft := &lifecycle.Draft{}
+	dryRun := &ledger.DryRun{}
 	runner := &drain.Runner{
 		Feed: w.feed, Options: w.Feed, RunID: p.name, Store: database{p}, Meter: meter,
-		Session: turns{p.live, p, true}, Sweeps: turns{p.sweeps, p, true}, Side: turns{client.Session(dtm.BackfillShare), p, false}, Log: slog.New(slog.DiscardHandler),
+		LiveAPI: turns{p.live, p, true}, SweepAPI: turns{p.sweeps, p, true}, BackfillAPI: turns{client.Session(dtm.BackfillShare), p, false}, Log: slog.New(slog.DiscardHandler),
 		KeyID: func(context.Context) (string, error) { return w.feed + "-key", nil },
 		Now:   func() time.Time { return time.Now().Add(s.Skew) },
-		Desk: func(o drain.DeskOptions) drain.Desk {
-			desk := &lifecycle.Desk{
-				Ledger: database{p}, Publisher: topics{p, o.Backfill == ""}, Feed: w.feed, RunID: p.name,
-				TTL: 1000 * time.Hour, Alive: o.Alive, Backfill: o.Backfill, Missing: o.Missing, Republish: o.Republish,
-				Admit: o.Admit, Whole: o.Whole,
+		NewProcessor: func(o drain.ProcessorOptions) drain.Processor {
+			processor := &ledger.Processor{
+				Store: database{p}, Publisher: topics{p, o.Backfill == ""}, Feed: w.feed, RunID: p.name,
+				TTL: 1000 * time.Hour, CheckLease: o.CheckLease, Backfill: o.Backfill, Missing: o.Missing, Republish: o.Republish,
+				Admit: o.Admit, FetchFull: o.FetchFull,
 			}
 			if o.DryRun {
-				desk.Draft = draft
+				processor.DryRun = dryRun
 			}
-			return desk
+			return processor
 		},
 	}
 	ctx, stop := context.WithCancel(context.Background())
@@ -422,7 +422,7 @@ func (w *world) quietly() *proc {
 // what has to be read again, and then with nothing new.
 func (w *world) end() {
 	last := time.Now()
-	for _, a := range w.truth {
+	for _, a := range w.known {
 		if a.Late < w.Feed.Overlap {
 			last = later(last, a.visible)
 		}
@@ -461,7 +461,7 @@ func (w *world) end() {
 
 // drained runs the feed without any trouble until nothing is pending.
 func (w *world) drained() bool {
-	for range 20 + (6+2*len(w.asked))*len(w.truth) {
+	for range 20 + (6+2*len(w.asked))*len(w.known) {
 		if w.quietly().report.Outcome == drain.OK {
 			return true
 		}

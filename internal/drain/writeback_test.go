@@ -22,10 +22,11 @@ import (
 	"dtmrelay.internal/dtmrelay/internal/drain"
 	"dtmrelay.internal/dtmrelay/internal/dtm"
 	"dtmrelay.internal/dtmrelay/internal/dtmsim"
-	"dtmrelay.internal/dtmrelay/internal/lifecycle"
+	"dtmrelay.internal/dtmrelay/internal/ledger"
 	"dtmrelay.internal/dtmrelay/internal/message"
 	"dtmrelay.internal/dtmrelay/internal/state"
 	"dtmrelay.internal/dtmrelay/internal/state/bolt"
+	"dtmrelay.internal/dtmrelay/internal/writeback"
 )
 
 // TestWriteback lets write-backs happen beside runs of the feed: delivered twice,
@@ -180,7 +181,7 @@ type post struct {
 // writing is a process that does write-backs.
 type writing struct {
 	*proc
-	writer *lifecycle.Writer
+	writer *writeback.Writer
 }
 
 // process is one of two instances, started anew when it has crashed.
@@ -206,9 +207,9 @@ func (w *world) process(i int) *writing {
 		}
 	}
 	meter, client := p.client()
-	p.writer = lifecycle.NewWriter(lifecycle.WriterOptions{
+	p.writer = writeback.NewWriter(writeback.WriterOptions{
 		Ledger: database{p.proc}, Rejects: topics{proc: p.proc}, Feed: w.feed, TTL: 1000 * time.Hour,
-		Session: func() lifecycle.API { return client.Session(dtm.SyncShare).Once() },
+		Session: func() writeback.API { return client.Session(dtm.SyncShare).Once() },
 		KeyID:   func(context.Context) (string, error) { return w.feed + "-key", nil },
 		Counter: usage{p.proc, meter},
 	})
@@ -326,7 +327,7 @@ func (w *world) deliver(m *post, name string, to int) {
 	for try := range 40 {
 		p := w.process(to)
 		type result struct {
-			out lifecycle.Outcome
+			out writeback.Outcome
 			err error
 		}
 		w.mu.Lock()
@@ -335,7 +336,7 @@ func (w *world) deliver(m *post, name string, to int) {
 		done := make(chan result, 1)
 		ctx, cancel := context.WithTimeout(about(context.Background(), name), 10*time.Minute)
 		go func() {
-			out, err := p.writer.Handle(ctx, lifecycle.Delivery{Data: m.data, MessageID: "1", PublishedAt: m.first})
+			out, err := p.writer.Handle(ctx, writeback.Message{Data: m.data, MessageID: "1", PublishedAt: m.first})
 			done <- result{out, err}
 		}()
 		select {
@@ -366,14 +367,14 @@ func (w *world) deliver(m *post, name string, to int) {
 
 // checkOrigin checks where a published version is said to come from, and answers
 // it as a mirror does. The lock is held.
-func (w *world) checkOrigin(p *proc, a *truth, m message.Message) {
+func (w *world) checkOrigin(p *proc, a *knownAlert, m message.Message) {
 	origin := m.Attributes["origin"]
 	version, _ := time.Parse(time.RFC3339, m.Attributes["updated_at"])
 	written := w.backs.written[a.id]
 	// Law: no echo is published as news from GTI. What nobody has seen yet is news,
 	// whoever has changed it before, as is a status that the relay found when it
 	// wrote something else.
-	news := m.Attributes["event"] == lifecycle.Created || m.Attributes["event"] == lifecycle.StatusChanged && w.found(a, version)
+	news := m.Attributes["event"] == ledger.Created || m.Attributes["event"] == ledger.StatusChanged && w.found(a, version)
 	if w.calm() && !news && origin != state.FromWriteback && slices.ContainsFunc(written, version.Equal) {
 		w.fail("%s publishes %s, which the relay wrote, as news: %v after %+v", p.name, m.Attributes["dedupe_key"], m.Attributes, w.ledger[a.id])
 	}
@@ -381,7 +382,7 @@ func (w *world) checkOrigin(p *proc, a *truth, m message.Message) {
 	// (Where nobody knows whether it has, what it wants is taken for it; and for two
 	// minutes after it, as it may have done it twice.)
 	before := w.ledger[a.id].PublishedVersion
-	open := slices.ContainsFunc(w.ledger[a.id].Wishes, func(w state.Wish) bool { return w.Open })
+	open := slices.ContainsFunc(w.ledger[a.id].Intents, func(w state.Intent) bool { return w.Open })
 	failed := slices.ContainsFunc(w.Syncs, func(s step) bool { return s.Crash+s.Freeze > 0 || len(s.Troubles) > 0 })
 	if !open && !failed && origin != state.FromGTI && w.alone() && !slices.ContainsFunc(written, func(v time.Time) bool { return v.After(before.Add(-2*time.Minute)) && !v.After(version) }) {
 		w.fail("%s publishes %v as an echo, and what the relay wrote is %v, after %+v", p.name, m.Attributes, written, w.ledger[a.id])
@@ -398,7 +399,7 @@ func (w *world) checkOrigin(p *proc, a *truth, m message.Message) {
 }
 
 // found reports whether an alert had its status before a version.
-func (w *world) found(a *truth, version time.Time) bool {
+func (w *world) found(a *knownAlert, version time.Time) bool {
 	versions := w.api.Versions(a.id)
 	for i, v := range versions {
 		if v.UpdatedAt.Equal(version) {
@@ -442,7 +443,7 @@ func (w *world) checkWritten() {
 	if len(w.Asks) == 0 {
 		return
 	}
-	for _, a := range w.truth {
+	for _, a := range w.known {
 		versions := w.api.Versions(a.served)
 		last := versions[len(versions)-1]
 		// Law: a tag is there, or not, as was last asked for.

@@ -16,16 +16,16 @@ type Alert struct {
 	// Raw is the element byte for byte. The alerts of a page share the memory that
 	// Page.Release gives back; nothing writes to it.
 	Raw json.RawMessage
-	// Cut, unless nil, says that the alert was too large to be held: Raw is only its
+	// Digest, unless nil, says that the alert was too large to be held: Raw is only its
 	// first 64 KiB then.
-	Cut *Cut
-	// Fault says why the element is not a usable alert (not an object, no
+	Digest *Digest
+	// Invalid says why the element is not a usable alert (not an object, no
 	// created_at, an id outside [A-Za-z0-9_-]{1,128}); empty for a usable one.
-	// Of an alert with a fault only Raw counts, and of one that has an id, but no
+	// Of an alert that is invalid only Raw counts, and of one that has an id, but no
 	// created_at, also ID, Status and Tags.
-	Fault string
+	Invalid string
 	// Unreadable: the element is no JSON at all, and Raw is what stands between its
-	// neighbours. It has a Fault too.
+	// neighbours. It is Invalid too.
 	Unreadable bool
 
 	ID          string
@@ -58,7 +58,7 @@ type Alert struct {
 // that there are none (DTM API: recorded answers lack the list).
 func (a Alert) Tags() (tags []string, all bool) {
 	object := trim(a.Raw)
-	if a.ID == "" || a.Cut != nil || len(object) == 0 {
+	if a.ID == "" || a.Digest != nil || len(object) == 0 {
 		return nil, false
 	}
 	var list []byte

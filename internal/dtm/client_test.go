@@ -841,7 +841,7 @@ func TestRedirectTarget(t *testing.T) {
 		"https://%zz/?page=1":              "",
 	} {
 		got := ""
-		to, err := follow(ask{}, from, &http.Response{StatusCode: http.StatusFound, Header: http.Header{"Location": {location}}})
+		to, err := follow(request{}, from, &http.Response{StatusCode: http.StatusFound, Header: http.Header{"Location": {location}}})
 		var refused *RedirectError
 		switch {
 		case errors.As(err, &refused):
@@ -933,7 +933,7 @@ func TestCreatedAhead(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, a := range page.Alerts {
-			faults = append(faults, a.Fault)
+			faults = append(faults, a.Invalid)
 			if len(a.Raw) == 0 {
 				t.Error("an alert has lost its bytes")
 			}

@@ -11,7 +11,7 @@ import (
 // a page of millions of tiny ones would take a hundred times its size in memory.
 const maxElements = 10_000
 
-const faultNotJSON = "not valid JSON"
+const invalidJSON = "not valid JSON"
 
 // ParseAlert reads the fields that routing needs. A field of an unexpected type
 // counts as absent, names are matched exactly, and of several fields of one name
@@ -19,20 +19,20 @@ const faultNotJSON = "not valid JSON"
 func ParseAlert(raw []byte) Alert {
 	a, end := alertAt(raw, skipSpace(raw, 0))
 	if end < 0 || skipSpace(raw, end) != len(raw) {
-		return Alert{Raw: raw, Fault: faultNotJSON, Unreadable: true}
+		return Alert{Raw: raw, Invalid: invalidJSON, Unreadable: true}
 	}
 	a.Raw = raw
 	return a
 }
 
-// alertAt reads the element that begins at b[at], and returns the index behind
+// alertAt reads the element that begins at b[at], and returns the index after
 // it, or a negative one (see member) when that is not valid JSON.
 func alertAt(b []byte, at int) (a Alert, end int) {
 	if at == len(b) || b[at] != '{' {
 		if end = skipValue(b, at, elementDepth); end < 0 {
 			return Alert{}, end
 		}
-		return Alert{Raw: b[at:end:end], Fault: "not an object"}, end
+		return Alert{Raw: b[at:end:end], Invalid: "not an object"}, end
 	}
 	var created, updated string
 	i, done := first(b, at)
@@ -75,11 +75,11 @@ func alertAt(b []byte, at int) (a Alert, end int) {
 	}
 	raw := b[at:end:end]
 	if !validID(a.ID) {
-		return Alert{Raw: raw, Fault: "no id of 1 to 128 letters, digits, _ and -"}, end
+		return Alert{Raw: raw, Invalid: "no id of 1 to 128 letters, digits, _ and -"}, end
 	}
 	var ok bool
 	if a.CreatedAt, ok = parseTime(created); !ok {
-		return Alert{Raw: raw, Fault: "no created_at that is an RFC 3339 time", ID: a.ID, Status: a.Status}, end
+		return Alert{Raw: raw, Invalid: "no created_at that is an RFC 3339 time", ID: a.ID, Status: a.Status}, end
 	}
 	if a.UpdatedAt, ok = parseTime(updated); !ok {
 		a.UpdatedAt, a.Undated = a.CreatedAt, true
@@ -132,7 +132,7 @@ var (
 	errInvalid = errors.New("the body is not valid JSON, or was cut off")
 	errTwice   = errors.New(`the body has more than one "alerts"`)
 	errTooMany = fmt.Errorf("the body has more than %d alerts", maxElements)
-	// errElement: an element of the list is no JSON, and the body goes on behind it.
+	// errElement: an element of the list is no JSON, and the body goes on after it.
 	errElement = errors.New("an element of the list is not valid JSON")
 )
 
@@ -188,7 +188,7 @@ func decodeList(body []byte, read func(b []byte, at int) ([]Alert, int, error)) 
 }
 
 // alertsAt reads the list of alerts that begins at b[at], and returns the index
-// behind it.
+// after it.
 func alertsAt(b []byte, at int) (alerts []Alert, end int, err error) {
 	switch {
 	case at == len(b):

@@ -35,7 +35,7 @@ func TestParseAlert(t *testing.T) {
 			Alert{ID: "a", CreatedAt: created, UpdatedAt: created, Undated: true},
 		},
 		{
-			"a wrong type behind a right one", `{"id":"a","created_at":"2025-08-07T10:01:49.199Z","status":"new","status":1,"indicator_mscore":1,"indicator_mscore":null,"doc":{},"doc":[]}`,
+			"a wrong type after a right one", `{"id":"a","created_at":"2025-08-07T10:01:49.199Z","status":"new","status":1,"indicator_mscore":1,"indicator_mscore":null,"doc":{},"doc":[]}`,
 			Alert{ID: "a", CreatedAt: created, UpdatedAt: created, Undated: true},
 		},
 		{
@@ -45,15 +45,15 @@ func TestParseAlert(t *testing.T) {
 		{"escapes in a name", `{"\u0069d":"a","created_at":"2025-08-07T10:01:49.199Z"}`, Alert{ID: "a", CreatedAt: created, UpdatedAt: created, Undated: true}},
 		{"score as written", `{"id":"a","created_at":"2025-08-07T10:01:49.199Z","indicator_mscore":5.0e1}`, Alert{ID: "a", CreatedAt: created, UpdatedAt: created, Undated: true, MScore: "5.0e1"}},
 		{"space around", " {\"id\" : \"a\" ,\n\"created_at\":\t\"2025-08-07T10:01:49.199Z\"}\r\n", Alert{ID: "a", CreatedAt: created, UpdatedAt: created, Undated: true}},
-		{"empty object", `{}`, Alert{Fault: "no id of 1 to 128 letters, digits, _ and -"}},
-		{"null", `null`, Alert{Fault: "not an object"}},
-		{"array", `[{"id":"a"}]`, Alert{Fault: "not an object"}},
-		{"not JSON", `{"id":`, Alert{Fault: "not valid JSON", Unreadable: true}},
-		{"empty", ``, Alert{Fault: "not valid JSON", Unreadable: true}},
-		{"path in the id", `{"id":"a/b","created_at":"2025-08-07T10:01:49.199Z"}`, Alert{Fault: "no id of 1 to 128 letters, digits, _ and -"}},
-		{"long id", `{"id":"` + strings.Repeat("a", 129) + `","created_at":"2025-08-07T10:01:49.199Z"}`, Alert{Fault: "no id of 1 to 128 letters, digits, _ and -"}},
-		{"no created_at", `{"id":"a","status":"new"}`, Alert{ID: "a", Status: "new", Fault: "no created_at that is an RFC 3339 time"}},
-		{"created_at is a number", `{"id":"a","created_at":1754560909}`, Alert{ID: "a", Fault: "no created_at that is an RFC 3339 time"}},
+		{"empty object", `{}`, Alert{Invalid: "no id of 1 to 128 letters, digits, _ and -"}},
+		{"null", `null`, Alert{Invalid: "not an object"}},
+		{"array", `[{"id":"a"}]`, Alert{Invalid: "not an object"}},
+		{"not JSON", `{"id":`, Alert{Invalid: "not valid JSON", Unreadable: true}},
+		{"empty", ``, Alert{Invalid: "not valid JSON", Unreadable: true}},
+		{"path in the id", `{"id":"a/b","created_at":"2025-08-07T10:01:49.199Z"}`, Alert{Invalid: "no id of 1 to 128 letters, digits, _ and -"}},
+		{"long id", `{"id":"` + strings.Repeat("a", 129) + `","created_at":"2025-08-07T10:01:49.199Z"}`, Alert{Invalid: "no id of 1 to 128 letters, digits, _ and -"}},
+		{"no created_at", `{"id":"a","status":"new"}`, Alert{ID: "a", Status: "new", Invalid: "no created_at that is an RFC 3339 time"}},
+		{"created_at is a number", `{"id":"a","created_at":1754560909}`, Alert{ID: "a", Invalid: "no created_at that is an RFC 3339 time"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			tc.want.Raw = json.RawMessage(tc.raw)
@@ -188,8 +188,8 @@ func TestSamples(t *testing.T) {
 				if !bytes.Equal(a.Raw, envelope.Alerts[i]) {
 					t.Errorf("alert %d is not the bytes that came", i)
 				}
-				if a.Fault != "" {
-					t.Errorf("alert %d: %s", i, a.Fault)
+				if a.Invalid != "" {
+					t.Errorf("alert %d: %s", i, a.Invalid)
 				}
 				var want struct {
 					ID       string          `json:"id"`
@@ -218,7 +218,7 @@ func FuzzPage(f *testing.F) {
 	f.Add([]byte(`{"alerts":[{"id":"a","x":NaN},{"id":"b","created_at":"2025-08-07T10:01:49.199Z"},,{"id":"c","created_at":"2025-08-07T10:01:49Z"} 1]}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		ParseAlert(body)
-		_, _ = readGiant(bytes.NewReader(body), maxGiant)
+		_, _ = readOversized(bytes.NewReader(body), maxOversized)
 		before := bytes.Clone(body)
 		alerts, err := decodePage(body, false)
 		if !bytes.Equal(before, body) {
@@ -253,7 +253,7 @@ func FuzzPage(f *testing.F) {
 			}
 			comparePicked(t, a)
 		}
-		compareGiant(t, body, alerts)
+		compareOversized(t, body, alerts)
 	})
 }
 
@@ -272,7 +272,7 @@ func compareBroken(t *testing.T, body []byte, alerts []Alert, broken error) {
 		}
 		rest = rest[at+len(a.Raw):]
 		if a.Unreadable {
-			if a.Fault != faultNotJSON || a.ID != "" {
+			if a.Invalid != invalidJSON || a.ID != "" {
 				t.Fatalf("unreadable, and with %+v", a)
 			}
 			continue
@@ -290,8 +290,8 @@ func comparePicked(t *testing.T, a Alert) {
 	t.Helper()
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(a.Raw, &fields); err != nil || fields == nil {
-		if a.Fault != "not an object" {
-			t.Fatalf("fault %q of %s", a.Fault, a.Raw)
+		if a.Invalid != "not an object" {
+			t.Fatalf("fault %q of %s", a.Invalid, a.Raw)
 		}
 		return
 	}
@@ -303,10 +303,10 @@ func comparePicked(t *testing.T, a Alert) {
 		return s
 	}
 	created, ok := parseTime(text("created_at"))
-	if usable := ok && regexp.MustCompile(`^[A-Za-z0-9_-]{1,128}$`).MatchString(text("id")); usable != (a.Fault == "") {
-		t.Fatalf("fault %q of %s", a.Fault, a.Raw)
+	if usable := ok && regexp.MustCompile(`^[A-Za-z0-9_-]{1,128}$`).MatchString(text("id")); usable != (a.Invalid == "") {
+		t.Fatalf("fault %q of %s", a.Invalid, a.Raw)
 	}
-	if a.Fault != "" {
+	if a.Invalid != "" {
 		return
 	}
 	updated, dated := parseTime(text("updated_at"))
@@ -380,7 +380,7 @@ func BenchmarkDecodePage(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		alerts, err := decodePage(body, false)
-		if err != nil || len(alerts) != perPage || alerts[0].Fault != "" {
+		if err != nil || len(alerts) != perPage || alerts[0].Invalid != "" {
 			b.Fatal(err, len(alerts))
 		}
 	}

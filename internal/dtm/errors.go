@@ -177,12 +177,12 @@ func (e *KeyError) Unwrap() error { return e.API }
 type NoAnswerError struct {
 	// Answered: the API did answer, with success, and what it sent can't be read.
 	Answered bool
-	where    string // host and path
+	endpoint string // host and path
 	err      error
 }
 
 func (e *NoAnswerError) Error() string {
-	return "no usable answer from " + e.where + ": " + e.err.Error()
+	return "no usable answer from " + e.endpoint + ": " + e.err.Error()
 }
 func (e *NoAnswerError) Unwrap() error { return e.err }
 
@@ -301,7 +301,7 @@ func isNull(value []byte) bool { return value[0] == 'n' }
 // clean makes a text from outside fit for one line of a log: without the key,
 // valid UTF-8, no control characters.
 func clean(text, key string) string {
-	text = scrub(text, key)
+	text = maskKey(text, key)
 	text = strings.ToValidUTF8(text, "\uFFFD")
 	text = strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) {
@@ -312,7 +312,7 @@ func clean(text, key string) string {
 	return strings.Join(strings.Fields(text), " ")
 }
 
-func scrub(text, key string) string {
+func maskKey(text, key string) string {
 	if key == "" {
 		return text
 	}

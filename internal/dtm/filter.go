@@ -194,16 +194,16 @@ func (f Filter) String() string {
 	return strings.TrimSuffix(b.String(), "\n")
 }
 
-// Changeable reports whether the filter has a part that looks at what can change
+// HasMutable reports whether the filter has a part that looks at what can change
 // while an alert lives, so that alerts may leave a list while it is read.
-func (f Filter) Changeable() bool {
+func (f Filter) HasMutable() bool {
 	return len(f.Status) > 0 || len(f.Tags) > 0 || len(f.Severity) > 0 ||
 		f.MScoreGTE != nil || f.Search != "" || f.HasAnalysis != nil
 }
 
-// Lasting returns the parts of the filter that look at what stays as it is while
-// an alert lives: all that Changeable doesn't ask about.
-func (f Filter) Lasting() Filter {
+// Immutable returns the parts of the filter that look at what stays as it is while
+// an alert lives: all that HasMutable doesn't ask about.
+func (f Filter) Immutable() Filter {
 	return Filter{MonitorID: f.MonitorID, AlertType: f.AlertType, MatchValue: f.MatchValue}
 }
 

@@ -102,14 +102,14 @@ func TestFilterChangeable(t *testing.T) {
 		`{"mscore_gte":0}`: true, `{"has_analysis":false}`: true, `{"search":"s"}`: true,
 	} {
 		f, _, err := ParseFilter(text)
-		if err != nil || f.Changeable() != want {
-			t.Errorf("%s: changeable %t, want %t (%v)", text, f.Changeable(), want, err)
+		if err != nil || f.HasMutable() != want {
+			t.Errorf("%s: changeable %t, want %t (%v)", text, f.HasMutable(), want, err)
 		}
 		lasting := text
 		if want {
 			lasting = `{}`
 		}
-		if got := f.Lasting().String(); got != lasting {
+		if got := f.Immutable().String(); got != lasting {
 			t.Errorf("%s: lasting %s, want %s", text, got, lasting)
 		}
 	}

@@ -25,7 +25,7 @@ func nextPage(header http.Header) (token string, found bool) {
 				return token, true
 			}
 		}
-		// What can't be read and speaks of a next page must not pass for the end.
+		// A link that can't be read and speaks of a next page must not pass for the end.
 		if !ok && strings.Contains(strings.ToLower(value), "next") {
 			found = true
 		}

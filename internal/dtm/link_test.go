@@ -68,7 +68,7 @@ func FuzzLink(f *testing.F) {
 			t.Fatalf("token %q became %q", token, got)
 		}
 		if got, _ := nextPage(http.Header{"Link": {`<https://h/?page=p>; rel=prev, ` + good}}); got != token {
-			t.Fatalf("token %q became %q behind another link", token, got)
+			t.Fatalf("token %q became %q after another link", token, got)
 		}
 	})
 }

@@ -22,7 +22,7 @@ const (
 	maxAhead = 24 * time.Hour
 )
 
-func (c *Client) listing(q Query) ask {
+func (c *Client) listing(q Query) request {
 	sort, order := "created_at", "asc"
 	if q.Newest {
 		sort, order = "updated_at", "desc"
@@ -44,11 +44,11 @@ func (c *Client) listing(q Query) ask {
 		v.Set("until", q.Until.UTC().Format(queryTime))
 	}
 	q.Filter.addTo(v)
-	a := ask{method: http.MethodGet, target: *c.alerts, size: q.Size, refs: q.Refs, alone: q.Alone}
-	a.last = q.Size == 1 && !q.Refs
-	a.read = func(got answer) ([]Alert, error) { return readPageOf(got, q.Size == 1) }
-	a.target.RawQuery = v.Encode()
-	return a
+	req := request{method: http.MethodGet, target: *c.alerts, size: q.Size, refs: q.Refs, alone: q.Alone}
+	req.last = q.Size == 1 && !q.Refs
+	req.read = func(got response) ([]Alert, error) { return readPageOf(got, q.Size == 1) }
+	req.target.RawQuery = v.Encode()
+	return req
 }
 
 // List returns the pages of a listing, the alerts that were created first coming
@@ -58,9 +58,9 @@ func (c *Client) listing(q Query) ask {
 // and, when ctx is done, ctx's cause.
 func (s *Session) List(ctx context.Context, q Query) iter.Seq2[Page, error] {
 	return func(yield func(Page, error) bool) {
-		a := s.client.listing(q)
+		req := s.client.listing(q)
 		for {
-			got, err := s.fetch(ctx, a)
+			got, err := s.fetch(ctx, req)
 			if err != nil {
 				yield(Page{}, err)
 				return
@@ -80,23 +80,23 @@ func (s *Session) List(ctx context.Context, q Query) iter.Seq2[Page, error] {
 				return
 			}
 			// DTM API: nothing may accompany the page parameter.
-			a.target.RawQuery = "page=" + url.QueryEscape(next)
-			a.expires = got.receivedAt.Add(pageLife)
+			req.target.RawQuery = "page=" + url.QueryEscape(next)
+			req.expires = got.receivedAt.Add(pageLife)
 		}
 	}
 }
 
 // ahead reports whether an alert's updated_at lies too far in the API's future.
-func (a answer) ahead(alert Alert) bool {
-	now := a.date()
+func (r response) ahead(alert Alert) bool {
+	now := r.date()
 	if now.IsZero() {
-		now = a.askedAt
+		now = r.askedAt
 	}
-	return alert.Fault == "" && alert.UpdatedAt.After(now.Add(maxAhead))
+	return alert.Invalid == "" && alert.UpdatedAt.After(now.Add(maxAhead))
 }
 
 // readPageOf reads the answer to a list request. alone says that it asked for one alert.
-func readPageOf(got answer, alone bool) ([]Alert, error) {
+func readPageOf(got response, alone bool) ([]Alert, error) {
 	if got.status == http.StatusNoContent { // which stands for an empty list
 		return nil, nil
 	}
@@ -108,9 +108,9 @@ func readPageOf(got answer, alone bool) ([]Alert, error) {
 		}
 	}
 	for i, a := range alerts {
-		// It is later than all that a listing of created_at will ever ask for.
+		// Such a created_at is later than all that a listing will ever ask for.
 		if a.CreatedAt.After(got.latest().Add(maxAhead)) {
-			alerts[i] = Alert{Raw: a.Raw, Cut: a.Cut, Fault: "its created_at lies in the future"}
+			alerts[i] = Alert{Raw: a.Raw, Digest: a.Digest, Invalid: "its created_at lies in the future"}
 		}
 		alerts[i].Ahead = got.ahead(alerts[i])
 	}

@@ -6,7 +6,7 @@ import (
 )
 
 // maxSearch is how many times a page's size is read, at most, in search of where
-// an alert begins behind one that is no JSON. Without it a page of 32 MiB can be
+// an alert begins after one that is no JSON. Without it a page of 32 MiB can be
 // made that takes hours.
 const maxSearch = 4
 
@@ -16,7 +16,7 @@ var errTangled = errors.New("an element of the list is not valid JSON, and where
 
 // resync reads a list of which an element is no JSON: what is wrong with one alert
 // says nothing about the others. Such an element ends where a usable alert stands
-// behind a comma, or where the list and the whole body end as they should.
+// after a comma, or where the list and the whole body end as they should.
 type resync struct {
 	b []byte
 	// alone: there is no smaller page to ask for, so that a search that was given up
@@ -25,7 +25,7 @@ type resync struct {
 	spent int64 // bytes that were read in vain
 }
 
-// list reads the list of b that begins at b[at], and returns the index behind it.
+// list reads the list of b that begins at b[at], and returns the index after it.
 func (r *resync) list(b []byte, at int) (alerts []Alert, end int, err error) {
 	r.b = b
 	if at == len(b) || b[at] != '[' {
@@ -67,17 +67,17 @@ func (r *resync) list(b []byte, at int) (alerts []Alert, end int, err error) {
 			// read of it.
 			alerts, search = alerts[:mark], stop+1
 		}
-		behind, stop, err := r.search(search)
+		elementEnd, stop, err := r.search(search)
 		if errors.Is(err, errTangled) && r.alone {
-			if behind = bytes.LastIndexByte(r.b, ']'); behind > from && r.closes(behind) {
-				stop, err = behind, nil
+			if elementEnd = bytes.LastIndexByte(r.b, ']'); elementEnd > from && r.closes(elementEnd) {
+				stop, err = elementEnd, nil
 			}
 		}
 		if err != nil {
 			return nil, 0, err
 		}
-		raw := bytes.TrimRight(r.b[from:behind:behind], ", \t\r\n")
-		alerts = append(alerts, Alert{Raw: raw[:len(raw):len(raw)], Fault: faultNotJSON, Unreadable: true})
+		raw := bytes.TrimRight(r.b[from:elementEnd:elementEnd], ", \t\r\n")
+		alerts = append(alerts, Alert{Raw: raw[:len(raw):len(raw)], Invalid: invalidJSON, Unreadable: true})
 		if r.b[stop] == ']' {
 			return alerts, stop + 1, nil
 		}
@@ -85,7 +85,7 @@ func (r *resync) list(b []byte, at int) (alerts []Alert, end int, err error) {
 	}
 }
 
-// element reads the element at b[i] with the comma or bracket behind it, which is
+// element reads the element at b[i] with the comma or bracket after it, which is
 // at stop. It is not ok when there is none before that.
 func (r *resync) element(i int) (a Alert, stop int, ok bool) {
 	if i < len(r.b) && r.b[i] == ']' {
@@ -102,7 +102,7 @@ func (r *resync) element(i int) (a Alert, stop int, ok bool) {
 }
 
 // search looks from b[i] on for the end of an element that is no JSON: end is the
-// index of the comma or bracket behind it, and next that of the alert or bracket
+// index of the comma or bracket after it, and next that of the alert or bracket
 // that follows.
 func (r *resync) search(i int) (end, next int, err error) {
 	for ; i < len(r.b); i++ {
@@ -123,7 +123,7 @@ func (r *resync) search(i int) (end, next int, err error) {
 		switch {
 		case stop < 0:
 			r.spent += int64(^stop - next)
-		case a.Fault == "" && (r.b[stop] == ',' || r.closes(stop)):
+		case a.Invalid == "" && (r.b[stop] == ',' || r.closes(stop)):
 			return i, next, nil
 		default:
 			i = stop - 1 // nothing in it is an element of the list

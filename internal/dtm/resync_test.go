@@ -32,8 +32,8 @@ var brokenElements = map[string]string{
 	"a quote too few":          `{"id":"b1","title":"they say,"tags":["x"]}`,
 	"a quote too few, at last": `{"id":"b1","tags":["x"],"title":"they say}`,
 	"a bracket too many":       `{"id":"b1","tags":["x"]],"status":"new"}`,
-	"a bracket behind it":      `{"id":"b1","created_at":"2026-03-02T10:00:00Z","t":1}]`,
-	"another end behind it":    `{"id":"b1","created_at":"2026-03-02T10:00:00Z","t":1}]}`,
+	"a bracket after it":       `{"id":"b1","created_at":"2026-03-02T10:00:00Z","t":1}]`,
+	"another end after it":     `{"id":"b1","created_at":"2026-03-02T10:00:00Z","t":1}]}`,
 	"an end and a beginning":   `{"id":"b1","created_at":"2026-03-02T10:00:00Z","t":1}]}{`,
 	"a brace too many":         `{"id":"b1","tags":["x"]}}`,
 	"a brace too few":          `{"id":"b1","doc":{"a":"b"}`,
@@ -42,7 +42,7 @@ var brokenElements = map[string]string{
 	"no object":                `NaN`,
 	"too deep":                 `{"id":"b1","a":` + strings.Repeat("[", maxDepth+1) + strings.Repeat("]", maxDepth+1) + `}`,
 	"a small one in it":        `{"id":"b1","related":[` + usable("r1") + `,` + usable("r2") + `,` + usable("r3") + `],"n":007}`,
-	"the small one behind it":  `{"id":"b1","n":007,"related":[` + usable("r1") + `,` + usable("r2") + `,` + usable("r3") + `],"m":1}`,
+	"the small one after it":   `{"id":"b1","n":007,"related":[` + usable("r1") + `,` + usable("r2") + `,` + usable("r3") + `],"m":1}`,
 }
 
 // TestDecodePageBrokenElement: an element that is no JSON hides none of the others,
@@ -52,7 +52,7 @@ func TestDecodePageBrokenElement(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			for at := range 4 {
 				elements := []string{usable("a1"), `null`, usable("a3")}
-				if at < 2 { // an unusable one behind it belongs to it
+				if at < 2 { // an unusable one after it belongs to it
 					elements[1] = usable("a2")
 				}
 				elements = slices.Insert(elements, at, broken)
@@ -65,8 +65,8 @@ func TestDecodePageBrokenElement(t *testing.T) {
 				var got []string
 				for i, a := range alerts {
 					got = append(got, string(a.Raw))
-					if a.Unreadable != (i == at) || a.Unreadable && a.Fault != faultNotJSON {
-						t.Errorf("as element %d: element %d is unreadable: %t, fault %q", at, i, a.Unreadable, a.Fault)
+					if a.Unreadable != (i == at) || a.Unreadable && a.Invalid != invalidJSON {
+						t.Errorf("as element %d: element %d is unreadable: %t, fault %q", at, i, a.Unreadable, a.Invalid)
 					}
 				}
 				if diff := cmp.Diff(elements, got); diff != "" {
@@ -82,31 +82,31 @@ func TestDecodePageResync(t *testing.T) {
 	a, b, c := usable("a"), usable("b"), usable("c")
 	for _, tc := range []struct {
 		name, body string
-		want       []string // Raw of each; of an unreadable one behind an exclamation mark
+		want       []string // Raw of each; of an unreadable one after an exclamation mark
 		wantErr    error
 	}{
 		{"commas alone are no element", `{"alerts":[,` + a + `,,` + b + ` , ,]}`, []string{a, b}, nil},
 		{"nothing but commas", `{"alerts":[,,]}`, nil, nil},
-		{"commas behind what is broken", `{"alerts":[NaN,,` + a + `]}`, []string{`!NaN`, a}, nil},
+		{"commas after what is broken", `{"alerts":[NaN,,` + a + `]}`, []string{`!NaN`, a}, nil},
 		{"two in a row are one", `{"alerts":[` + a + `,007,{"a":b},` + b + `]}`, []string{a, `!007,{"a":b}`, b}, nil},
 		{"two apart", `{"alerts":[007,` + a + `,{"a":b},` + b + `]}`, []string{`!007`, a, `!{"a":b}`, b}, nil},
 		{"what is no alert belongs to the broken one before it", `{"alerts":[007,null,{"id":1},` + a + `]}`, []string{`!007,null,{"id":1}`, a}, nil},
-		{"what is no alert behind an alert doesn't", `{"alerts":[007,` + a + `,null,` + b + `]}`, []string{`!007`, a, `null`, b}, nil},
+		{"what is no alert after an alert doesn't", `{"alerts":[007,` + a + `,null,` + b + `]}`, []string{`!007`, a, `null`, b}, nil},
 		{"no comma between two", `{"alerts":[` + a + b + `,` + c + `]}`, []string{`!` + a + b, c}, nil},
 		{"the last", `{"alerts":[` + a + `,{"a":NaN,"b":["c"]}],"more":["d"]}`, []string{a, `!{"a":NaN,"b":["c"]}`}, nil},
 		{"the only one", `{"alerts":[ {"a":NaN,"b":["c"]} ]}`, []string{`!{"a":NaN,"b":["c"]}`}, nil},
 		{"each alert has another one's beginning before it", `{"alerts":[NaN` + strings.Repeat(`,{"a":"b"`, 9) + `,` + a + `]}`, []string{`!NaN` + strings.Repeat(`,{"a":"b"`, 9), a}, nil},
-		{"alerts behind the list are none of it", `{"alerts":[NaN],"more":[1,` + a + `]}`, []string{`!NaN`}, nil},
+		{"alerts after the list are none of it", `{"alerts":[NaN],"more":[1,` + a + `]}`, []string{`!NaN`}, nil},
 
 		{"cut off", `{"alerts":[` + a + `,{"a":NaN`, nil, errInvalid},
-		{"cut off behind what is broken", `{"alerts":[{"a":NaN},` + a + `,{"id":"b","tags":["c"]}`, nil, errInvalid},
+		{"cut off after what is broken", `{"alerts":[{"a":NaN},` + a + `,{"id":"b","tags":["c"]}`, nil, errInvalid},
 		{"cut off in what is broken", `{"alerts":[{"a":NaN,"tags":["c"]`, nil, errInvalid},
 		{"cut off where a list and an object end", `{"alerts":[` + a + `,{"id":"b","tags":["c"]}`, nil, errInvalid},
 		{"a page of HTML in the middle", `{"alerts":[` + a + `,{"id":"b"<html><p>[1,2]</p></html>`, nil, errInvalid},
 		{"broken outside the list", `{"alerts":[` + a + `],"x":NaN}`, nil, errInvalid},
 		{"broken in the list and outside", `{"alerts":[NaN,` + a + `],"x":NaN}`, nil, errInvalid},
 		{"broken before the list", `{"x":NaN,"alerts":[` + a + `]}`, nil, errInvalid},
-		{"a list too many behind it", `{"alerts":[NaN],"alerts":[1]}`, nil, errTwice},
+		{"a list too many after it", `{"alerts":[NaN],"alerts":[1]}`, nil, errTwice},
 		{"too many", `{"alerts":[NaN` + strings.Repeat(","+other, maxElements) + "," + a + strings.Repeat(","+other, maxElements) + `]}`, nil, errTooMany},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -215,7 +215,7 @@ func TestDecodePageYieldsAllOthers(t *testing.T) {
 			if i == hit {
 				continue
 			}
-			if !slices.ContainsFunc(got, func(g Alert) bool { return g.Fault == "" && bytes.Equal(g.Raw, a.Raw) }) {
+			if !slices.ContainsFunc(got, func(g Alert) bool { return g.Invalid == "" && bytes.Equal(g.Raw, a.Raw) }) {
 				t.Fatalf("alert %d is missing in what was read of %s", i, body)
 			}
 		}

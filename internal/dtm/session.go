@@ -31,23 +31,23 @@ type Session struct {
 	once   bool
 	opened time.Time
 
-	// lead lets requests through one by one until the first good answer, so that
+	// probe lets requests through one by one until the first good answer, so that
 	// a bad key costs one error and not one for every worker.
-	lead *semaphore.Weighted
+	probe *semaphore.Weighted
 	// renewing is held while the secret is read again.
 	renewing *semaphore.Weighted
 
-	mu     sync.Mutex
-	stats  Stats
-	proven bool   // the API accepted a request
-	asked  bool   // the secret was read again
-	key    string // what it held then
-	ended  error
+	mu            sync.Mutex
+	stats         Stats
+	authenticated bool   // the API accepted a request
+	asked         bool   // the secret was read again
+	key           string // what it held then
+	ended         error
 }
 
 // Session returns a new session that stops at the share's budgets.
 func (c *Client) Session(share Share) *Session {
-	return &Session{client: c, share: share, opened: time.Now(), lead: semaphore.NewWeighted(1), renewing: semaphore.NewWeighted(1)}
+	return &Session{client: c, share: share, opened: time.Now(), probe: semaphore.NewWeighted(1), renewing: semaphore.NewWeighted(1)}
 }
 
 // Once makes a new session send its requests once, but again after the one time
@@ -91,16 +91,16 @@ func (s *Session) over() error {
 	return s.ended
 }
 
-func (s *Session) isProven() bool {
+func (s *Session) isAuthenticated() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.proven
+	return s.authenticated
 }
 
-func (s *Session) prove() {
+func (s *Session) setAuthenticated() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.proven = true
+	s.authenticated = true
 }
 
 // acquire takes n of a semaphore and counts the time it took.
@@ -136,7 +136,7 @@ func (s *Session) currentKey(ctx context.Context) (string, error) {
 
 // refused handles a 401 or 403: it returns nil when there is now another key
 // than the one that was refused. The secret is read again once for all workers.
-func (s *Session) refused(ctx context.Context, key string, answer *APIError) error {
+func (s *Session) refused(ctx context.Context, key string, apiErr *APIError) error {
 	if err := s.acquire(ctx, s.renewing, 1); err != nil {
 		return err
 	}
@@ -161,7 +161,7 @@ func (s *Session) refused(ctx context.Context, key string, answer *APIError) err
 	if renewed != key && renewed != "" {
 		return nil
 	}
-	return s.end(&KeyError{Status: answer.Status, API: answer})
+	return s.end(&KeyError{Status: apiErr.Status, API: apiErr})
 }
 
 func keyFailure(ctx context.Context, err error) error {

@@ -13,8 +13,8 @@ type answer struct {
 	alerts int      // how many alerts are in it
 
 	reset bool // the connection is reset instead
-	hang  bool // nothing comes; with keep, nothing behind those bytes
-	keep  int  // the connection ends behind so many bytes; 0 is off
+	hang  bool // nothing comes; with keep, nothing after those bytes
+	keep  int  // the connection ends after so many bytes; 0 is off
 	slow  int  // bytes a second; 0 is at once
 }
 

@@ -64,10 +64,10 @@ type Fault struct {
 
 	// ResetBefore resets the connection before the work is done, ResetAfter after it.
 	ResetBefore, ResetAfter bool
-	// Hang says nothing until the client goes. With Truncate it falls silent behind
+	// Hang says nothing until the client goes. With Truncate it falls silent after
 	// so many bytes of the body.
 	Hang bool
-	// Truncate ends the connection behind so many bytes of the body, at the latest
+	// Truncate ends the connection after so many bytes of the body, at the latest
 	// before its last byte; 0 is off.
 	Truncate int
 	// Slow is the speed of the body in bytes a second; 0 is at once.
@@ -75,7 +75,7 @@ type Fault struct {
 
 	// EmptyPage answers a page that has alerts with an empty one and a Link.
 	EmptyPage EmptyPage
-	// NullAlerts answers with "alerts":null. What a page had comes behind its Link.
+	// NullAlerts answers with "alerts":null. What a page had comes after its Link.
 	NullAlerts bool
 	// RepeatToken makes the Link of a page repeat the token that the page was
 	// asked with. It leads on to the next page.

@@ -17,7 +17,7 @@ type Options struct {
 	Since, Until Bound
 	// SinceMaxAge is how old since may be; 0 is no limit.
 	SinceMaxAge time.Duration
-	// SinceTooOld is what happens behind SinceMaxAge; empty means Reject.
+	// SinceTooOld is what happens before SinceMaxAge; empty means Reject.
 	SinceTooOld TooOld
 	// MaxSize is the most alerts that a page has, whatever is asked for; 0 is the
 	// API's own most.
@@ -46,10 +46,10 @@ type Options struct {
 	// otherwise they are ignored.
 	RejectExtraParams bool
 
-	// LinkOnLastPage puts a Link on every page, as recorded in 2023: behind the
+	// LinkOnLastPage puts a Link on every page, as recorded in 2023: after the
 	// last page come empty pages with a Link, without end.
 	LinkOnLastPage bool
-	// LinkOnFullLast puts a Link on a last page that is full; behind it comes
+	// LinkOnFullLast puts a Link on a last page that is full; after it comes
 	// an empty page without one.
 	LinkOnFullLast bool
 	// LinkHost is the base URL in the Link header, for instance
@@ -153,7 +153,7 @@ const (
 	LinkRelative LinkStyle = "relative"  // a path instead of a URL
 	LinkParams   LinkStyle = "params"    // other parameters around page, a comma and a semicolon in a title
 	LinkManyRels LinkStyle = "many-rels" // rel="last NEXT"
-	LinkRelLast  LinkStyle = "rel-last"  // other parameters before rel, no space behind the semicolons
+	LinkRelLast  LinkStyle = "rel-last"  // other parameters before rel, no space after the semicolons
 )
 
 // EmptyStyle is how a list without alerts is written.

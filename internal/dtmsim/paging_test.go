@@ -294,7 +294,7 @@ func TestClock(t *testing.T) {
 		alerts := []Alert{{ID: "old", CreatedAt: now.Add(-2 * time.Hour)}, {ID: "young", CreatedAt: now.Add(-time.Minute)}}
 		c := newDirectClient(t, New(Options{Clock: -time.Hour}, alerts))
 		r := c.list("order=asc")
-		equal(t, "an hour behind", r.ids, []string{"old"})
+		equal(t, "an hour late", r.ids, []string{"old"})
 		equal(t, "its Date", r.header.Get("Date"), now.Add(-time.Hour).UTC().Format(http.TimeFormat))
 		equal(t, "without a Date", newDirectClient(t, New(Options{NoDate: true}, alerts)).list("").header.Get("Date"), "")
 	})

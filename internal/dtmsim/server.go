@@ -84,7 +84,7 @@ func (s *Server) SetKey(key string) {
 	s.key = key
 }
 
-// AddFault adds a rule behind those that are there.
+// AddFault adds a rule after those that are there.
 func (s *Server) AddFault(f Fault) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

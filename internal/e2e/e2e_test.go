@@ -394,9 +394,9 @@ func TestHugeFieldsDoNotStopTheFeed(t *testing.T) {
 	}
 }
 
-// TestGiant: an alert that is larger than a page may be, even alone and without its
-// document, is known by what it was, and those behind it come.
-func TestGiant(t *testing.T) {
+// TestOversized: an alert that is larger than a page may be, even alone and without its
+// document, is known by what it was, and those after it come.
+func TestOversized(t *testing.T) {
 	t.Parallel()
 	alerts := recent(14, 60)
 	alerts[10].Set("alert_summary", strings.Repeat("x", 33<<20))

@@ -132,7 +132,7 @@ func TestWriteBack(t *testing.T) {
 		t.Errorf("GTI has %s", a.Status)
 	}
 	_, text := p.do(http.MethodGet, "/alerts/"+id, "")
-	if !strings.Contains(string(text), `"origin":"writeback"`) || !strings.Contains(string(text), `"writebacks"`) {
+	if !strings.Contains(string(text), `"origin":"writeback"`) || !strings.Contains(string(text), `"intents"`) {
 		t.Errorf("the timeline: %s", text)
 	}
 

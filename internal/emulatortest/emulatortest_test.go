@@ -26,7 +26,7 @@ func TestStartAndStop(t *testing.T) {
 				t.Errorf("%s still listens after stop", p.addr)
 			}
 			if _, err := os.Stat(p.dir); !os.IsNotExist(err) {
-				t.Errorf("stop left %s behind", p.dir)
+				t.Errorf("stop did not delete %s", p.dir)
 			}
 		})
 	}

@@ -24,7 +24,7 @@ const (
 // watched runs a command that ends with this process, however this process
 // ends: the shell's background part waits for the end of the pipe on descriptor
 // 3, whose other end only this process holds. A test binary that panics or runs
-// into its time limit calls no cleanup, and would leave the emulator behind.
+// into its time limit calls no cleanup, and would leave the emulator running.
 const watched = `(read -r _ <&3; kill $$) >/dev/null 2>&1 & exec "$@" 3<&-`
 
 // process is a running emulator.
@@ -100,7 +100,7 @@ func (p *process) log() string { return p.dir + "/log" }
 // ready waits until the emulator answers a request for the path.
 func (p *process) ready(path string) error {
 	client := http.Client{
-		Transport: &http.Transport{DisableKeepAlives: true}, // no goroutine stays behind
+		Transport: &http.Transport{DisableKeepAlives: true}, // no goroutine is left
 		Timeout:   startTimeout,
 	}
 	timeout := time.After(startTimeout)

@@ -2,9 +2,7 @@ package message
 
 import (
 	"slices"
-	"strings"
 	"time"
-	"unicode/utf8"
 
 	"dtmrelay.internal/dtmrelay/internal/dtm"
 )
@@ -72,20 +70,6 @@ func attributes(pairs ...string) map[string]string {
 	return m
 }
 
-// Cut makes a value what Pub/Sub takes: valid UTF-8 of at most maxValueBytes,
-// ended between two runes.
-func Cut(v string) string {
-	v = strings.ToValidUTF8(v, "\uFFFD")
-	if len(v) <= maxValueBytes {
-		return v
-	}
-	end := maxValueBytes
-	for !utf8.RuneStart(v[end]) {
-		end--
-	}
-	return v[:end]
-}
-
 // DedupeKey names one version of one alert, the same whoever publishes it and
 // however often.
 func DedupeKey(id string, updatedAt time.Time) string {
@@ -97,19 +81,4 @@ func DedupeKey(id string, updatedAt time.Time) string {
 // trailing zeros, so its own can't.)
 func Time(t time.Time) string {
 	return t.UTC().Format("2006-01-02T15:04:05.000Z")
-}
-
-// Priority is P1 for the API's severities critical and high, P2 for medium, and P3
-// for low, in lower case as the API writes them. A missing or unknown severity is
-// P2: never silently low. (DTM API: it has no critical yet, so that is no value of
-// a filter; Google's other products do.)
-func Priority(severity string) string {
-	switch severity {
-	case "critical", "high":
-		return "P1"
-	case "low":
-		return "P3"
-	default:
-		return "P2"
-	}
 }

@@ -65,7 +65,7 @@ func skipSpace(raw []byte, i int) int {
 	return i
 }
 
-// endOfString is the index behind the string whose opening quote is at i.
+// endOfString is the index after the string whose opening quote is at i.
 func endOfString(raw []byte, i int) int {
 	for i++; raw[i] != '"'; i++ {
 		if raw[i] == '\\' {

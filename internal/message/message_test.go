@@ -61,7 +61,7 @@ func TestAttributeValuesAreWhatPubSubTakes(t *testing.T) {
 		{"exactly full", strings.Repeat("x", 1024), strings.Repeat("x", 1024)},
 		{"one too many", strings.Repeat("x", 1025), strings.Repeat("x", 1024)},
 		{"cut before a rune", strings.Repeat("x", 1022) + "€uro", strings.Repeat("x", 1022)},
-		{"cut behind a rune", strings.Repeat("x", 1021) + "€uro", strings.Repeat("x", 1021) + "€"},
+		{"cut after a rune", strings.Repeat("x", 1021) + "€uro", strings.Repeat("x", 1021) + "€"},
 		{"invalid UTF-8", "a\xffb\xc3", "a\uFFFDb\uFFFD"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -173,7 +173,7 @@ func TestRejectElement(t *testing.T) {
 		"empty":      {},
 	} {
 		t.Run(name, func(t *testing.T) {
-			m := RejectElement(dtm.Alert{Raw: raw, Fault: "no created_at"}, "default", "r1")
+			m := RejectElement(dtm.Alert{Raw: raw, Invalid: "no created_at"}, "default", "r1")
 			want := map[string]string{"reason": "unusable: no created_at", "feed": "default", "run_id": "r1", "schema": "dtmrelay/v1"}
 			if diff := cmp.Diff(want, m.Attributes); diff != "" {
 				t.Error(diff)
@@ -185,7 +185,7 @@ func TestRejectElement(t *testing.T) {
 	}
 	t.Run("over 9 MB", func(t *testing.T) {
 		raw := bytes.Repeat([]byte("0123456789"), 900_001)
-		m := RejectElement(dtm.Alert{Raw: raw, Fault: strings.Repeat("r", 2000)}, "default", "r1")
+		m := RejectElement(dtm.Alert{Raw: raw, Invalid: strings.Repeat("r", 2000)}, "default", "r1")
 		if !bytes.Equal(m.Data, raw[:65536]) {
 			t.Errorf("%d bytes of data", len(m.Data))
 		}
@@ -258,7 +258,7 @@ func TestRejectAlert(t *testing.T) {
 
 // TestRejectCut: of what was too large to be held, the message says how large it was.
 func TestRejectCut(t *testing.T) {
-	a := dtm.Alert{Raw: bytes.Repeat([]byte("x"), 65536), ID: "d5c0ffee", Cut: &dtm.Cut{Size: 40 << 20, SHA256: "5994"}}
+	a := dtm.Alert{Raw: bytes.Repeat([]byte("x"), 65536), ID: "d5c0ffee", Digest: &dtm.Digest{Size: 40 << 20, SHA256: "5994"}}
 	var got map[string]any
 	if err := json.Unmarshal(RejectAlert(a, ReasonTooLarge, "default", "r1").Data, &got); err != nil {
 		t.Fatal(err)
@@ -267,7 +267,7 @@ func TestRejectCut(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
-	a.Fault = "no created_at"
+	a.Invalid = "no created_at"
 	m := RejectElement(a, "default", "r1")
 	attributes := map[string]string{
 		"reason": "unusable: no created_at", "feed": "default", "run_id": "r1", "schema": "dtmrelay/v1",

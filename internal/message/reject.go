@@ -24,10 +24,10 @@ const (
 
 // RejectElement is the message for the rejects topic of an array element that
 // is not a usable alert: the element byte for byte, not copied, with the reason
-// "unusable: " and its fault. Of one over 9 MB it has the first 64 KiB, with size
-// and sha256 of the whole as attributes.
+// "unusable: " and what makes it invalid. Of one over 9 MB it has the first 64 KiB,
+// with size and sha256 of the whole as attributes.
 func RejectElement(a dtm.Alert, feed, runID string) Message {
-	return original(a.Raw, a.Cut, "reason", "unusable: "+a.Fault, "feed", feed, "run_id", runID)
+	return original(a.Raw, a.Digest, "reason", "unusable: "+a.Invalid, "feed", feed, "run_id", runID)
 }
 
 // RejectWriteback is the message for the rejects topic of a write-back that can't
@@ -38,32 +38,32 @@ func RejectWriteback(data []byte, reason, feed, messageID, alertID string) Messa
 	return original(data, nil, "reason", "writeback: "+reason, "feed", feed, "message_id", messageID, "alert_id", alertID)
 }
 
-// original is a message with data as it came, or its head. With cut, data is no
+// original is a message with data as it came, or its head. With digest, data is no
 // more than a head.
-func original(data []byte, cut *dtm.Cut, pairs ...string) Message {
+func original(data []byte, digest *dtm.Digest, pairs ...string) Message {
 	pairs = append(pairs, "schema", schema)
 	switch {
-	case cut == nil && len(data) <= maxOriginalBytes:
+	case digest == nil && len(data) <= maxOriginalBytes:
 		return Message{Data: data, Attributes: attributes(pairs...)}
-	case cut == nil:
-		cut = cutOf(data)
+	case digest == nil:
+		digest = digestOf(data)
 	}
 	head := min(len(data), originalHeadBytes)
-	pairs = append(pairs, "size", strconv.FormatInt(cut.Size, 10), "sha256", cut.SHA256, "truncated", "true")
+	pairs = append(pairs, "size", strconv.FormatInt(digest.Size, 10), "sha256", digest.SHA256, "truncated", "true")
 	return Message{Data: data[:head:head], Attributes: attributes(pairs...)}
 }
 
-func cutOf(data []byte) *dtm.Cut {
-	return &dtm.Cut{Size: int64(len(data)), SHA256: sha256Hex(data)}
+func digestOf(data []byte) *dtm.Digest {
+	return &dtm.Digest{Size: int64(len(data)), SHA256: sha256Hex(data)}
 }
 
 // RejectAlert is the message for the rejects topic of an alert that can't be
 // sent: which it was, not the alert itself, so that it always fits.
 func RejectAlert(a dtm.Alert, reason, feed, runID string) Message {
 	reason = Cut(reason)
-	whole := a.Cut
-	if whole == nil {
-		whole = cutOf(a.Raw)
+	digest := a.Digest
+	if digest == nil {
+		digest = digestOf(a.Raw)
 	}
 	// Strings and a number always marshal.
 	data, _ := json.Marshal(struct {
@@ -71,7 +71,7 @@ func RejectAlert(a dtm.Alert, reason, feed, runID string) Message {
 		Size    int64  `json:"size"`
 		SHA256  string `json:"sha256"`
 		Reason  string `json:"reason"`
-	}{a.ID, whole.Size, whole.SHA256, reason})
+	}{a.ID, digest.Size, digest.SHA256, reason})
 	return Message{Data: data, Attributes: attributes(
 		"alert_id", a.ID, "reason", reason, "feed", feed, "run_id", runID, "schema", schema,
 	)}
@@ -80,8 +80,8 @@ func RejectAlert(a dtm.Alert, reason, feed, runID string) Message {
 // ElementID is the name under which an element that is not a usable alert is
 // remembered: it has no id of its own that could be trusted.
 func ElementID(a dtm.Alert) string {
-	if a.Cut != nil {
-		return "x-" + a.Cut.SHA256
+	if a.Digest != nil {
+		return "x-" + a.Digest.SHA256
 	}
 	return "x-" + sha256Hex(a.Raw)
 }

@@ -152,7 +152,7 @@ func (s stringer) String() string { return s.text }
 
 // Whatever an attribute is, the secret is not in the line, in any form that can
 // be turned back, and the line stays JSON.
-func TestScrubber(t *testing.T) {
+func TestKeyMask(t *testing.T) {
 	for _, secret := range []string{
 		"0a1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6d7e8f9",
 		`we"ird\<k&y>+/%41=?;`,
@@ -161,7 +161,7 @@ func TestScrubber(t *testing.T) {
 	} {
 		t.Run(secret[:8], func(t *testing.T) {
 			var b bytes.Buffer
-			s := NewScrubber(&b)
+			s := NewKeyMask(&b)
 			s.Add(secret)
 			s.Add(secret[:len(secret)-1] + "x") // one that begins alike
 			log := NewLogger(s, slog.LevelInfo, "p")
@@ -190,23 +190,23 @@ func TestScrubber(t *testing.T) {
 			}
 			for name, value := range attrs {
 				log.Info("text", name, value)
-				checkScrubbed(t, name, secret, &b)
+				checkMasked(t, name, secret, &b)
 				log.WithGroup("g").With(name, value).Info("text")
-				checkScrubbed(t, name+" in a group", secret, &b)
+				checkMasked(t, name+" in a group", secret, &b)
 			}
 			log.Info("message " + secret)
-			checkScrubbed(t, "message", secret, &b)
+			checkMasked(t, "message", secret, &b)
 			log.Info("text", secret, "as a name")
-			checkScrubbed(t, "name", secret, &b)
+			checkMasked(t, "name", secret, &b)
 		})
 	}
 }
 
-func checkScrubbed(t *testing.T, what, secret string, b *bytes.Buffer) {
+func checkMasked(t *testing.T, what, secret string, b *bytes.Buffer) {
 	t.Helper()
 	text := b.String()
 	// stringer is a struct without exported fields, so there is nothing to hide in it.
-	if !strings.Contains(text, scrubbed) && !strings.HasPrefix(what, "stringer") {
+	if !strings.Contains(text, masked) && !strings.HasPrefix(what, "stringer") {
 		t.Errorf("%s: nothing was hidden: %s", what, text)
 	}
 	line := one(t, b)
@@ -253,9 +253,9 @@ func checkScrubbed(t *testing.T, what, secret string, b *bytes.Buffer) {
 	}
 }
 
-func TestScrubberLeavesTheRest(t *testing.T) {
+func TestKeyMaskLeavesTheRest(t *testing.T) {
 	var b bytes.Buffer
-	s := NewScrubber(&b)
+	s := NewKeyMask(&b)
 	s.Add("")
 	s.Add("message") // too short for a secret: it would cut up every line
 	const line = `{"message":"nothing to hide"}` + "\n"

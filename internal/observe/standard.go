@@ -10,7 +10,7 @@ import (
 var quoted = regexp.MustCompile(`"(?:[^"\\]|\\.)*"?`)
 
 // StandardLog makes the standard logger, to which libraries write by themselves,
-// one of log's, without what it quotes: net/http quotes what a server sends behind
+// one of log's, without what it quotes: net/http quotes what a server sends after
 // the end of its answer, and that may be an alert.
 func StandardLog(to *slog.Logger) {
 	log.SetFlags(0)

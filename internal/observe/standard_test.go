@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// TestStandardLog: what a server sends behind the end of its answer is in no log.
+// TestStandardLog: what a server sends after the end of its answer is in no log.
 func TestStandardLog(t *testing.T) {
 	flags, output := log.Flags(), log.Writer()
 	defer func() {

@@ -74,7 +74,7 @@ func parseCloudTrace(header string) (trace, bool) {
 }
 
 // parseTraceparent reads VERSION-TRACE_ID-SPAN_ID-FLAGS. Versions after 00 may
-// have more behind it (W3C Trace Context, 3.2 and 4).
+// have more after it (W3C Trace Context, 3.2 and 4).
 func parseTraceparent(header string) (trace, bool) {
 	parts := strings.SplitN(header, "-", 5)
 	if len(parts) < 4 {

@@ -79,7 +79,7 @@ func openLines(path string) (*lines, error) {
 	return l, nil
 }
 
-// endOfLastLine is the offset behind the last line feed. What follows it must be
+// endOfLastLine is the offset after the last line feed. What follows it must be
 // the beginning of a line of ours, so that a wrong path doesn't cost a file.
 func endOfLastLine(file *os.File) (int64, error) {
 	info, err := file.Stat()

@@ -1,6 +1,30 @@
+// Package state says what the relay remembers and what a database must do to
+// keep it: the feed's position, lease and slices, the ledger of alerts, and the
+// counters of requests. Implementations are in the folders below it.
 package state
 
-import "context"
+import (
+	"context"
+	"errors"
+)
+
+// Schema is written into every document. A document with a higher one was
+// written by a newer program and is not guessed at.
+const Schema = 1
+
+var (
+	// ErrConflict means that the document is no longer at the revision that the
+	// write was conditional on.
+	ErrConflict = errors.New("the document was changed by another writer")
+	// ErrCursor means that a cursor is none that a store gave out.
+	ErrCursor = errors.New("not a cursor of this list")
+	// ErrSchema means that a document was written by a newer program.
+	ErrSchema = errors.New("the document was written by a newer version of DTM Relay: deploy that version or newer")
+)
+
+// Revision is a condition for a write: the document as it was read. The zero
+// Revision stands for a document that does not exist.
+type Revision string
 
 // Store is the contract that both databases keep; statetest proves it. Times
 // come back in UTC, cut to whole milliseconds. Every method may be called by
@@ -13,19 +37,19 @@ import "context"
 type Store interface {
 	// Open reads the feed's document and the counters of the key in one call.
 	// A feed that does not exist yet is a Feed that is zero but for Unfinished,
-	// with a zero Version. An empty keyID reads no counters.
-	Open(ctx context.Context, feed, keyID string) (Feed, Version, Usage, error)
+	// with a zero Revision. An empty keyID reads no counters.
+	Open(ctx context.Context, feed, keyID string) (Feed, Revision, Usage, error)
 	// WriteFeed writes the whole document if it is still at v (ErrConflict if
-	// not), and returns its new version.
-	WriteFeed(ctx context.Context, feed string, f Feed, v Version) (Version, error)
+	// not), and returns its new revision.
+	WriteFeed(ctx context.Context, feed string, f Feed, v Revision) (Revision, error)
 
 	// Records reads ledger records in one call, in the order of ids. An id
-	// without a record gives an Entry with a zero Version and a Record that has
-	// only its ID; so does one whose ExpireAt has passed, but with its Version,
+	// without a record gives an Entry with a zero Revision and a Record that has
+	// only its ID; so does one whose ExpireAt has passed, but with its Revision,
 	// because the document may still be there.
 	Records(ctx context.Context, feed string, ids []string) ([]Entry, error)
 	// WriteRecords writes each entry if its document is still at the entry's
-	// version, in one bulk call, and returns one result for each entry: nil,
+	// revision, in one bulk call, and returns one result for each entry: nil,
 	// ErrConflict, or what else went wrong with that one. The second error
 	// means that nothing is known about any of them.
 	WriteRecords(ctx context.Context, feed string, entries []Entry) ([]error, error)
@@ -39,15 +63,15 @@ type Store interface {
 	// finished backfill whose ExpireAt has passed is as good as deleted, here as
 	// in the methods below, though its document may still be there.
 	CreateBackfill(ctx context.Context, feed string, b Backfill) error
-	// Backfill reads one; a zero Version when there is none.
-	Backfill(ctx context.Context, feed, id string) (Backfill, Version, error)
+	// Backfill reads one; a zero Revision when there is none.
+	Backfill(ctx context.Context, feed, id string) (Backfill, Revision, error)
 	// WriteBackfill writes one that is still at v (ErrConflict if not), takes it
-	// off the list of unfinished ones when it is finished, and returns its new version.
-	WriteBackfill(ctx context.Context, feed string, b Backfill, v Version) (Version, error)
-	// Backfills lists up to limit backfills, the newest request first, from behind
-	// the place that next names ("" for the first page). The next place is "" on
-	// the last page; a page before it may be short, even empty, where some have
-	// expired. A place that can't be read is an error wrapping ErrPlace.
+	// off the list of unfinished ones when it is finished, and returns its new revision.
+	WriteBackfill(ctx context.Context, feed string, b Backfill, v Revision) (Revision, error)
+	// Backfills lists up to limit backfills, the newest request first, from
+	// after the cursor next ("" for the first page). The next cursor is "" on the
+	// last page; a page before it may be short, even empty, where some have
+	// expired. A cursor that can't be read is an error wrapping ErrCursor.
 	Backfills(ctx context.Context, feed, next string, limit int) ([]Backfill, string, error)
 
 	// Close gives back what the store holds.

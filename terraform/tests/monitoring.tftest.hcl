@@ -182,12 +182,12 @@ run "metrics_policies_and_dashboard_name_each_other" {
     error_message = "A policy waits for a stop_reason that no run has."
   }
   assert {
-    condition     = strcontains(file("${path.module}/../internal/dtm/meter.go"), "LiveShare = Share{Errors: ${local.errors_per_hour},")
+    condition     = strcontains(file("${path.module}/../internal/dtm/usage.go"), "LiveShare = Share{Errors: ${local.errors_per_hour},")
     error_message = "The error budget is another one in the code."
   }
   # Each event that the code logs when a function can't start, at ERROR.
   assert {
-    condition = toset(flatten(regexall("ErrorContext\\(ctx, \"[^\"]+\", \"event\", \"([a-z_]+)\"", file("${path.module}/../internal/app/first.go")))) == toset(
+    condition = toset(flatten(regexall("ErrorContext\\(ctx, \"[^\"]+\", \"event\", \"([a-z_]+)\"", file("${path.module}/../internal/app/server.go")))) == toset(
       regexall("[a-z]+", regex("jsonPayload\\.event=\\(([^)]*)\\)", replace(google_logging_metric.counter["start_failures"].filter, "\" OR \"", "\" \""))[0])
     ) && strcontains(google_logging_metric.counter["start_failures"].filter, "severity=ERROR")
     error_message = "The lines of a function that can't start are others in the code."

@@ -10,7 +10,7 @@ import (
 	"io"
 	"os"
 
-	"dtmrelay.internal/dtmrelay/internal/lifecycle"
+	"dtmrelay.internal/dtmrelay/internal/ledger"
 )
 
 // fingerprint tells alerts apart by their bytes, less the white space between
@@ -64,7 +64,7 @@ func readAlerts(path string, alerts []fingerprint) (content, error) {
 			return fmt.Errorf("%s, line %d: %w", path, c.lines+1, err)
 		}
 		c.lines++
-		if line.Attributes.Event == lifecycle.StatusChanged {
+		if line.Attributes.Event == ledger.StatusChanged {
 			c.changes++
 			return nil
 		}
@@ -99,7 +99,7 @@ func readAlerts(path string, alerts []fingerprint) (content, error) {
 	return c, nil
 }
 
-// eachLine calls f with every whole line behind an offset. A kill can leave a last
+// eachLine calls f with every whole line after an offset. A kill can leave a last
 // one without an end, which was not acknowledged.
 func eachLine(path string, offset int64, f func(line []byte) error) error {
 	file, err := os.Open(path)
@@ -133,7 +133,7 @@ type lineCount struct {
 	offset int64
 }
 
-// countLines counts the whole lines of a file behind an offset.
+// countLines counts the whole lines of a file after an offset.
 func countLines(path string, offset int64) (lineCount, error) {
 	n := lineCount{offset: offset}
 	file, err := os.Open(path)

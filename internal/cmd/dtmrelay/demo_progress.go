@@ -40,7 +40,7 @@ func showProgress(out *os.File, path string, before content) (stop func()) {
 	})
 }
 
-// follow shows the number of lines that come behind the ones before.
+// follow shows the number of lines that come after the ones before.
 func follow(path string, before, toCome int, show func(n int), quit <-chan struct{}) {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()

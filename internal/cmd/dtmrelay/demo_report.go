@@ -165,7 +165,7 @@ func (r *demoResult) types() []string {
 	return slices.Sorted(maps.Keys(all))
 }
 
-// severities are those that occur, the worst first, unknown ones behind.
+// severities are those that occur, the worst first, unknown ones last.
 func (r *demoResult) severities() []string {
 	all := map[string]bool{}
 	for c := range r.after.classes {

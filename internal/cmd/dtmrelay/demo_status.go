@@ -9,9 +9,10 @@ import (
 	"time"
 
 	"dtmrelay.internal/dtmrelay/internal/dtmsim"
-	"dtmrelay.internal/dtmrelay/internal/lifecycle"
+	"dtmrelay.internal/dtmrelay/internal/ledger"
 	"dtmrelay.internal/dtmrelay/internal/message"
 	"dtmrelay.internal/dtmrelay/internal/state"
+	"dtmrelay.internal/dtmrelay/internal/writeback"
 )
 
 // What happens to an alert after it was relayed.
@@ -53,7 +54,7 @@ func (d *demo) followAlert(ctx context.Context, baseURL string) ([]statusChange,
 
 	api.Update(id, func(a *dtmsim.Alert) { a.Status = status })
 	analysts := statusChange{
-		AlertID: id, Event: lifecycle.StatusChanged, Previous: found.Status, Status: status,
+		AlertID: id, Event: ledger.StatusChanged, Previous: found.Status, Status: status,
 		Origin: state.FromGTI, DedupeKey: latestKey(api, id),
 	}
 	if err := d.expect(ctx, r, analysts); err != nil {
@@ -67,7 +68,7 @@ func (d *demo) followAlert(ctx context.Context, baseURL string) ([]statusChange,
 		return nil, fmt.Errorf("a SOAR's change: GTI has the status %s and the tags %q, not %s and %s", a.Status, a.Tags, soarStatus, soarTag)
 	}
 	soars := statusChange{
-		AlertID: id, Event: lifecycle.StatusChanged, Previous: status, Status: soarStatus,
+		AlertID: id, Event: ledger.StatusChanged, Previous: status, Status: soarStatus,
 		Origin: state.FromWriteback, DedupeKey: latestKey(api, id),
 	}
 	if err := d.expect(ctx, r, soars); err != nil {
@@ -138,7 +139,7 @@ func (r *relay) writeBack(ctx context.Context, id string) error {
 	if err := r.post(ctx, "/SyncStatus", push, &answer); err != nil {
 		return err
 	}
-	if answer.Outcome != lifecycle.Written {
+	if answer.Outcome != writeback.Written {
 		return fmt.Errorf("it was %s %s; see %s", answer.Outcome, answer.Reason, r.log.Name())
 	}
 	return nil

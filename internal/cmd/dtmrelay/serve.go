@@ -29,7 +29,7 @@ type serveCmd struct {
 	Local  bool   `help:"Keep the state and the messages in files instead of Firestore and Pub/Sub."`
 	Dir    string `placeholder:"DIR" help:"With --local: where the files are and stay (./dtmrelay-data)."`
 
-	// For a program that starts this one and must not leave it behind.
+	// For a program that starts this one and must not leave it running.
 	UntilEOF bool `hidden:"" help:"End when standard input does."`
 }
 

@@ -27,14 +27,14 @@ What happens to them:
 	html                a page of HTML as of a proxy
 	redirect=URL        an answer that leads to another place
 	reset=before|after  the connection is reset, before or after the work is done
-	hang                no answer; with truncate: silence behind so many bytes
+	hang                no answer; with truncate: silence after so many bytes
 	after-work          with status, instead, html, redirect, hang: the work is done all the same
 	retry-after=TEXT    this Retry-After header
 	delay=D             so much later
 	slow=N              N bytes a second
-	truncate=N          the connection ends behind N bytes
+	truncate=N          the connection ends after N bytes
 	empty-page=withheld|extra   an empty page with a Link, its alerts left out or kept for the next
-	null-alerts         "alerts":null, and the alerts behind the Link
+	null-alerts         "alerts":null, and the alerts after the Link
 	repeat-token        the Link repeats the page token
 	again               the Link of a later page leads to that page once more, by a fresh token
 	disorder            the page's order is turned around

@@ -23,7 +23,7 @@ func (s *Store) CreateBackfill(ctx context.Context, feed string, b state.Backfil
 		if err != nil {
 			return err
 		}
-		if old.Version > 0 && !old.Value.Expired(time.Now()) {
+		if old.Revision > 0 && !old.Value.Expired(time.Now()) {
 			return state.ErrConflict
 		}
 		old.found = nil // what has expired leaves nothing
@@ -35,7 +35,7 @@ func (s *Store) CreateBackfill(ctx context.Context, feed string, b state.Backfil
 }
 
 // Backfill implements state.Store.
-func (s *Store) Backfill(ctx context.Context, feed, id string) (state.Backfill, state.Version, error) {
+func (s *Store) Backfill(ctx context.Context, feed, id string) (state.Backfill, state.Revision, error) {
 	var d document[state.Backfill]
 	err := s.view(ctx, fmt.Sprintf("reading backfill %s of feed %s", id, feed), func(tx *bbolt.Tx) (err error) {
 		if bucket := tx.Bucket(backfills).Bucket([]byte(feed)); bucket != nil {
@@ -50,7 +50,7 @@ func (s *Store) Backfill(ctx context.Context, feed, id string) (state.Backfill, 
 }
 
 // WriteBackfill implements state.Store.
-func (s *Store) WriteBackfill(ctx context.Context, feed string, b state.Backfill, v state.Version) (state.Version, error) {
+func (s *Store) WriteBackfill(ctx context.Context, feed string, b state.Backfill, v state.Revision) (state.Revision, error) {
 	var next document[state.Backfill]
 	err := s.update(ctx, fmt.Sprintf("writing backfill %s of feed %s", b.ID, feed), func(tx *bbolt.Tx) error {
 		bucket, err := tx.Bucket(backfills).CreateBucketIfNotExists([]byte(feed))
@@ -97,13 +97,13 @@ func (s *Store) Backfills(ctx context.Context, feed, next string, limit int) ([]
 	if limit < 1 {
 		return nil, "", fmt.Errorf("%s: the limit is %d, not at least 1", doing, limit)
 	}
-	var behind state.Backfill
+	var after state.Backfill
 	if next != "" {
-		p, err := state.ParsePlace(next)
+		p, err := state.ParseCursor(next)
 		if err != nil {
 			return nil, "", fmt.Errorf("%s: %w", doing, err)
 		}
-		behind.RequestedAt, behind.ID = p.RequestedAt, p.ID
+		after.RequestedAt, after.ID = p.RequestedAt, p.ID
 	}
 	var all []state.Backfill
 	err := s.view(ctx, doing, func(tx *bbolt.Tx) error {
@@ -116,7 +116,7 @@ func (s *Store) Backfills(ctx context.Context, feed, next string, limit int) ([]
 			if err != nil {
 				return fmt.Errorf("backfill %s: %w", id, err)
 			}
-			if !d.Value.Expired(time.Now()) && (next == "" || newestFirst(behind, d.Value) < 0) {
+			if !d.Value.Expired(time.Now()) && (next == "" || newestFirst(after, d.Value) < 0) {
 				all = append(all, d.Value)
 			}
 			return nil
@@ -131,7 +131,7 @@ func (s *Store) Backfills(ctx context.Context, feed, next string, limit int) ([]
 	}
 	all = all[:limit]
 	last := all[limit-1]
-	return all, state.Place{RequestedAt: last.RequestedAt, ID: last.ID}.String(), nil
+	return all, state.Cursor{RequestedAt: last.RequestedAt, ID: last.ID}.String(), nil
 }
 
 // newestFirst orders the list as Firestore does.

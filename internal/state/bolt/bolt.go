@@ -104,7 +104,7 @@ func (s *Store) Close() error {
 }
 
 // Open implements state.Store.
-func (s *Store) Open(ctx context.Context, feed, keyID string) (state.Feed, state.Version, state.Usage, error) {
+func (s *Store) Open(ctx context.Context, feed, keyID string) (state.Feed, state.Revision, state.Usage, error) {
 	var f document[state.Feed]
 	var ids document[[]string]
 	var k document[state.Usage]
@@ -134,7 +134,7 @@ func (s *Store) Open(ctx context.Context, feed, keyID string) (state.Feed, state
 }
 
 // WriteFeed implements state.Store.
-func (s *Store) WriteFeed(ctx context.Context, feed string, f state.Feed, v state.Version) (state.Version, error) {
+func (s *Store) WriteFeed(ctx context.Context, feed string, f state.Feed, v state.Revision) (state.Revision, error) {
 	var next document[state.Feed]
 	err := s.update(ctx, "writing feed "+feed, func(tx *bbolt.Tx) error {
 		b := tx.Bucket(feeds)
@@ -169,8 +169,8 @@ func (s *Store) Records(ctx context.Context, feed string, ids []string) ([]state
 			if err != nil {
 				return fmt.Errorf("record %s: %w", id, err)
 			}
-			entries[i].Version = d.version()
-			if r := d.Value; d.Version > 0 && (r.ExpireAt.IsZero() || r.ExpireAt.After(now)) {
+			entries[i].Revision = d.version()
+			if r := d.Value; d.Revision > 0 && (r.ExpireAt.IsZero() || r.ExpireAt.After(now)) {
 				entries[i].Record = r
 			}
 		}
@@ -214,7 +214,7 @@ func putRecord(b *bbolt.Bucket, e state.Entry) error {
 	if err != nil {
 		return err
 	}
-	if old.version() != e.Version {
+	if old.version() != e.Revision {
 		return state.ErrConflict
 	}
 	return put(b, e.Record.ID, old.next(cutRecord(e.Record)))
@@ -261,23 +261,23 @@ func withMaps(u state.Usage) state.Usage {
 
 // document is the envelope of a value.
 type document[T any] struct {
-	Schema  int    `json:"schema"`
-	Version uint64 `json:"version"` // counts the writes; 0: there is no document
-	Value   T      `json:"value"`
+	Schema   int    `json:"schema"`
+	Revision uint64 `json:"revision"` // counts the writes; 0: there is no document
+	Value    T      `json:"value"`
 
 	found []byte // as it was read, when it holds more than this program knows
 }
 
-func (d document[T]) version() state.Version {
-	if d.Version == 0 {
+func (d document[T]) version() state.Revision {
+	if d.Revision == 0 {
 		return ""
 	}
-	return state.Version(strconv.FormatUint(d.Version, 10))
+	return state.Revision(strconv.FormatUint(d.Revision, 10))
 }
 
 // next is the document after another write.
 func (d document[T]) next(value T) document[T] {
-	return document[T]{Schema: state.Schema, Version: d.Version + 1, Value: value, found: d.found}
+	return document[T]{Schema: state.Schema, Revision: d.Revision + 1, Value: value, found: d.found}
 }
 
 // get returns the zero document when there is none.
@@ -395,9 +395,9 @@ func cutRecord(r state.Record) state.Record {
 	r.FirstSeen = cut(r.FirstSeen)
 	r.PublishedVersion = cut(r.PublishedVersion)
 	r.HandledVersion = cut(r.HandledVersion)
-	r.Wishes = slices.Clone(r.Wishes)
-	for i, w := range r.Wishes {
-		r.Wishes[i].At = cut(w.At)
+	r.Intents = slices.Clone(r.Intents)
+	for i, w := range r.Intents {
+		r.Intents[i].At = cut(w.At)
 	}
 	r.Echoes = slices.Clone(r.Echoes)
 	for i, e := range r.Echoes {

@@ -78,7 +78,7 @@ func extend(t *testing.T, s *Store, path ...string) (left func() int) {
 			return
 		}
 		value["later"] = later
-		for _, list := range []string{"Wishes", "Echoes", "Statuses", "Versions"} {
+		for _, list := range []string{"Intents", "Echoes", "Statuses", "Versions"} {
 			all, _ := value[list].([]any)
 			for _, e := range all {
 				e.(map[string]any)["later"] = later
@@ -105,7 +105,7 @@ func TestOpenClearsLeases(t *testing.T) {
 	}
 	now := time.Now()
 	held := state.Feed{Lease: &state.Lease{Owner: "r1", ExpiresAt: now.Add(time.Hour)}, Generation: 7, Filter: "{}"}
-	before := map[string]state.Version{}
+	before := map[string]state.Revision{}
 	for _, feed := range []string{"a", "b"} {
 		if before[feed], err = s.WriteFeed(t.Context(), feed, held, ""); err != nil {
 			t.Fatal(err)
@@ -168,7 +168,7 @@ func TestDamagedValue(t *testing.T) {
 	}
 	defer s.Close()
 	err = s.db.Update(func(tx *bbolt.Tx) error {
-		return tx.Bucket(feeds).Put([]byte("default"), []byte(`{"schema":1,"version":1,"value":{"Write":"x"}}`))
+		return tx.Bucket(feeds).Put([]byte("default"), []byte(`{"schema":1,"revision":1,"value":{"Write":"x"}}`))
 	})
 	if err != nil {
 		t.Fatal(err)

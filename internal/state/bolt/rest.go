@@ -16,7 +16,7 @@ type members = map[string]json.RawMessage
 
 // elements are the lists of a record whose elements have a Rest.
 type elements struct {
-	Wishes, Echoes, Statuses, Versions []members
+	Intents, Echoes, Statuses, Versions []members
 }
 
 // readRests fills in what a record's elements hold beside what was decoded from raw.
@@ -27,8 +27,8 @@ func readRests(r *state.Record, raw []byte) error {
 	if err := json.Unmarshal(raw, &d); err != nil {
 		return err
 	}
-	for i := range r.Wishes {
-		r.Wishes[i].Rest = restOf[state.Wish](d.Value.Wishes[i])
+	for i := range r.Intents {
+		r.Intents[i].Rest = restOf[state.Intent](d.Value.Intents[i])
 	}
 	for i := range r.Echoes {
 		r.Echoes[i].Rest = restOf[state.Echo](d.Value.Echoes[i])
@@ -97,7 +97,7 @@ func union(raw, other []byte) (members, error) {
 // writeRests puts the rests of a record's elements into the members of its JSON.
 func writeRests(r state.Record, value members) error {
 	for name, rests := range map[string][]state.Rest{
-		"Wishes":   rests(r.Wishes, func(w state.Wish) state.Rest { return w.Rest }),
+		"Intents":  rests(r.Intents, func(w state.Intent) state.Rest { return w.Rest }),
 		"Echoes":   rests(r.Echoes, func(e state.Echo) state.Rest { return e.Rest }),
 		"Statuses": rests(r.Statuses, func(s state.StatusChange) state.Rest { return s.Rest }),
 		"Versions": rests(r.Versions, func(v state.AlertVersion) state.Rest { return v.Rest }),

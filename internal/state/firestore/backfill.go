@@ -45,7 +45,7 @@ func (s *Store) CreateBackfill(ctx context.Context, feed string, b state.Backfil
 }
 
 // Backfill implements state.Store with one BatchGetDocuments.
-func (s *Store) Backfill(ctx context.Context, feed, id string) (state.Backfill, state.Version, error) {
+func (s *Store) Backfill(ctx context.Context, feed, id string) (state.Backfill, state.Revision, error) {
 	b, v, err := s.readBackfill(ctx, fmt.Sprintf("reading backfill %s of feed %s", id, feed), feed, id)
 	if err != nil || b.Expired(time.Now()) {
 		return state.Backfill{}, "", err
@@ -54,7 +54,7 @@ func (s *Store) Backfill(ctx context.Context, feed, id string) (state.Backfill, 
 }
 
 // WriteBackfill implements state.Store with one Commit.
-func (s *Store) WriteBackfill(ctx context.Context, feed string, b state.Backfill, v state.Version) (state.Version, error) {
+func (s *Store) WriteBackfill(ctx context.Context, feed string, b state.Backfill, v state.Revision) (state.Revision, error) {
 	return s.writeBackfill(ctx, fmt.Sprintf("writing backfill %s of feed %s", b.ID, feed), feed, b, v, backfillFields)
 }
 
@@ -75,7 +75,7 @@ func (s *Store) Backfills(ctx context.Context, feed, next string, limit int) ([]
 		Limit: wrapperspb.Int32(int32(limit + 1)), // one more tells whether this is the last page
 	}
 	if next != "" {
-		p, err := state.ParsePlace(next)
+		p, err := state.ParseCursor(next)
 		if err != nil {
 			return nil, "", fmt.Errorf("%s: %w", doing, err)
 		}
@@ -102,14 +102,14 @@ func (s *Store) Backfills(ctx context.Context, feed, next string, limit int) ([]
 			all = append(all, b)
 		}
 		if i == limit-1 && len(docs) > limit {
-			following = state.Place{RequestedAt: b.RequestedAt, ID: id}.String()
+			following = state.Cursor{RequestedAt: b.RequestedAt, ID: id}.String()
 		}
 	}
 	return all, following, nil
 }
 
 // readBackfill also reads one that has expired.
-func (s *Store) readBackfill(ctx context.Context, doing, feed, id string) (state.Backfill, state.Version, error) {
+func (s *Store) readBackfill(ctx context.Context, doing, feed, id string) (state.Backfill, state.Revision, error) {
 	path := backfillPath(feed, id)
 	docs, err := s.read(ctx, doing, []string{path})
 	if err != nil || docs[0] == nil {
@@ -120,13 +120,13 @@ func (s *Store) readBackfill(ctx context.Context, doing, feed, id string) (state
 		return state.Backfill{}, "", fmt.Errorf("%s: %w", doing, err)
 	}
 	b.ID = id
-	return b, version(docs[0].GetUpdateTime()), nil
+	return b, revisionOf(docs[0].GetUpdateTime()), nil
 }
 
 // writeBackfill writes the fields in the mask, or with none a new record, and what
 // follows from it for the list of unfinished ones, both or neither. Only the record
 // has a condition.
-func (s *Store) writeBackfill(ctx context.Context, doing, feed string, b state.Backfill, v state.Version, mask *pb.DocumentMask) (state.Version, error) {
+func (s *Store) writeBackfill(ctx context.Context, doing, feed string, b state.Backfill, v state.Revision, mask *pb.DocumentMask) (state.Revision, error) {
 	fields, err := encodeBackfill(b)
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", doing, err)

@@ -180,7 +180,7 @@ func BenchmarkEmulator(b *testing.B) {
 	if _, _, _, err := s.Open(b.Context(), "default", "key"); err != nil { // connects
 		b.Fatal(err)
 	}
-	var v state.Version
+	var v state.Revision
 	write := int64(0)
 	b.Run("WriteFeed", func(b *testing.B) {
 		for b.Loop() {

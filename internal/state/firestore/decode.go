@@ -86,8 +86,8 @@ func decodeRecord(path string, fields map[string]*pb.Value) (state.Record, error
 		PublishedVersion: r.time("published_version"),
 		HandledVersion:   r.time("handled_version"),
 		Backfill:         r.text("backfill"),
-		Wishes: each(r, "wishes", func(r reader) state.Wish {
-			return state.Wish{
+		Intents: each(r, "intents", func(r reader) state.Intent {
+			return state.Intent{
 				Field:  r.text("field"),
 				Values: r.texts("values"),
 				At:     r.time("at"),
@@ -98,7 +98,7 @@ func decodeRecord(path string, fields map[string]*pb.Value) (state.Record, error
 				Rest:   r.rest("field", "values", "at", "by", "expect", "seq", "open"),
 			}
 		}),
-		WishSeq: r.integer("wish_seq"),
+		IntentSeq: r.integer("intent_seq"),
 		Echoes: each(r, "echoes", func(r reader) state.Echo {
 			return state.Echo{
 				Version: r.time("version"),

@@ -49,19 +49,19 @@ func TestMistypedFields(t *testing.T) {
 	backfill := map[string]*pb.Value{"schema": integer(1), "by_type": array([]*pb.Value{object(map[string]*pb.Value{"count": text("1")})})}
 	_, backfillErr := decodeBackfill("feeds/f/backfills/b", backfill)
 	record := map[string]*pb.Value{
-		"schema":   integer(1),
-		"wishes":   array([]*pb.Value{object(map[string]*pb.Value{"values": text("closed"), "seq": text("1")})}),
-		"wish_seq": text("1"),
-		"echoes":   array([]*pb.Value{object(nil), object(map[string]*pb.Value{"tags": array([]*pb.Value{integer(1)})})}),
+		"schema":     integer(1),
+		"intents":    array([]*pb.Value{object(map[string]*pb.Value{"values": text("closed"), "seq": text("1")})}),
+		"intent_seq": text("1"),
+		"echoes":     array([]*pb.Value{object(nil), object(map[string]*pb.Value{"tags": array([]*pb.Value{integer(1)})})}),
 	}
 	_, recordErr := decodeRecord("feeds/f/alerts/r", record)
 	for want, err := range map[string]error{
 		"document feeds/f/unfinished/backfills, field ids[1]:":  listErr,
 		"document feeds/f/unfinished/backfills, field ids[2]:":  listErr,
 		"document feeds/f/backfills/b, field by_type[0].count:": backfillErr,
-		"document feeds/f/alerts/r, field wishes[0].values:":    recordErr,
-		"document feeds/f/alerts/r, field wishes[0].seq:":       recordErr,
-		"document feeds/f/alerts/r, field wish_seq:":            recordErr,
+		"document feeds/f/alerts/r, field intents[0].values:":   recordErr,
+		"document feeds/f/alerts/r, field intents[0].seq:":      recordErr,
+		"document feeds/f/alerts/r, field intent_seq:":          recordErr,
 		"document feeds/f/alerts/r, field echoes[1].tags[0]:":   recordErr,
 	} {
 		if err == nil || !strings.Contains(err.Error(), want) {
@@ -94,14 +94,14 @@ func TestOrdinaryRecord(t *testing.T) {
 	_, entries := newRecords()
 	record := entries[0].Record
 	emptied := record
-	emptied.Wishes, emptied.Echoes = []state.Wish{}, []state.Echo{}
+	emptied.Intents, emptied.Echoes = []state.Intent{}, []state.Echo{}
 	for _, r := range []state.Record{record, emptied} {
 		fields, err := encodeRecord(r)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for field := range parse(t, fields) {
-			if strings.HasPrefix(field, "wish") || strings.HasPrefix(field, "echo") {
+			if strings.HasPrefix(field, "intent") || strings.HasPrefix(field, "echo") {
 				t.Errorf("it has the field %s", field)
 			}
 		}
@@ -120,7 +120,7 @@ func FuzzDecode(f *testing.F) {
 	}
 	record, err := encodeRecord(state.Record{
 		ID: "a", Versions: []state.AlertVersion{{At: now, RunID: "r"}}, ExpireAt: now,
-		Wishes: []state.Wish{{Field: state.WishAddTag, Values: []string{"x"}, At: now, Open: true}}, WishSeq: 1,
+		Intents: []state.Intent{{Field: state.IntentAddTag, Values: []string{"x"}, At: now, Open: true}}, IntentSeq: 1,
 		Echoes: []state.Echo{{Version: now, Tags: []string{}}},
 	})
 	if err != nil {
@@ -179,6 +179,6 @@ func FuzzDecode(f *testing.F) {
 		}
 		_, _ = decodeUnfinished("l", doc.GetFields())
 		_, _ = decodeUsage("u", doc.GetFields())
-		_ = version(doc.GetUpdateTime())
+		_ = revisionOf(doc.GetUpdateTime())
 	})
 }

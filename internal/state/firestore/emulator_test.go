@@ -74,7 +74,7 @@ func extend(t *testing.T, s *Store, path string) (left func() int) {
 	}
 	later := object(map[string]*pb.Value{"since": integer(3), "of": array([]*pb.Value{text("a")})})
 	set(t, s, path, "later", later)
-	lists := []string{"wishes", "echoes", "statuses", "versions"}
+	lists := []string{"intents", "echoes", "statuses", "versions"}
 	for _, name := range lists {
 		list, ok := fields()[name]
 		if !ok {
@@ -121,10 +121,10 @@ func TestDatabasesApart(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, v, _, err := b.Open(t.Context(), "default", ""); err != nil || v != "" {
-		t.Errorf("a feed of (default) read from second: version %q, %v", v, err)
+		t.Errorf("a feed of (default) read from second: revision %q, %v", v, err)
 	}
 	if _, v, _, err := a.Open(t.Context(), "default", ""); err != nil || v == "" {
-		t.Errorf("the feed read from its own database: version %q, %v", v, err)
+		t.Errorf("the feed read from its own database: revision %q, %v", v, err)
 	}
 }
 
@@ -196,7 +196,7 @@ func TestCalls(t *testing.T) {
 	)
 	const feed = "default"
 	ctx := t.Context()
-	var feedVersion, version state.Version
+	var feedVersion, version state.Revision
 	var next string
 	expired := state.Backfill{ID: "old", State: state.Done, ExpireAt: time.Unix(1, 0), RequestedAt: time.Unix(9, 0)}
 	for _, tc := range []struct {

@@ -94,17 +94,17 @@ func encodeRecord(r state.Record) ([]byte, error) {
 	w.time("published_version", r.PublishedVersion)
 	w.time("handled_version", r.HandledVersion)
 	w.text("backfill", r.Backfill)
-	list(w, "wishes", r.Wishes, func(w *writer, wish state.Wish) {
-		w.text("field", wish.Field)
-		w.texts("values", wish.Values)
-		w.time("at", wish.At)
-		w.text("by", wish.By)
-		w.text("expect", wish.Expect)
-		w.integer("seq", wish.Seq)
-		w.boolean("open", wish.Open)
-		w.rest(wish.Rest)
+	list(w, "intents", r.Intents, func(w *writer, in state.Intent) {
+		w.text("field", in.Field)
+		w.texts("values", in.Values)
+		w.time("at", in.At)
+		w.text("by", in.By)
+		w.text("expect", in.Expect)
+		w.integer("seq", in.Seq)
+		w.boolean("open", in.Open)
+		w.rest(in.Rest)
 	})
-	w.integer("wish_seq", r.WishSeq)
+	w.integer("intent_seq", r.IntentSeq)
 	list(w, "echoes", r.Echoes, func(w *writer, e state.Echo) {
 		w.time("version", e.Version)
 		w.time("at", e.At)
@@ -174,7 +174,7 @@ var (
 		"filter_since", "filter_past", "first_run", "last_sweep", "sweep_since", "last_audit", "late_max_ms", "key_id",
 		"last_run", "lease", "writer", "generation", "write")
 	recordFields = fieldMask("schema", "id", "type", "severity", "monitor_id", "priority", "status", "created_at", "first_seen",
-		"published_version", "handled_version", "backfill", "wishes", "wish_seq", "echoes", "write_lease", "statuses", "versions",
+		"published_version", "handled_version", "backfill", "intents", "intent_seq", "echoes", "write_lease", "statuses", "versions",
 		"expire_at")
 	backfillFields = fieldMask("schema", "kind", "state", "since", "until", "filter", "republish", "dry_run", "request_sha256",
 		"latest", "requested_at", "requested_by", "slices", "fetched", "published", "suppressed", "dropped", "rejected",

@@ -96,7 +96,7 @@ func TestStreamThatBreaksIsReadAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if entries[0].Record.Status != "new" || entries[1].Version != "" {
+	if entries[0].Record.Status != "new" || entries[1].Revision != "" {
 		t.Errorf("entries %+v, want only what the second answer says", entries)
 	}
 	if calls != 2 {

@@ -114,7 +114,7 @@ func recordPath(feed, id string) string {
 }
 
 // Open implements state.Store with one BatchGetDocuments.
-func (s *Store) Open(ctx context.Context, feed, keyID string) (state.Feed, state.Version, state.Usage, error) {
+func (s *Store) Open(ctx context.Context, feed, keyID string) (state.Feed, state.Revision, state.Usage, error) {
 	doing := "reading feed " + feed
 	paths := []string{feedPath(feed), unfinishedPath(feed)}
 	if keyID != "" {
@@ -126,11 +126,11 @@ func (s *Store) Open(ctx context.Context, feed, keyID string) (state.Feed, state
 	}
 
 	var f state.Feed
-	var v state.Version
+	var v state.Revision
 	var feedErr, listErr, usageErr error
 	if docs[0] != nil {
 		f, feedErr = decodeFeed(paths[0], docs[0].GetFields())
-		v = version(docs[0].GetUpdateTime())
+		v = revisionOf(docs[0].GetUpdateTime())
 	}
 	if docs[1] != nil {
 		f.Unfinished, listErr = decodeUnfinished(paths[1], docs[1].GetFields())
@@ -147,7 +147,7 @@ func (s *Store) Open(ctx context.Context, feed, keyID string) (state.Feed, state
 
 // WriteFeed implements state.Store with one Commit. The condition on the update
 // time costs one call; the client's transactions take three.
-func (s *Store) WriteFeed(ctx context.Context, feed string, f state.Feed, v state.Version) (state.Version, error) {
+func (s *Store) WriteFeed(ctx context.Context, feed string, f state.Feed, v state.Revision) (state.Revision, error) {
 	doing := "writing feed " + feed
 	fields, err := encodeFeed(f)
 	if err != nil {
@@ -192,7 +192,7 @@ func (s *Store) Records(ctx context.Context, feed string, ids []string) ([]state
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", doing, err)
 		}
-		entries[i].Version = version(doc.GetUpdateTime())
+		entries[i].Revision = revisionOf(doc.GetUpdateTime())
 		// The database deletes it up to a day after its time.
 		if r.ExpireAt.IsZero() || r.ExpireAt.After(now) {
 			r.ID = id
@@ -217,7 +217,7 @@ func (s *Store) WriteRecords(ctx context.Context, feed string, entries []state.E
 		fields, err := encodeRecord(e.Record)
 		var write *pb.Write
 		if err == nil {
-			write, err = s.update(recordPath(feed, e.Record.ID), fields, recordFields, e.Version)
+			write, err = s.update(recordPath(feed, e.Record.ID), fields, recordFields, e.Revision)
 		}
 		if err != nil {
 			results[i] = recordError(e.Record.ID, err)
@@ -239,7 +239,7 @@ func (s *Store) WriteRecords(ctx context.Context, feed string, entries []state.E
 			switch {
 			case err != nil:
 				results[at] = recordError(e.Record.ID, err)
-			case failedCondition(outcomes[i].Code(), e.Version):
+			case failedCondition(outcomes[i].Code(), e.Revision):
 				results[at] = recordError(e.Record.ID, state.ErrConflict)
 			case outcomes[i].Code() != codes.OK:
 				results[at] = recordError(e.Record.ID, s.explain(outcomes[i].Err()))
@@ -314,9 +314,9 @@ func (s *Store) AddUsage(ctx context.Context, keyID string, add, old state.Usage
 	})
 }
 
-// commit does all of the writes or none, and returns the version that the first
+// commit does all of the writes or none, and returns the revision that the first
 // made, which was conditional on v. state.ErrConflict when that did not hold.
-func (s *Store) commit(ctx context.Context, doing string, writes []*pb.Write, v state.Version) (state.Version, error) {
+func (s *Store) commit(ctx context.Context, doing string, writes []*pb.Write, v state.Revision) (state.Revision, error) {
 	req := &pb.CommitRequest{Database: s.databaseName(), Writes: writes}
 	var res *pb.CommitResponse
 	err := s.call(ctx, doing, func(ctx context.Context) error {
@@ -333,19 +333,19 @@ func (s *Store) commit(ctx context.Context, doing string, writes []*pb.Write, v 
 	if len(res.GetWriteResults()) != len(writes) {
 		return "", fmt.Errorf("%s: %d results to %d writes", doing, len(res.GetWriteResults()), len(writes))
 	}
-	return version(res.GetWriteResults()[0].GetUpdateTime()), nil
+	return revisionOf(res.GetWriteResults()[0].GetUpdateTime()), nil
 }
 
 // update is a write of those fields of a document that are in the mask, or of the
 // whole document when that is nil or there is none yet, if it is still at v.
-func (s *Store) update(path string, fields []byte, mask *pb.DocumentMask, v state.Version) (*pb.Write, error) {
+func (s *Store) update(path string, fields []byte, mask *pb.DocumentMask, v state.Revision) (*pb.Write, error) {
 	condition := &pb.Precondition{ConditionType: &pb.Precondition_Exists{Exists: false}}
 	if v == "" {
 		mask = nil
 	} else {
 		t, err := time.Parse(time.RFC3339Nano, string(v))
 		if err != nil {
-			return nil, fmt.Errorf("version %q is none of Firestore's", v)
+			return nil, fmt.Errorf("revision %q is none of Firestore's", v)
 		}
 		condition.ConditionType = &pb.Precondition_UpdateTime{UpdateTime: timestamppb.New(t)}
 	}
@@ -356,13 +356,13 @@ func (s *Store) update(path string, fields []byte, mask *pb.DocumentMask, v stat
 	}, nil
 }
 
-func version(updated *timestamppb.Timestamp) state.Version {
-	return state.Version(updated.AsTime().Format(time.RFC3339Nano))
+func revisionOf(updated *timestamppb.Timestamp) state.Revision {
+	return state.Revision(updated.AsTime().Format(time.RFC3339Nano))
 }
 
 // failedCondition tells the codes of a condition that did not hold. NotFound is
 // one only where a document was expected: else the database is missing.
-func failedCondition(c codes.Code, v state.Version) bool {
+func failedCondition(c codes.Code, v state.Revision) bool {
 	return c == codes.FailedPrecondition || c == codes.AlreadyExists || c == codes.NotFound && v != ""
 }
 

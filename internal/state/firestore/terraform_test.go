@@ -33,7 +33,7 @@ func TestTerraformsExemptions(t *testing.T) {
 	at := time.Unix(1_700_000_000, 0)
 	record := state.Record{
 		ID: "a", Type: "Paste", Severity: "high", MonitorID: "m", Priority: "P1", Status: "new", CreatedAt: at, FirstSeen: at,
-		PublishedVersion: at, HandledVersion: at, Backfill: "b", Wishes: []state.Wish{{}}, WishSeq: 1, Echoes: []state.Echo{{}}, WriteLease: &state.Lease{},
+		PublishedVersion: at, HandledVersion: at, Backfill: "b", Intents: []state.Intent{{}}, IntentSeq: 1, Echoes: []state.Echo{{}}, WriteLease: &state.Lease{},
 		Statuses: []state.StatusChange{{}}, Versions: []state.AlertVersion{{}}, ExpireAt: at,
 	}
 	for i, v := 0, reflect.ValueOf(record); i < v.NumField(); i++ {

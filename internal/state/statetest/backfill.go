@@ -64,7 +64,7 @@ func (s suite) backfillFields(t *testing.T) {
 func (s suite) backfillLife(t *testing.T) {
 	store := s.open(t)
 	if b, v, err := store.Backfill(t.Context(), feed, "b"); err != nil || v != "" || b.ID != "" {
-		t.Errorf("a backfill that doesn't exist: %+v, version %q, %v", b, v, err)
+		t.Errorf("a backfill that doesn't exist: %+v, revision %q, %v", b, v, err)
 	}
 	for _, final := range []string{state.Done, state.Cancelled, state.Failed} {
 		before := unfinished(t, store)
@@ -79,13 +79,13 @@ func (s suite) backfillLife(t *testing.T) {
 		v2 := mustWriteBackfill(t, store, feed, b, v1)
 		expectUnfinished(t, store, "a running backfill", with)
 		b.State = final
-		v3 := mustWriteBackfill(t, store, feed, b, v2) // the version of a write is enough to go on with
+		v3 := mustWriteBackfill(t, store, feed, b, v2) // the revision of a write is enough to go on with
 		expectUnfinished(t, store, final, without)
 		if v1 == v2 || v2 == v3 {
-			t.Errorf("%s: two of three writes have one version: %q, %q, %q", final, v1, v2, v3)
+			t.Errorf("%s: two of three writes have one revision: %q, %q, %q", final, v1, v2, v3)
 		}
 		if _, v := mustBackfill(t, store, feed, final); v != v3 {
-			t.Errorf("%s: version %q was read, %q was written", final, v, v3)
+			t.Errorf("%s: revision %q was read, %q was written", final, v, v3)
 		}
 
 		b.Error = "told later"
@@ -93,7 +93,7 @@ func (s suite) backfillLife(t *testing.T) {
 		expectUnfinished(t, store, final+" written again", without)
 	}
 	if _, v, _ := mustOpen(t, store, feed, ""); v != "" {
-		t.Errorf("backfills alone made the feed's document, version %q", v)
+		t.Errorf("backfills alone made the feed's document, revision %q", v)
 	}
 }
 
@@ -114,7 +114,7 @@ func (s suite) backfillConflicts(t *testing.T) {
 
 	first.State = state.Running
 	running := mustWriteBackfill(t, store, feed, first, v)
-	for what, stale := range map[string]state.Version{"an old version": v, "no version": ""} {
+	for what, stale := range map[string]state.Revision{"an old revision": v, "no revision": ""} {
 		_, err := store.WriteBackfill(t.Context(), feed, state.Backfill{ID: "a", State: state.Cancelled}, stale)
 		if !errors.Is(err, state.ErrConflict) {
 			t.Errorf("finishing it at %s: %v, want ErrConflict", what, err)
@@ -125,7 +125,7 @@ func (s suite) backfillConflicts(t *testing.T) {
 	}
 	_, err = store.WriteBackfill(t.Context(), feed, state.Backfill{ID: "missing", State: state.Done}, running)
 	if !errors.Is(err, state.ErrConflict) {
-		t.Errorf("writing a missing one at a version: %v, want ErrConflict", err)
+		t.Errorf("writing a missing one at a revision: %v, want ErrConflict", err)
 	}
 	expectUnfinished(t, store, "after conflicts", []string{"a", "b"})
 
@@ -175,7 +175,7 @@ func (s suite) twoCreators(t *testing.T) {
 func (s suite) listTogether(t *testing.T) {
 	const each = 4
 	store := s.open(t)
-	versions := make([]state.Version, each)
+	versions := make([]state.Revision, each)
 	for i := range each {
 		id := fmt.Sprint("old-", i)
 		mustCreateBackfill(t, store, feed, state.Backfill{ID: id, State: state.Pending})
@@ -214,7 +214,7 @@ func (s suite) unfinishedLeftAlone(t *testing.T) {
 		expectUnfinished(t, store, fmt.Sprintf("after writing the feed with %v", other), []string{"b", "a"})
 	}
 	if _, now, _ := mustOpen(t, store, feed, ""); now != v {
-		t.Errorf("backfills changed the feed's version from %q to %q", v, now)
+		t.Errorf("backfills changed the feed's revision from %q to %q", v, now)
 	}
 }
 
@@ -240,7 +240,7 @@ func (s suite) expiredBackfill(t *testing.T) {
 			want = ""
 		}
 		if got.ID != want || (v == "") != (want == "") {
-			t.Errorf("%s, %s: read as %+v at version %q", b.ID, b.State, got, v)
+			t.Errorf("%s, %s: read as %+v at revision %q", b.ID, b.State, got, v)
 		}
 	}
 	for limit := 1; limit <= len(all)+1; limit++ {
@@ -325,7 +325,7 @@ func (s suite) pagesWhileCreating(t *testing.T) {
 	}
 }
 
-func (s suite) places(t *testing.T) {
+func (s suite) cursors(t *testing.T) {
 	store := s.open(t)
 	long := strings.Repeat("a", 128)
 	mustCreateBackfill(t, store, feed, state.Backfill{ID: long, State: state.Pending, RequestedAt: at(1)})
@@ -335,7 +335,7 @@ func (s suite) places(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !regexp.MustCompile(`^[A-Za-z0-9._~-]+$`).MatchString(next) {
-		t.Errorf("the place %q has to be escaped in a URL", next)
+		t.Errorf("the cursor %q has to be escaped in a URL", next)
 	}
 
 	garbage := []string{
@@ -343,9 +343,9 @@ func (s suite) places(t *testing.T) {
 		" 5.a", "+5.a", "05.a", "-0.a", "5.5.a\n", "1e3.a", "99999999999999999999.a", "9223372036854775807.a",
 		"-9223372036854775808.a", "253402300800000.a", "-62135596800001.a", next + "a", "0" + next, next + ".." + "/",
 	}
-	for _, place := range garbage {
-		if _, _, err := store.Backfills(t.Context(), feed, place, 1); !errors.Is(err, state.ErrPlace) {
-			t.Errorf("place %q: %v, want ErrPlace", place, err)
+	for _, cursor := range garbage {
+		if _, _, err := store.Backfills(t.Context(), feed, cursor, 1); !errors.Is(err, state.ErrCursor) {
+			t.Errorf("cursor %q: %v, want ErrCursor", cursor, err)
 		}
 	}
 }
@@ -364,7 +364,7 @@ func (s suite) unwritableBackfill(t *testing.T) {
 		}
 	}
 	if _, v, err := store.Backfill(t.Context(), feed, "bad"); v != "" || err != nil {
-		t.Errorf("it was written: version %q, %v", v, err)
+		t.Errorf("it was written: revision %q, %v", v, err)
 	}
 	expectUnfinished(t, store, "after unwritable backfills", nil)
 }
@@ -389,7 +389,7 @@ func mustCreateBackfill(t *testing.T, s state.Store, feed string, b state.Backfi
 	}
 }
 
-func mustBackfill(t *testing.T, s state.Store, feed, id string) (state.Backfill, state.Version) {
+func mustBackfill(t *testing.T, s state.Store, feed, id string) (state.Backfill, state.Revision) {
 	t.Helper()
 	b, v, err := s.Backfill(t.Context(), feed, id)
 	if err != nil {
@@ -398,14 +398,14 @@ func mustBackfill(t *testing.T, s state.Store, feed, id string) (state.Backfill,
 	return b, v
 }
 
-func mustWriteBackfill(t *testing.T, s state.Store, feed string, b state.Backfill, v state.Version) state.Version {
+func mustWriteBackfill(t *testing.T, s state.Store, feed string, b state.Backfill, v state.Revision) state.Revision {
 	t.Helper()
 	v, err := s.WriteBackfill(t.Context(), feed, b, v)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if v == "" {
-		t.Fatal("a backfill that was written has no version")
+		t.Fatal("a backfill that was written has no revision")
 	}
 	return v
 }

@@ -65,11 +65,11 @@ func sampleRecord(id string) state.Record {
 		PublishedVersion: odd(3),
 		HandledVersion:   odd(4),
 		Backfill:         "back-1",
-		Wishes: []state.Wish{
-			{Field: state.WishStatus, Values: []string{"closed"}, At: odd(6), By: "analyst@example.com", Expect: "new", Seq: 7, Open: true},
-			{Field: state.WishTags, Values: []string{"b", "a", "b"}, At: odd(8), By: "soar", Expect: "read", Seq: 9, Open: true},
+		Intents: []state.Intent{
+			{Field: state.IntentStatus, Values: []string{"closed"}, At: odd(6), By: "analyst@example.com", Expect: "new", Seq: 7, Open: true},
+			{Field: state.IntentTags, Values: []string{"b", "a", "b"}, At: odd(8), By: "soar", Expect: "read", Seq: 9, Open: true},
 		},
-		WishSeq:    10,
+		IntentSeq:  10,
 		Echoes:     []state.Echo{{Version: odd(11), At: odd(12), Seq: 31, Status: "closed", Tags: []string{"b", "a", "b"}}},
 		WriteLease: &state.Lease{Owner: "instance-1", ExpiresAt: odd(13)},
 		Statuses:   []state.StatusChange{{Status: "new", At: odd(3), Origin: state.FromGTI}},

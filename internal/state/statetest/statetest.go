@@ -26,7 +26,7 @@ const (
 
 // Run tests the stores that open returns, each empty. The function newer makes
 // an existing document of one of them look as if a newer program had written
-// it; path is "feeds", feed or "keys", keyID or, behind "feeds", feed, "alerts", id
+// it; path is "feeds", feed or "keys", keyID or, after "feeds", feed, "alerts", id
 // or "backfills", id or "unfinished", "backfills". The function extend adds fields
 // that this program doesn't know to an existing document, and to each element of a
 // record's lists of write-backs, marks, statuses and versions; the function that it
@@ -66,7 +66,7 @@ func Run(t *testing.T, open func(t *testing.T) state.Store, newer func(t *testin
 	t.Run("BackfillIDs", s.backfillIDs)
 	t.Run("Pages", s.pages)
 	t.Run("PagesWhileCreating", s.pagesWhileCreating)
-	t.Run("Places", s.places)
+	t.Run("Cursors", s.cursors)
 	t.Run("UnwritableBackfill", s.unwritableBackfill)
 	t.Run("FeedsApart", s.feedsApart)
 	t.Run("NewerSchema", s.newerSchema)
@@ -86,7 +86,7 @@ func (s suite) missingFeed(t *testing.T) {
 		t.Errorf("a feed that doesn't exist is not zero (-want +got):\n%s", diff)
 	}
 	if v != "" {
-		t.Errorf("its version is %q, want none", v)
+		t.Errorf("its revision is %q, want none", v)
 	}
 	if len(u.Requests)+len(u.Errors) != 0 {
 		t.Errorf("a key that doesn't exist has counters: %v", u)
@@ -105,25 +105,25 @@ func (s suite) feedVersions(t *testing.T) {
 	f.Write = 2
 	v2 := mustWriteFeed(t, store, feed, f, v1)
 	if v2 == v1 {
-		t.Errorf("two writes have one version %q", v1)
+		t.Errorf("two writes have one revision %q", v1)
 	}
 	f.Write = 3
-	v3 := mustWriteFeed(t, store, feed, f, v2) // the version of a write is enough to go on with
+	v3 := mustWriteFeed(t, store, feed, f, v2) // the revision of a write is enough to go on with
 
 	got, v, _ := mustOpen(t, store, feed, "")
 	if v != v3 {
-		t.Errorf("version %q was read, %q was written", v, v3)
+		t.Errorf("revision %q was read, %q was written", v, v3)
 	}
 	if diff := cmp.Diff(f, got, equal); diff != "" {
 		t.Errorf("the last write is not what is read (-want +got):\n%s", diff)
 	}
-	for _, old := range []state.Version{v1, v2} {
+	for _, old := range []state.Revision{v1, v2} {
 		if _, err := store.WriteFeed(t.Context(), feed, state.Feed{Write: 9}, old); !errors.Is(err, state.ErrConflict) {
-			t.Errorf("writing at the old version %q: %v, want ErrConflict", old, err)
+			t.Errorf("writing at the old revision %q: %v, want ErrConflict", old, err)
 		}
 	}
 	if _, err := store.WriteFeed(t.Context(), "missing", f, v3); !errors.Is(err, state.ErrConflict) {
-		t.Errorf("writing a missing feed at a version: %v, want ErrConflict", err)
+		t.Errorf("writing a missing feed at a revision: %v, want ErrConflict", err)
 	}
 }
 
@@ -184,7 +184,7 @@ func (s suite) feedFields(t *testing.T) {
 
 func (s suite) lastRun(t *testing.T) {
 	store := s.open(t)
-	var v state.Version
+	var v state.Revision
 	for i, report := range []string{
 		`{"feed":"default","published":12,"lag_seconds":0.25,"gap":null,"ok":true,"error":"<a & b>"}`,
 		`{"by_type":{"Phishing":3},"spans":[{"since":"2026-01-02T03:04:05Z"}],"empty":{},"none":[]}`,
@@ -240,14 +240,14 @@ func (s suite) echoTags(t *testing.T) {
 		{Tags: []string{""}},
 		{Tags: []string{"b", "a"}},
 	}
-	v := state.Version("")
+	v := state.Revision("")
 	for range 2 { // what was read is written again as it was
-		mustWriteRecords(t, store, feed, state.Entry{Record: state.Record{ID: "a1", Echoes: want}, Version: v})
+		mustWriteRecords(t, store, feed, state.Entry{Record: state.Record{ID: "a1", Echoes: want}, Revision: v})
 		got := mustRecords(t, store, feed, "a1")[0]
 		if diff := cmp.Diff(want, got.Record.Echoes); diff != "" {
 			t.Fatalf("(-want +got):\n%s", diff)
 		}
-		want, v = got.Record.Echoes, got.Version
+		want, v = got.Record.Echoes, got.Revision
 	}
 }
 
@@ -259,7 +259,7 @@ func (s suite) zeroValues(t *testing.T) {
 		t.Errorf("feed (-want +got):\n%s", diff)
 	}
 	if v == "" {
-		t.Error("a zero feed that was written has no version")
+		t.Error("a zero feed that was written has no revision")
 	}
 
 	zero := state.Record{ID: "a1"}
@@ -268,8 +268,8 @@ func (s suite) zeroValues(t *testing.T) {
 	if diff := cmp.Diff(zero, e.Record, equal); diff != "" {
 		t.Errorf("record (-want +got):\n%s", diff)
 	}
-	if e.Version == "" {
-		t.Error("a zero record that was written has no version")
+	if e.Revision == "" {
+		t.Error("a zero record that was written has no revision")
 	}
 }
 
@@ -292,8 +292,8 @@ func (s suite) recordOrder(t *testing.T) {
 		if diff := cmp.Diff(want, got[i].Record, equal); diff != "" {
 			t.Errorf("entry %d (-want +got):\n%s", i, diff)
 		}
-		if absent, bare := got[i].Version == "", want.Status == ""; absent != bare {
-			t.Errorf("entry %d, %s: version %q", i, want.ID, got[i].Version)
+		if absent, bare := got[i].Revision == "", want.Status == ""; absent != bare {
+			t.Errorf("entry %d, %s: revision %q", i, want.ID, got[i].Revision)
 		}
 	}
 	if got := mustRecords(t, store, feed); len(got) != 0 {
@@ -323,7 +323,7 @@ func (s suite) expired(t *testing.T) {
 		}
 	}
 	got[0].Record.Status = "again"
-	mustWriteRecords(t, store, feed, got[0]) // its version is good for a write
+	mustWriteRecords(t, store, feed, got[0]) // its revision is good for a write
 	if e := mustRecords(t, store, feed, "old")[0]; e.Record.Status != "again" {
 		t.Errorf("after writing over the expired record: %+v", e.Record)
 	}
@@ -343,7 +343,7 @@ func (s suite) bulkConflicts(t *testing.T) {
 	mustWriteRecords(t, store, feed, other)
 
 	stale.Record.Status, fresh.Record.Status = "lost", "done"
-	missing := state.Entry{Record: state.Record{ID: "missing"}, Version: fresh.Version}
+	missing := state.Entry{Record: state.Record{ID: "missing"}, Revision: fresh.Revision}
 	results, err := store.WriteRecords(t.Context(), feed, []state.Entry{
 		{Record: state.Record{ID: "made", Status: "done"}},
 		stale,
@@ -501,7 +501,7 @@ func (s suite) model(t *testing.T) {
 			write  int // number of the write that made it so; 0: it doesn't exist
 		}
 		type held struct {
-			version state.Version
+			version state.Revision
 			write   int
 		}
 		model := map[string]stored{}
@@ -523,10 +523,10 @@ func (s suite) model(t *testing.T) {
 				if diff := cmp.Diff(want.record, e.Record, equal); diff != "" {
 					t.Fatalf("%s (-want +got):\n%s", asked[i], diff)
 				}
-				if (e.Version != "") != (want.write > 0) {
-					t.Fatalf("%s has version %q", asked[i], e.Version)
+				if (e.Revision != "") != (want.write > 0) {
+					t.Fatalf("%s has revision %q", asked[i], e.Revision)
 				}
-				holds[asked[i]] = held{e.Version, want.write}
+				holds[asked[i]] = held{e.Revision, want.write}
 			}
 
 			var bulk []state.Entry
@@ -534,7 +534,7 @@ func (s suite) model(t *testing.T) {
 			seen := map[string]bool{}
 			for _, id := range rapid.SliceOfN(ids, 0, 4).Draw(t, "ids to write") {
 				writes++
-				e := state.Entry{Version: holds[id].version, Record: state.Record{
+				e := state.Entry{Revision: holds[id].version, Record: state.Record{
 					ID:        id,
 					Status:    fmt.Sprint("write ", writes),
 					CreatedAt: at(rapid.IntRange(-1_000_000, 1_000_000).Draw(t, "created")),
@@ -683,7 +683,7 @@ func (s suite) feedsApart(t *testing.T) {
 	if got := mustList(t, store, "three", 9); len(got) != 0 {
 		t.Errorf("a feed that has nothing has backfills: %v", got)
 	}
-	if e := mustRecords(t, store, "three", "a")[0]; e.Version != "" {
+	if e := mustRecords(t, store, "three", "a")[0]; e.Revision != "" {
 		t.Errorf("a feed that has nothing has a record: %+v", e)
 	}
 }
@@ -771,7 +771,7 @@ func (s suite) unknownFields(t *testing.T) {
 		t.Errorf("a record that was extended (-want +got):\n%s", diff)
 	}
 	r := &entry.Record
-	r.Priority, r.HandledVersion, r.Wishes[0].Open = "", time.Time{}, false
+	r.Priority, r.HandledVersion, r.Intents[0].Open = "", time.Time{}, false
 	r.Statuses = append(r.Statuses, state.StatusChange{Status: "read", At: at(9)})
 	r.Versions = append([]state.AlertVersion{{UpdatedAt: at(1), At: at(1), Outcome: "a later word"}}, r.Versions...)
 	mustWriteRecords(t, store, feed, entry)
@@ -834,7 +834,7 @@ func (s suite) contextEnded(t *testing.T) {
 	}
 
 	f, _, u := mustOpen(t, store, feed, keyID)
-	if f.Write != 1 || len(u.Requests) != 0 || mustRecords(t, store, feed, "a")[0].Version != "" {
+	if f.Write != 1 || len(u.Requests) != 0 || mustRecords(t, store, feed, "a")[0].Revision != "" {
 		t.Error("a call with an ended context wrote something")
 	}
 	if diff := cmp.Diff([]string{"a"}, f.Unfinished); diff != "" {
@@ -855,7 +855,7 @@ var equal = cmp.Options{
 		})),
 }
 
-func mustOpen(t *testing.T, s state.Store, feed, keyID string) (state.Feed, state.Version, state.Usage) {
+func mustOpen(t *testing.T, s state.Store, feed, keyID string) (state.Feed, state.Revision, state.Usage) {
 	t.Helper()
 	f, v, u, err := s.Open(t.Context(), feed, keyID)
 	if err != nil {
@@ -864,14 +864,14 @@ func mustOpen(t *testing.T, s state.Store, feed, keyID string) (state.Feed, stat
 	return f, v, u
 }
 
-func mustWriteFeed(t *testing.T, s state.Store, feed string, f state.Feed, v state.Version) state.Version {
+func mustWriteFeed(t *testing.T, s state.Store, feed string, f state.Feed, v state.Revision) state.Revision {
 	t.Helper()
 	v, err := s.WriteFeed(t.Context(), feed, f, v)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if v == "" {
-		t.Fatal("a feed that was written has no version")
+		t.Fatal("a feed that was written has no revision")
 	}
 	return v
 }

@@ -1,0 +1,441 @@
+package app
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"dtmrelay.internal/dtmrelay/internal/drain"
+	"dtmrelay.internal/dtmrelay/internal/dtm"
+	"dtmrelay.internal/dtmrelay/internal/state"
+)
+
+// A page of the list of backfills.
+const (
+	listDefault = 50
+	listMost    = 200
+)
+
+// backfill is a backfill's record as callers see it.
+type backfill struct {
+	ID          string            `json:"id"`
+	Kind        string            `json:"kind,omitempty"` // audit, changes or matches: of the relay's own
+	State       string            `json:"state"`
+	Since       time.Time         `json:"since"`
+	Until       time.Time         `json:"until"`
+	Filter      json.RawMessage   `json:"filter"`
+	Republish   bool              `json:"republish"`
+	DryRun      bool              `json:"dry_run"`
+	RequestedAt time.Time         `json:"requested_at"`
+	RequestedBy string            `json:"requested_by"`
+	Done        float64           `json:"done"`
+	Slices      []state.Slice     `json:"slices"` // pending
+	Fetched     int64             `json:"fetched"`
+	Published   int64             `json:"published"`
+	Suppressed  int64             `json:"suppressed"`
+	Dropped     int64             `json:"dropped"`
+	Rejected    int64             `json:"rejected"`
+	Requests    int64             `json:"requests"`
+	Rate        float64           `json:"rate"` // alerts fetched a second, while it was worked
+	Refused     []drain.TimeRange `json:"refused"`
+	ExpectedEnd *time.Time        `json:"expected_end"`
+	FinishedAt  *time.Time        `json:"finished_at,omitempty"`
+	Error       string            `json:"error"`
+	Note        string            `json:"note,omitempty"`
+
+	WouldPublish *int64           `json:"would_publish,omitempty"`
+	ByType       map[string]int64 `json:"by_type,omitempty"`
+	BySeverity   map[string]int64 `json:"by_severity,omitempty"`
+}
+
+func show(b state.Backfill, now time.Time) backfill {
+	out := backfill{
+		ID: b.ID, Kind: b.Kind, State: b.State, Since: b.Since, Until: b.Until, Filter: orNull(json.RawMessage(b.Filter)),
+		Republish: b.Republish, DryRun: b.DryRun, RequestedAt: b.RequestedAt, RequestedBy: b.RequestedBy,
+		Done: doneShare(b), Slices: append([]state.Slice{}, b.Slices...), Refused: timeRanges(b.Refused),
+		Fetched: b.Fetched, Published: b.Published, Suppressed: b.Suppressed, Dropped: b.Dropped, Rejected: b.Rejected,
+		Requests: b.Requests, FinishedAt: orAbsent(b.FinishedAt), Error: b.Error,
+	}
+	if b.WorkedFor > 0 {
+		out.Rate = float64(b.Fetched) / b.WorkedFor.Seconds()
+	}
+	if b.State == state.Running && b.Error == "" && out.Done > 0 {
+		end := now.Add(time.Duration(float64(b.WorkedFor) * (1 - out.Done) / out.Done)).UTC().Truncate(time.Millisecond)
+		out.ExpectedEnd = &end
+	}
+	if b.DryRun {
+		out.WouldPublish, out.ByType, out.BySeverity = &b.WouldPublish, b.ByType, b.BySeverity
+	}
+	return out
+}
+
+// doneShare is how much of the range is read, 0 to 1.
+func doneShare(b state.Backfill) float64 {
+	whole := b.Until.Sub(b.Since)
+	if b.State == state.Done || whole <= 0 {
+		return 1
+	}
+	left := time.Duration(0)
+	for _, s := range b.Slices {
+		left += s.To.Sub(s.DoneUntil)
+	}
+	return 1 - float64(left)/float64(whole)
+}
+
+// postBackfill is POST /backfill: it records a backfill, or finds the one that
+// the same request means, and works it in the time of this request.
+func (a *App) postBackfill(w http.ResponseWriter, r *http.Request) {
+	fields, p := readBody(w, r)
+	if p == nil && fields == nil {
+		p = &problem{Status: http.StatusBadRequest, Detail: `the body is empty; "since" is needed`}
+	}
+	if p != nil {
+		p.write(w)
+		return
+	}
+	reading, cancel := context.WithTimeout(r.Context(), readTime)
+	defer cancel()
+	feed, _, _, err := a.parts.Store.Open(reading, a.cfg.Feed, "")
+	if err != nil {
+		a.unavailable(w, r, err)
+		return
+	}
+	now := time.Now().UTC().Truncate(time.Millisecond)
+	b, note, p := a.readBackfill(fields, feed, now)
+	if p != nil {
+		p.write(w)
+		return
+	}
+	b.RequestedBy = a.caller(r)
+	if b.DryRun {
+		a.dryBackfill(w, r, b, note)
+		return
+	}
+	explicit := b.ID != ""
+	stored, err := a.record(reading, b, feed.Unfinished)
+	switch {
+	case errors.Is(err, errOther):
+		problem{
+			Status: http.StatusConflict,
+			Detail: fmt.Sprintf("backfill %s has another range, filter or republish (%s to %s, %s, %t): use another id", stored.ID,
+				stored.Since.Format(time.RFC3339Nano), stored.Until.Format(time.RFC3339Nano), stored.Filter, stored.Republish),
+		}.write(w)
+		return
+	case err != nil:
+		a.unavailable(w, r, err)
+		return
+	}
+	if !stored.Finished() {
+		_, failed := a.run(r.Context(), "backfill", false)
+		// The client may be gone by now, but the record tells what was done.
+		again, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), readTime)
+		defer cancel()
+		if latest, revision, err := a.parts.Store.Backfill(again, a.cfg.Feed, stored.ID); err == nil && revision != "" {
+			stored = latest
+		}
+		if failed != nil && !stored.Finished() {
+			note = strings.TrimPrefix(note+"; it is recorded, but the run that was to work it failed: "+failed.Error(), "; ")
+		}
+	} else if explicit {
+		note = "this id's backfill was finished before"
+	}
+	status := http.StatusOK
+	if !stored.Finished() {
+		status = http.StatusAccepted
+	}
+	w.Header().Set("Location", "/backfill/"+stored.ID)
+	out := show(stored, time.Now())
+	out.Note = note
+	answer(w, status, "application/json", out)
+}
+
+// readBackfill reads what is asked for, cut to what is before the live position.
+func (a *App) readBackfill(f *fields, feed state.Feed, now time.Time) (b state.Backfill, note string, p *problem) {
+	sinceText, untilText := f.text("since"), f.text("until")
+	var filterText json.RawMessage
+	given := f.decode("filter", "a JSON object as DTM_FILTER takes", &filterText)
+	b = state.Backfill{
+		Republish: f.boolean("republish"), DryRun: f.boolean("dry_run"), ID: f.text("id"),
+		State: state.Pending, RequestedAt: now, Filter: a.cfg.Filter.String(),
+	}
+	if given {
+		filter, _, err := dtm.ParseFilter(string(filterText))
+		if err != nil {
+			f.addProblem("the field \"filter\": %s", strings.ReplaceAll(err.Error(), "\n", "; "))
+		}
+		b.Filter = filter.String()
+	}
+	if b.ID != "" && !state.ValidBackfillID(b.ID) {
+		f.addProblem("the field \"id\" is %q; allowed: 1 to 128 letters, digits, dots, dashes and underscores, a letter or digit first", shorten(b.ID))
+	}
+	for _, own := range []string{"audit-", "sweep-"} {
+		if strings.HasPrefix(b.ID, own) {
+			f.addProblem("the field \"id\" is %q; what begins with %q is the relay's own", b.ID, own)
+		}
+	}
+	// Before this the live feed is done; from here on it is responsible.
+	position := now.Add(-a.cfg.Settle)
+	if !feed.BeginsAt.IsZero() {
+		position = feed.Position()
+	}
+	sinceOK := false
+	if sinceText == "" {
+		f.addProblem("the field \"since\" is missing; allowed: an RFC 3339 time, or a duration back from now such as \"72h\"")
+	} else {
+		b.Since, sinceOK = f.moment("since", sinceText, now)
+	}
+	b.Until = position
+	untilOK := true
+	if untilText != "" {
+		b.Until, untilOK = f.moment("until", untilText, now)
+	}
+	if sinceOK && untilOK {
+		switch {
+		case !b.Since.Before(now):
+			f.addProblem("the field \"since\" is %s, in the future", b.Since.Format(time.RFC3339Nano))
+		case !b.Since.Before(b.Until) && untilText != "":
+			f.addProblem("the range is empty or reversed: \"since\" is %s, \"until\" is %s", b.Since.Format(time.RFC3339Nano), b.Until.Format(time.RFC3339Nano))
+		case !b.Since.Before(position):
+			f.addProblem("the range begins at %s, and from the live position %s on the live feed is responsible",
+				b.Since.Format(time.RFC3339Nano), position.Format(time.RFC3339Nano))
+		case b.Until.After(position):
+			note = fmt.Sprintf("the range was cut at the live position %s: from there on the live feed is responsible", position.Format(time.RFC3339Nano))
+			b.Until = position
+		}
+	}
+	if p := f.problem(); p != nil {
+		return b, "", p
+	}
+	b.Slices = []state.Slice{{From: b.Since, To: b.Until, DoneUntil: b.Since}}
+	text, _ := json.Marshal([]any{sinceText, untilText, b.Filter, b.Republish}) // strings and a bool always marshal
+	sum := sha256.Sum256(text)
+	b.Request = hex.EncodeToString(sum[:])
+	return b, note, nil
+}
+
+// moment reads an RFC 3339 time, or a duration back from now.
+func (f *fields) moment(name, text string, now time.Time) (time.Time, bool) {
+	// RFC 3339 5.6: "t" and "z" may be small.
+	if t, err := time.Parse(time.RFC3339, strings.ToUpper(text)); err == nil && t.Year() >= 1970 && t.Year() < 10000 {
+		return t.UTC().Truncate(time.Millisecond), true
+	}
+	if d, err := time.ParseDuration(text); err == nil && d >= 0 {
+		return now.Add(-d).Truncate(time.Millisecond), true
+	}
+	f.addProblem("the field %q is %q; allowed: an RFC 3339 time such as \"2026-01-02T03:04:05Z\", or a duration back from now such as \"72h\"", name, shorten(text))
+	return time.Time{}, false
+}
+
+// errOther means that the id belongs to a backfill of another range or filter.
+var errOther = errors.New("the id belongs to another backfill")
+
+// record stores a new backfill, or returns the one that is meant: by its id, or
+// without one by the text of the request, as long as it is unfinished. unfinished
+// are the ids of the feed's.
+func (a *App) record(ctx context.Context, b state.Backfill, unfinished []string) (state.Backfill, error) {
+	if b.ID != "" {
+		stored, _, err := a.createOrRead(ctx, b)
+		if err == nil && !same(stored, b) {
+			return stored, errOther
+		}
+		return stored, err
+	}
+	// The id follows from the text and a number that counts up, so that equal
+	// requests at the same moment meet in one record, whichever processes get them.
+	plain := "b-" + b.Request[:12]
+	meant := func(stored state.Backfill) bool { return stored.Request == b.Request && !stored.Finished() }
+	for _, id := range unfinished {
+		if !strings.HasPrefix(id, plain) {
+			continue
+		}
+		stored, _, err := a.parts.Store.Backfill(ctx, a.cfg.Feed, id)
+		if err != nil || meant(stored) {
+			return stored, err
+		}
+	}
+	b.ID = plain
+	first, revision, err := a.createOrRead(ctx, b)
+	if err != nil || meant(first) {
+		return first, err
+	}
+	for n := max(first.Latest, 2); ; n++ {
+		b.ID = fmt.Sprintf("%s-%d", plain, n)
+		stored, _, err := a.createOrRead(ctx, b)
+		if err == nil && !meant(stored) {
+			continue
+		}
+		if err == nil && n > first.Latest && first.Finished() {
+			err = a.noteLatest(ctx, first, revision, n)
+		}
+		return stored, err
+	}
+}
+
+// createOrRead stores a new backfill, or returns the one that has its id, with
+// its revision.
+func (a *App) createOrRead(ctx context.Context, b state.Backfill) (state.Backfill, state.Revision, error) {
+	err := a.parts.Store.CreateBackfill(ctx, a.cfg.Feed, b)
+	if !errors.Is(err, state.ErrConflict) {
+		return b, "", err
+	}
+	stored, revision, err := a.parts.Store.Backfill(ctx, a.cfg.Feed, b.ID)
+	if err == nil && revision == "" {
+		err = fmt.Errorf("backfill %s was deleted while it was read", b.ID)
+	}
+	return stored, revision, err
+}
+
+// noteLatest writes into the first backfill of a request how many there are by
+// now, or going through them would take longer with each. It is kept as long as
+// all that it counts.
+func (a *App) noteLatest(ctx context.Context, first state.Backfill, revision state.Revision, n int64) error {
+	first.Latest, first.ExpireAt = n, time.Now().UTC().Truncate(time.Millisecond).Add(drain.KeepFinished)
+	_, err := a.parts.Store.WriteBackfill(ctx, a.cfg.Feed, first, revision)
+	if errors.Is(err, state.ErrConflict) { // an equal request was faster
+		return nil
+	}
+	return err
+}
+
+// same reports whether two requests with one id mean the same.
+func same(stored, asked state.Backfill) bool {
+	return stored.Request == asked.Request ||
+		stored.Since.Equal(asked.Since) && stored.Until.Equal(asked.Until) && stored.Filter == asked.Filter && stored.Republish == asked.Republish
+}
+
+// dryBackfill counts what a backfill would publish.
+func (a *App) dryBackfill(w http.ResponseWriter, r *http.Request, b state.Backfill, note string) {
+	if b.ID == "" {
+		b.ID = "b-" + b.Request[:12]
+	}
+	b, err := a.runner().DryBackfill(r.Context(), b)
+	status := http.StatusOK
+	if err != nil {
+		status = failed(w, err)
+		a.log.ErrorContext(r.Context(), "a dry backfill failed", "event", "backfill", "backfill", b.ID, "error", err.Error())
+	}
+	out := show(b, time.Now())
+	out.Note = note
+	answer(w, status, "application/json", out)
+}
+
+// getBackfill is GET /backfill/{id}.
+func (a *App) getBackfill(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), readTime)
+	defer cancel()
+	if b, _, ok := a.findBackfill(ctx, w, r); ok {
+		answer(w, http.StatusOK, "application/json", show(b, time.Now()))
+	}
+}
+
+func (a *App) findBackfill(ctx context.Context, w http.ResponseWriter, r *http.Request) (state.Backfill, state.Revision, bool) {
+	id := r.PathValue("id")
+	missing := problem{Status: http.StatusNotFound, Detail: fmt.Sprintf("feed %s has no backfill %q", a.cfg.Feed, shorten(id))}
+	if !state.ValidBackfillID(id) {
+		missing.write(w)
+		return state.Backfill{}, "", false
+	}
+	b, version, err := a.parts.Store.Backfill(ctx, a.cfg.Feed, id)
+	switch {
+	case err != nil:
+		a.unavailable(w, r, err)
+		return state.Backfill{}, "", false
+	case version == "":
+		missing.write(w)
+		return state.Backfill{}, "", false
+	}
+	return b, version, true
+}
+
+// cancelTries is how often a cancel is tried against the writes of who works
+// the backfill, which come once a second.
+const cancelTries = 5
+
+// deleteBackfill is DELETE /backfill/{id}: who works it stops within a page.
+func (a *App) deleteBackfill(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), readTime)
+	defer cancel()
+	for range cancelTries {
+		b, revision, ok := a.findBackfill(ctx, w, r)
+		if !ok {
+			return
+		}
+		if !b.Finished() {
+			now := time.Now().UTC().Truncate(time.Millisecond)
+			b.State, b.FinishedAt, b.ExpireAt = state.Cancelled, now, now.Add(drain.KeepFinished)
+			_, err := a.parts.Store.WriteBackfill(ctx, a.cfg.Feed, b, revision)
+			if errors.Is(err, state.ErrConflict) {
+				continue
+			}
+			if err != nil {
+				a.unavailable(w, r, err)
+				return
+			}
+		}
+		answer(w, http.StatusOK, "application/json", show(b, time.Now()))
+		return
+	}
+	problem{Status: http.StatusServiceUnavailable, Detail: "the backfill is being written to all the time: try again"}.write(w)
+}
+
+// listBackfills is GET /backfill: the newest first, ?limit= of them from ?next= on.
+func (a *App) listBackfills(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), readTime)
+	defer cancel()
+	limit := listDefault
+	if text := r.URL.Query().Get("limit"); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 || n > listMost {
+			problem{Status: http.StatusBadRequest, Detail: fmt.Sprintf("limit is %q; allowed: 1 to %d", shorten(text), listMost)}.write(w)
+			return
+		}
+		limit = n
+	}
+	found, next, err := a.parts.Store.Backfills(ctx, a.cfg.Feed, r.URL.Query().Get("next"), limit)
+	switch {
+	case errors.Is(err, state.ErrCursor):
+		problem{Status: http.StatusBadRequest, Detail: "next is none that this list gave out"}.write(w)
+		return
+	case err != nil:
+		a.unavailable(w, r, err)
+		return
+	}
+	out := struct {
+		Backfills []backfill `json:"backfills"`
+		Next      string     `json:"next,omitempty"`
+	}{Backfills: []backfill{}, Next: next}
+	for _, b := range found {
+		out.Backfills = append(out.Backfills, show(b, time.Now()))
+	}
+	answer(w, http.StatusOK, "application/json", out)
+}
+
+// caller is the e-mail of who asks. Cloud Run lets only requests with a valid
+// identity token in, and passes the token on; elsewhere it proves nothing.
+func (a *App) caller(r *http.Request) string {
+	if !a.cfg.Deployed {
+		return ""
+	}
+	token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	parts := strings.Split(token, ".")
+	if !ok || len(parts) != 3 {
+		return ""
+	}
+	var claims struct {
+		Email    string `json:"email"`
+		Verified bool   `json:"email_verified"`
+	}
+	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
+	if err != nil || json.Unmarshal(payload, &claims) != nil || !claims.Verified {
+		return ""
+	}
+	return shorten(claims.Email)
+}

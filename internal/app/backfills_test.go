@@ -1,0 +1,137 @@
+package app_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"dtmrelay.internal/dtmrelay/internal/state"
+)
+
+// counting counts the calls for backfills.
+type counting struct {
+	state.Store
+	calls atomic.Int64
+}
+
+func (c *counting) CreateBackfill(ctx context.Context, feed string, b state.Backfill) error {
+	c.calls.Add(1)
+	return c.Store.CreateBackfill(ctx, feed, b)
+}
+
+func (c *counting) Backfill(ctx context.Context, feed, id string) (state.Backfill, state.Revision, error) {
+	c.calls.Add(1)
+	return c.Store.Backfill(ctx, feed, id)
+}
+
+func (c *counting) WriteBackfill(ctx context.Context, feed string, b state.Backfill, v state.Revision) (state.Revision, error) {
+	c.calls.Add(1)
+	return c.Store.WriteBackfill(ctx, feed, b, v)
+}
+
+// ask sends POST /backfill and returns the id of the backfill that was recorded.
+func ask(t *testing.T, ingest http.Handler, body string) string {
+	t.Helper()
+	w := httptest.NewRecorder()
+	ingest.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/backfill", strings.NewReader(body)))
+	var b struct{ ID string }
+	if err := json.Unmarshal(w.Body.Bytes(), &b); err != nil || w.Code != http.StatusAccepted {
+		t.Errorf("%s: %d %s", body, w.Code, w.Body)
+	}
+	return b.ID
+}
+
+// finish is what a run does with a backfill in the end. It is kept until a time.
+func finish(t *testing.T, store state.Store, id string, until time.Time) {
+	t.Helper()
+	b, v, err := store.Backfill(t.Context(), "default", id)
+	if err != nil || v == "" {
+		t.Fatalf("backfill %s: version %q, %v", id, v, err)
+	}
+	b.State, b.FinishedAt, b.ExpireAt = state.Done, time.Now(), until
+	if _, err := store.WriteBackfill(t.Context(), "default", b, v); err != nil {
+		t.Fatal(err)
+	}
+}
+
+const kept = 90 * 24 * time.Hour
+
+// TestTheSameRequestAgainAndAgain: while a backfill is unfinished, every equal
+// request means it, whichever process gets it; then the next one. However many
+// there were, none of it takes longer.
+func TestTheSameRequestAgainAndAgain(t *testing.T) {
+	store := &counting{Store: openStore(t)}
+	occupy(t, store)
+	processes := []http.Handler{newIngest(t, store, http.NotFoundHandler()), newIngest(t, store, http.NotFoundHandler())}
+	const body = `{"since":"96h"}`
+	const atOnce, most = 4, 8 // calls for each: at most three ids are tried, one is noted, and one read in the end
+	seen := map[string]bool{}
+	var first string
+	var lastKept time.Time
+	for n := 1; n <= 40; n++ {
+		store.calls.Store(0)
+		var asking sync.WaitGroup
+		ids := make([]string, atOnce+1)
+		for i := range atOnce {
+			asking.Go(func() { ids[i] = ask(t, processes[i%2], body) })
+		}
+		asking.Wait()
+		calls := store.calls.Load()
+		ids[atOnce] = ask(t, processes[0], body) // a resumption
+		for _, id := range ids {
+			if id != ids[0] || seen[id] {
+				t.Fatalf("no. %d: the ids are %v, want one new one", n, ids)
+			}
+		}
+		seen[ids[0]] = true
+		if calls > atOnce*most {
+			t.Fatalf("no. %d: %d calls to the database for %d requests", n, calls, atOnce)
+		}
+		if n == 1 {
+			first = ids[0]
+		} else if b, _, err := store.Backfill(t.Context(), "default", first); err != nil || b.ExpireAt.Before(lastKept) {
+			t.Errorf("no. %d: the first record is kept until %v (%v), one that it counts until %v", n, b.ExpireAt, err, lastKept)
+		}
+		lastKept = time.Now().Add(kept).UTC().Truncate(time.Millisecond)
+		finish(t, store, ids[0], lastKept)
+	}
+	// Two that have nothing to do with each other don't meet.
+	if id := ask(t, processes[0], `{"since":"95h"}`); seen[id] {
+		t.Errorf("another request got %s", id)
+	}
+}
+
+// TestAnUnfinishedBackfillIsFound: also when the records before it are gone, and
+// not for an id of somebody's own that only looks like it.
+func TestAnUnfinishedBackfillIsFound(t *testing.T) {
+	store := openStore(t)
+	occupy(t, store)
+	ingest := newIngest(t, store, http.NotFoundHandler())
+	const body = `{"since":"96h"}`
+	first := ask(t, ingest, body)
+	finish(t, store, first, time.Now().Add(kept))
+	second := ask(t, ingest, body)
+	if b, v, err := store.Backfill(t.Context(), "default", first); err != nil {
+		t.Fatal(err)
+	} else {
+		b.ExpireAt = time.Now()
+		if _, err := store.WriteBackfill(t.Context(), "default", b, v); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := ask(t, ingest, body); got != second {
+		t.Errorf("got %s, and %s is unfinished", got, second)
+	}
+	finish(t, store, second, time.Now())
+	own := ask(t, ingest, fmt.Sprintf(`{"since":"50h","id":%q}`, first))
+	if got := ask(t, ingest, body); got == own || got == "" {
+		t.Errorf("got %s, which is asked for with another range", got)
+	}
+}

@@ -1,0 +1,135 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+
+	"golang.org/x/sync/errgroup"
+
+	"dtmrelay.internal/dtmrelay/internal/dtm"
+)
+
+// batchSize is how many alerts are fetched by their id at a time, and held in
+// memory until they are published.
+const batchSize = 8
+
+// hydrate publishes the items, after fetching the alerts that are published for the
+// first time with their document. What needs no fetching goes first,
+// in one bulk: one alert to fetch must not cut a page of changes into many writes.
+func (p *Processor) hydrate(ctx context.Context, items []*item, counts *Counts) error {
+	var listed, toFetch []*item
+	for _, it := range items {
+		if it.event == Created && it.alert.Invalid == "" {
+			toFetch = append(toFetch, it)
+		} else {
+			listed = append(listed, it)
+		}
+	}
+	if err := p.publishAndRecord(ctx, listed, counts); err != nil {
+		return err
+	}
+	for batch := range slices.Chunk(toFetch, batchSize) {
+		if err := p.hydrateBatch(ctx, batch, counts); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *Processor) hydrateBatch(ctx context.Context, batch []*item, counts *Counts) error {
+	pages := make([]dtm.Page, len(batch))
+	gone, noMemory, failed := make([]bool, len(batch)), make([]bool, len(batch)), make([]bool, len(batch))
+	defer func() {
+		for _, page := range pages {
+			page.Release()
+		}
+	}()
+	var group errgroup.Group
+	for i, it := range batch {
+		group.Go(func() (err error) {
+			pages[i], err = p.FetchFull(ctx, it.alert.ID)
+			gone[i], noMemory[i], err = p.outcomeOfFetch(ctx, it, err)
+			failed[i] = err != nil
+			return err
+		})
+	}
+	// The alerts that came are published whatever became of the others. The next
+	// attempt then has fewer to fetch, also where one alert takes longer than any run.
+	failure := group.Wait()
+	var ready []*item
+	for i, it := range batch {
+		switch {
+		case failed[i]:
+		case gone[i]:
+			counts.LeftAlone++
+		case noMemory[i] && len(batch) > 1: // for when the others are released
+		default:
+			p.replace(it, pages[i])
+			ready = append(ready, it)
+		}
+	}
+	if err := p.publishAndRecord(ctx, ready, counts); err != nil {
+		return err
+	}
+	if failure != nil {
+		return failure
+	}
+	for i, it := range batch {
+		pages[i].Release()
+		if noMemory[i] && len(batch) > 1 {
+			if err := p.hydrateBatch(ctx, []*item{it}, counts); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// outcomeOfFetch says what follows from an alert that could not be fetched: it is gone,
+// there was no memory beside the others, or it is published as it was listed
+// (no error), since one alert must not stop all others.
+func (p *Processor) outcomeOfFetch(ctx context.Context, it *item, err error) (gone, noMemory bool, failed error) {
+	var (
+		api   *dtm.APIError
+		key   *dtm.KeyError
+		quota *dtm.QuotaError
+		wait  *dtm.WaitError
+		large *dtm.PageTooLargeError
+		lost  *dtm.NoAnswerError
+	)
+	switch {
+	case err == nil, errors.As(err, &large):
+		return false, false, nil
+	case errors.Is(err, dtm.ErrMemory):
+		return false, true, nil
+	case ctx.Err() != nil, errors.As(err, &key), errors.As(err, &quota), errors.As(err, &wait):
+	case errors.As(err, &api) && api.Status == http.StatusNotFound && api.Final():
+		return true, false, nil
+	case errors.As(err, &api) && api.Status != http.StatusTooManyRequests:
+		return false, false, nil
+	case errors.As(err, &lost) && lost.Answered: // after all attempts
+		return false, false, nil
+	}
+	return false, false, fmt.Errorf("fetching alert %s: %w", it.alert.ID, err)
+}
+
+// replace makes the fetched alert the item's, unless there is none or it is older
+// than what was listed, with a time that lies ahead or without. Only a listing
+// names the monitor.
+func (p *Processor) replace(it *item, page dtm.Page) {
+	if len(page.Alerts) != 1 {
+		return
+	}
+	a := page.Alerts[0]
+	if a.Invalid != "" || a.ID != it.alert.ID || a.UpdatedAt.Before(it.alert.UpdatedAt) && !it.alert.Ahead {
+		return
+	}
+	if a.MonitorName == "" {
+		a.MonitorName = it.alert.MonitorName
+	}
+	it.alert = a
+	p.classify(it)
+}

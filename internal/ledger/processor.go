@@ -1,0 +1,194 @@
+// Package ledger follows the versions of an alert over time: it tells a new
+// alert from a changed one by the alert's record, publishes each version once, and
+// writes down what became of it.
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"dtmrelay.internal/dtmrelay/internal/dtm"
+	"dtmrelay.internal/dtmrelay/internal/message"
+	"dtmrelay.internal/dtmrelay/internal/state"
+)
+
+// Store keeps the alerts' records (state.Store).
+type Store interface {
+	Records(ctx context.Context, feed string, ids []string) ([]state.Entry, error)
+	WriteRecords(ctx context.Context, feed string, entries []state.Entry) ([]error, error)
+}
+
+// Publisher sends messages and returns one error for each, nil when it was
+// acknowledged. An error wrapping message.ErrRefused is final for that message.
+type Publisher interface {
+	Publish(ctx context.Context, m []message.Message) []error
+	Reject(ctx context.Context, m []message.Message) []error
+}
+
+// Processor deals with alerts a page at a time: it looks them up, publishes what is
+// new, waits for every acknowledgement, and records it.
+type Processor struct {
+	Store     Store
+	Publisher Publisher
+	Feed      string
+	RunID     string
+	// TTL is how long a record is kept after it was last written.
+	TTL time.Duration
+	// CheckLease returns an error once nothing more may be published or written.
+	CheckLease func() error
+	// DryRun, unless nil, makes a dry run of it: the processor only counts, and
+	// writes down there what it would have recorded.
+	DryRun *DryRun
+	// Backfill is the id of the backfill that the processor works for; empty for live work.
+	Backfill string
+	// Missing: what was once dropped or rejected is published for the backfill.
+	Missing bool
+	// Republish publishes what the ledger knows once more.
+	Republish bool
+	// Admit, unless nil, says whether an alert of which the ledger has no version is
+	// any business of this work. What isn't is left alone, unusable elements too. An
+	// alert that was only rejected so far is the feed's, whatever Admit says.
+	Admit func(dtm.Alert) bool
+	// FetchFull, unless nil, fetches an alert that is to be published for the first
+	// time: the listing left its document out.
+	FetchFull func(ctx context.Context, id string) (dtm.Page, error)
+}
+
+// Counts say what became of the alerts of a page.
+type Counts struct {
+	// Handled is how many alerts, from the front, are dealt with: fewer than were
+	// given only when reserve allowed no more.
+	Handled int
+
+	Created       int
+	Updated       int
+	StatusChanged int
+	Suppressed    int // this version is in the ledger already
+	Superseded    int // a newer version is
+	Rejected      int
+	LeftAlone     int // not admitted, or gone by the time that they were fetched
+
+	// Oldest is the lowest created_at of the published alerts of which the ledger
+	// had no trace; zero when there was none.
+	Oldest time.Time
+
+	ByType     map[string]int // published alerts, only counted in a dry run
+	BySeverity map[string]int
+}
+
+// Published is how many alerts were acknowledged by the alerts topic.
+func (c Counts) Published() int { return c.Created + c.Updated + c.StatusChanged }
+
+// New is how many versions came into the ledger: published or rejected.
+func (c Counts) New() int { return c.Published() + c.Rejected }
+
+// Events of a message.
+const (
+	Created       = "created"
+	Updated       = "updated"
+	StatusChanged = "status_changed"
+)
+
+// item is one alert that has to be published or rejected.
+type item struct {
+	alert   dtm.Alert
+	entry   state.Entry
+	event   string
+	origin  string
+	msg     message.Message
+	outcome string // what became of it, empty until it was acknowledged
+	reason  string // why it was rejected
+}
+
+// Process deals with alerts in their order. reserve is asked how many of n alerts
+// may be published; the first one too many ends the page there.
+//
+// With an error, what was acknowledged has been recorded all the same, and is in
+// the counts; Handled does not count then.
+func (p *Processor) Process(ctx context.Context, alerts []dtm.Alert, reserve func(n int) int) (Counts, error) {
+	if len(alerts) == 0 {
+		return Counts{}, nil
+	}
+	entries, err := p.Store.Records(ctx, p.Feed, ids(alerts))
+	if err != nil {
+		return Counts{}, fmt.Errorf("looking up %d alerts in the ledger: %w", len(alerts), err)
+	}
+	if p.DryRun != nil {
+		p.DryRun.overlay(entries)
+	}
+	items, counts := p.decide(alerts, entries, reserve)
+	if p.DryRun != nil {
+		p.DryRun.remember(p, items)
+		counts.ByType, counts.BySeverity = map[string]int{}, map[string]int{}
+		for _, it := range items {
+			if it.alert.Invalid == "" {
+				counts.ByType[it.alert.Type]++
+				counts.BySeverity[it.alert.Severity]++
+			}
+			counts.add(it)
+		}
+		return counts, nil
+	}
+	deliver := p.publishAndRecord
+	if p.FetchFull != nil {
+		deliver = p.hydrate
+	}
+	err = deliver(ctx, items, &counts)
+	return counts, err
+}
+
+// publishAndRecord publishes the items and records those that were acknowledged.
+func (p *Processor) publishAndRecord(ctx context.Context, items []*item, counts *Counts) error {
+	if len(items) == 0 {
+		return nil
+	}
+	if err := p.CheckLease(); err != nil {
+		return err
+	}
+	failed := p.publish(ctx, items)
+	var acked []*item
+	for _, it := range items {
+		if it.outcome != "" {
+			acked = append(acked, it)
+			counts.add(it)
+		}
+	}
+	return errors.Join(failed, p.record(ctx, acked))
+}
+
+func (c *Counts) add(it *item) {
+	if it.alert.Invalid != "" || it.outcome == state.Rejected {
+		c.Rejected++
+		return
+	}
+	if created := it.alert.CreatedAt; it.entry.Record.HandledVersion.IsZero() && (c.Oldest.IsZero() || created.Before(c.Oldest)) {
+		c.Oldest = created
+	}
+	switch it.event {
+	case Created:
+		c.Created++
+	case StatusChanged:
+		c.StatusChanged++
+	default:
+		c.Updated++
+	}
+}
+
+func ids(alerts []dtm.Alert) []string {
+	out := make([]string, len(alerts))
+	for i, a := range alerts {
+		out[i] = ID(a)
+	}
+	return out
+}
+
+// ID is the name of an alert in the ledger. An element that is no usable alert is
+// known by its bytes.
+func ID(a dtm.Alert) string {
+	if a.Invalid != "" {
+		return message.ElementID(a)
+	}
+	return a.ID
+}

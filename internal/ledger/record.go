@@ -1,0 +1,150 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"dtmrelay.internal/dtmrelay/internal/message"
+	"dtmrelay.internal/dtmrelay/internal/state"
+	"dtmrelay.internal/dtmrelay/internal/writeback"
+)
+
+const (
+	// tries is how often a record is read, merged and written again when another
+	// writer was faster.
+	tries = 5
+	// conflictPause grows with each of these tries.
+	conflictPause = 70 * time.Millisecond
+	// kept is how many of the first and how many of the latest statuses and
+	// versions a record holds.
+	kept = 50
+)
+
+// record writes down what became of the items. A record that other writers keep
+// changing is given up after some tries: the alert is published, and the worst
+// that follows is a duplicate with the same key.
+func (p *Processor) record(ctx context.Context, items []*item) error {
+	now := time.Now().UTC().Truncate(time.Millisecond)
+	for try := range tries {
+		if len(items) == 0 {
+			return nil
+		}
+		if err := p.CheckLease(); err != nil {
+			return err
+		}
+		entries := make([]state.Entry, len(items))
+		for i, it := range items {
+			entries[i] = it.entry
+			p.merge(&entries[i].Record, it, now)
+		}
+		results, err := p.Store.WriteRecords(ctx, p.Feed, entries)
+		if err != nil {
+			return fmt.Errorf("recording %d alerts in the ledger: %w", len(items), err)
+		}
+		var again []*item
+		for i, err := range results {
+			switch {
+			case errors.Is(err, state.ErrConflict):
+				again = append(again, items[i])
+			case err != nil:
+				return fmt.Errorf("recording %s in the ledger: %w", entries[i].Record.ID, err)
+			}
+		}
+		if items = again; len(items) == 0 {
+			return nil
+		}
+		// Not in step with another writer that tries as often.
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("recording %d alerts in the ledger: %w", len(items), context.Cause(ctx))
+		case <-time.After(time.Duration(try) * conflictPause):
+		}
+		if err := p.reread(ctx, items); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *Processor) reread(ctx context.Context, items []*item) error {
+	names := make([]string, len(items))
+	for i, it := range items {
+		names[i] = it.entry.Record.ID
+	}
+	entries, err := p.Store.Records(ctx, p.Feed, names)
+	if err != nil {
+		return fmt.Errorf("reading %d changed alerts from the ledger: %w", len(items), err)
+	}
+	for i, it := range items {
+		it.entry = entries[i]
+	}
+	return nil
+}
+
+// merge merges what became of an item's version into a record, which may hold what
+// another writer knows. The published version never goes back, and doesn't move to
+// a time that lies ahead, or every later change would pass for an older one.
+func (p *Processor) merge(rec *state.Record, it *item, now time.Time) {
+	a := it.alert
+	version := a.UpdatedAt
+	if a.Invalid != "" {
+		version = now // its bytes are its version
+	}
+	if p.Missing {
+		rec.Backfill = p.Backfill
+	}
+	if rec.FirstSeen.IsZero() {
+		rec.FirstSeen = now
+		rec.CreatedAt = a.CreatedAt
+	}
+	dated, first := isDated(*rec, a), !wasPublished(*rec, a)
+	// The alert is in the ledger by a version that is older than any.
+	before := a.CreatedAt.Add(-time.Millisecond)
+	if !version.Before(rec.HandledVersion) {
+		switch {
+		case dated:
+			rec.HandledVersion = version
+		case rec.HandledVersion.IsZero():
+			rec.HandledVersion = before
+		}
+		// A database refuses a record with a field of a megabyte, which would stop the
+		// feed at this alert: no more of it than an attribute holds.
+		rec.Type, rec.Severity, rec.MonitorID = message.Cut(a.Type), message.Cut(a.Severity), message.Cut(a.MonitorID)
+		if a.Invalid == "" {
+			rec.Priority = message.Priority(a.Severity)
+		}
+	}
+	v := state.AlertVersion{UpdatedAt: version, At: now, RunID: p.RunID, Outcome: it.outcome, Reason: it.reason}
+	if it.outcome == state.Published {
+		v.Event = it.event
+		if first {
+			_, rec.Echoes = writeback.MatchEcho(*rec, a)
+			status := message.Cut(a.Status)
+			if !rec.Known() || rec.Status != status {
+				rec.Statuses = trim(append(slices.Clone(rec.Statuses),
+					state.StatusChange{Status: status, At: version, Origin: it.origin}))
+			}
+			rec.Status = status
+			switch {
+			case dated:
+				rec.PublishedVersion = version
+			case !rec.Known():
+				rec.PublishedVersion = before
+			}
+		}
+	}
+	rec.Versions = trim(append(slices.Clone(rec.Versions), v))
+	rec.ExpireAt = now.Add(p.TTL)
+}
+
+// trim keeps the first and the latest of a list, which are what a timeline is
+// read for.
+func trim[T any](list []T) []T {
+	if len(list) <= 2*kept {
+		return list
+	}
+	return slices.Delete(list, kept, len(list)-kept)
+}

@@ -1,0 +1,61 @@
+package message
+
+import (
+	"maps"
+	"strings"
+	"unicode/utf8"
+)
+
+// MaxSize is the largest Size that is sent. Pub/Sub takes publish requests of
+// at most 10 MB (https://cloud.google.com/pubsub/quotas, "Resource limits";
+// its Go client has it as MaxPublishRequestBytes = 1e7), counted with the
+// topic's name: 1 KiB is left for that.
+const MaxSize = 10_000_000 - 1<<10
+
+// fieldBytes is more than protobuf puts around a message with its data, or
+// around one attribute: a tag byte and at most five bytes of length for each.
+const fieldBytes = 16
+
+// Size is how many bytes the message takes in a publish request, rounded up.
+func (m Message) Size() int {
+	n := fieldBytes + len(m.Data)
+	for k, v := range m.Attributes {
+		n += fieldBytes + len(k) + len(v)
+	}
+	return n
+}
+
+// Fit is m where it is not larger than MaxSize. The message of a larger alert
+// loses the alert's doc, topics and labels, which are what makes alerts large,
+// and says so in its attributes (truncated=true, refs=false). False when it
+// doesn't fit even so; m is returned as it was then.
+func Fit(m Message) (Message, bool) {
+	if m.Size() <= MaxSize {
+		return m, true
+	}
+	data, ok := without(m.Data, "doc", "topics", "labels")
+	if !ok {
+		return m, false
+	}
+	fitted := Message{Data: data, Attributes: maps.Clone(m.Attributes)}
+	fitted.Attributes["truncated"] = "true"
+	fitted.Attributes["refs"] = "false"
+	if fitted.Size() > MaxSize {
+		return m, false
+	}
+	return fitted, true
+}
+
+// Cut makes a value what Pub/Sub takes: valid UTF-8 of at most maxValueBytes,
+// ended between two runes.
+func Cut(v string) string {
+	v = strings.ToValidUTF8(v, "\uFFFD")
+	if len(v) <= maxValueBytes {
+		return v
+	}
+	end := maxValueBytes
+	for !utf8.RuneStart(v[end]) {
+		end--
+	}
+	return v[:end]
+}

@@ -1,0 +1,124 @@
+package state
+
+import "time"
+
+// Record is an alert's document in the ledger. It holds no text of the alert.
+// An element that is no usable alert has one too, under x-<sha256 of its bytes>.
+type Record struct {
+	ID        string
+	Type      string
+	Severity  string
+	MonitorID string
+	Priority  string
+	Status    string // of the version that was published last
+	CreatedAt time.Time
+	FirstSeen time.Time
+
+	// PublishedVersion is the newest updated_at that was published; it never goes
+	// back. Zero: none was, so the alert is not known. A version whose updated_at lay
+	// more than a day ahead of GTI's clock is only in Versions: where no other was
+	// published, this is a millisecond before CreatedAt.
+	PublishedVersion time.Time
+	// HandledVersion is the newest updated_at that anything was done with,
+	// also when it was dropped or rejected; of one that lay ahead as above.
+	HandledVersion time.Time
+
+	// Backfill is the one that last published or rejected a version, so that it
+	// does so once.
+	Backfill string
+
+	// Intents are the latest requests to write something back, for each field, and
+	// those whose write was begun and not completed. IntentSeq counts all that came.
+	Intents   []Intent
+	IntentSeq int64
+	// Echoes are what was written back and was not seen in a listing yet, oldest first.
+	Echoes []Echo
+	// WriteLease is held by the one process that may change the alert in GTI, from
+	// before its change is sent until its end is known; nil: nobody holds it. The
+	// lease of one that has crashed ends by its time.
+	WriteLease *Lease
+
+	Statuses []StatusChange // the first and the latest 50
+	Versions []AlertVersion // the first and the latest 50
+	ExpireAt time.Time      // the database deletes it some time after this
+}
+
+// Known reports whether a version of the alert was published.
+func (r Record) Known() bool { return !r.PublishedVersion.IsZero() }
+
+// What became of a version of an alert.
+const (
+	Published = "published"
+	Dropped   = "dropped"
+	Rejected  = "rejected"
+)
+
+// Where a status came from.
+const (
+	FromGTI       = "gti"
+	FromWriteback = "writeback"
+)
+
+// StatusChange is one status that a published version of an alert had.
+type StatusChange struct {
+	Status string    `json:"status"`
+	At     time.Time `json:"at"` // updated_at of the first version that had it
+	Origin string    `json:"origin"`
+	Rest   Rest      `json:"-"`
+}
+
+// AlertVersion is one version of an alert and what became of it.
+type AlertVersion struct {
+	UpdatedAt time.Time `json:"updated_at"`
+	At        time.Time `json:"at"` // when it was acknowledged
+	RunID     string    `json:"run_id"`
+	Event     string    `json:"event,omitempty"` // created, updated, status_changed; empty unless published
+	Outcome   string    `json:"outcome"`         // published, dropped, rejected
+	Reason    string    `json:"reason,omitempty"`
+	Rest      Rest      `json:"-"`
+}
+
+// Rest is what a store has found in an element of a list beside the fields that
+// this program knows, in the store's own form. A newer program of the same schema
+// wrote it. It stays with its element, so that writing the list again deletes nothing.
+type Rest string
+
+// Fields of an Intent.
+const (
+	IntentStatus    = "status"     // set the status
+	IntentTags      = "tags"       // replace the whole list of tags
+	IntentAddTag    = "add_tag"    // add one tag
+	IntentRemoveTag = "remove_tag" // take one tag away
+)
+
+// Intent is a request to write a change of an alert back to GTI.
+type Intent struct {
+	Field  string    `json:"field"`
+	Values []string  `json:"values"` // the status, all tags, or the one tag
+	At     time.Time `json:"at"`     // requested_at: of two intents for one field the later one counts
+	By     string    `json:"by,omitempty"`
+	Expect string    `json:"expect,omitempty"` // write it only while the alert has this status
+	Seq    int64     `json:"seq"`              // the record's IntentSeq when it came
+	Open   bool      `json:"open"`             // its write was begun, and how that ended is not recorded yet
+	Rest   Rest      `json:"-"`
+}
+
+// Echo is a change that the relay itself writes back: the version that comes of it is
+// told by it from what others change.
+type Echo struct {
+	// Version is the updated_at that the API answered; zero until it has, and
+	// when a crash has lost the answer.
+	Version time.Time `json:"version"`
+	At      time.Time `json:"at"`     // when it was about to be written
+	Seq     int64     `json:"seq"`    // of the intents that it was written for
+	Status  string    `json:"status"` // empty when it was not written
+	// Tags is the whole list as it was written, in order; nil when it was not written.
+	Tags []string `json:"tags"`
+	Rest Rest     `json:"-"`
+}
+
+// Entry is a record with the condition for writing it.
+type Entry struct {
+	Record   Record
+	Revision Revision // zero: there is no document yet
+}

@@ -1,0 +1,90 @@
+package writeback
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"dtmrelay.internal/dtmrelay/internal/dtm"
+)
+
+// Pauses after a refused API key or a quota that is used up, each twice as long
+// as the one before. A quota's own time may be a day away: it may be raised before
+// that, and Pub/Sub gives a message up.
+const (
+	shortestPause = 30 * time.Second
+	longestPause  = 10 * time.Minute
+)
+
+// PausedError says that nothing is sent to GTI for a while, since it would only
+// be refused.
+type PausedError struct {
+	RetryAfter time.Duration
+	Cause      error
+}
+
+func (e *PausedError) Error() string {
+	return fmt.Sprintf("GTI is asked again in %v: %v", e.RetryAfter.Round(time.Second), e.Cause)
+}
+
+func (e *PausedError) Unwrap() error { return e.Cause }
+
+// breaker hands out the session that all messages share. A key or a quota that
+// is refused ends it for all of them at the cost of one request (dtm.Session).
+type breaker struct {
+	open func() API // a new session
+
+	mu     sync.Mutex
+	api    API
+	cause  error     // why there is a pause; nil: there is none
+	keyID  string    // of the key that was refused, or has no quota left
+	until  time.Time // the pause ends, at the latest
+	length time.Duration
+}
+
+// session returns the session to ask with, or a *PausedError. keyID names the key
+// that there is now: the pause is only for the one that was refused.
+func (b *breaker) session(keyID string) (API, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.cause != nil {
+		if left := time.Until(b.until); left > 0 && keyID == b.keyID {
+			return nil, &PausedError{RetryAfter: left, Cause: b.cause}
+		}
+		b.cause = nil
+	}
+	if b.api == nil {
+		b.api = b.open()
+	}
+	return b.api, nil
+}
+
+// note takes note of how a request by a session and a key ended.
+func (b *breaker) note(api API, keyID string, err error) {
+	var (
+		key    *dtm.KeyError
+		quota  *dtm.QuotaError
+		apiErr *dtm.APIError
+		budget *dtm.BudgetError
+	)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if api != b.api {
+		return // others have noted it before
+	}
+	switch {
+	case errors.As(err, &key), errors.As(err, &quota):
+		b.length = min(max(2*b.length, shortestPause), longestPause)
+		b.api = nil
+		b.cause, b.keyID, b.until = err, keyID, time.Now().Add(b.length)
+	case err == nil, errors.As(err, &apiErr) && !apiErr.Foreign:
+		b.length = 0
+	case dtm.Failed(err), errors.As(err, &budget),
+		errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+	default:
+		// A secret that could not be read again has ended the session as well.
+		b.api = nil
+	}
+}

@@ -1,0 +1,129 @@
+package writeback
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"dtmrelay.internal/dtmrelay/internal/dtm"
+)
+
+// acquireSlot waits until the message may talk to GTI.
+func (d *delivery) acquireSlot(ctx, work context.Context) error {
+	if d.hasSlot {
+		return nil
+	}
+	if err := d.slots.Acquire(ctx, 1); err != nil {
+		return context.Cause(ctx)
+	}
+	d.hasSlot = true
+	var err error
+	if d.keyID, err = d.KeyID(work); err != nil {
+		return err
+	}
+	return d.Counter.Load(work, d.keyID)
+}
+
+func (d *delivery) releaseSlot(ctx context.Context) {
+	if !d.hasSlot {
+		return
+	}
+	d.hasSlot = false
+	defer d.slots.Release(1)
+	if d.keyID != "" {
+		d.Counter.Add(ctx, d.keyID)
+	}
+}
+
+// get reads the alert.
+func (d *delivery) get(ctx context.Context) (current, error) {
+	api, err := d.breaker.session(d.keyID)
+	if err != nil {
+		return current{}, err
+	}
+	page, err := api.Get(ctx, d.id, false)
+	d.breaker.note(api, d.keyID, err)
+	if err != nil {
+		return current{}, asPermanent(err)
+	}
+	defer page.Release()
+	return currentOf(page.Alerts[0]), nil // without a created_at, it has all that is needed here
+}
+
+func currentOf(alert dtm.Alert) current {
+	tags, all := alert.Tags()
+	return current{status: alert.Status, tags: tags, all: all, version: alert.UpdatedAt}
+}
+
+var (
+	errUnsent = errors.New("this process stood still before it sent the change")
+	errSlow   = fmt.Errorf("GTI did not answer to the change within %v: %w", patchTime, context.DeadlineExceeded)
+)
+
+// update changes the alert, while the lease is fresh.
+func (d *delivery) update(ctx context.Context, change dtm.Patch) (current, error) {
+	api, err := d.breaker.session(d.keyID)
+	if err != nil {
+		return current{}, err
+	}
+	end := d.takenAt.Add(patchTime)
+	// Round(0): on some systems a machine that was suspended goes on with a clock that
+	// stood still too; the time of day did not.
+	if !time.Now().Round(0).Before(end.Round(0)) {
+		return current{}, errUnsent
+	}
+	ctx, cancel := context.WithDeadlineCause(ctx, end, errSlow)
+	defer cancel()
+	alert, err := api.Update(ctx, d.id, change)
+	d.breaker.note(api, d.keyID, err)
+	if err != nil {
+		return current{}, asPermanent(err)
+	}
+	return currentOf(alert), nil
+}
+
+// isOver reports whether a change that failed can't happen any more: it was not
+// sent, or GTI itself has answered. The answer of a gateway tells nothing of the API
+// that it stands before, nor does a connection that broke.
+func isOver(err error) bool {
+	var (
+		api      *dtm.APIError
+		wait     *dtm.WaitError
+		budget   *dtm.BudgetError
+		paused   *PausedError
+		redirect *dtm.RedirectError
+		lost     *dtm.NoAnswerError
+	)
+	switch {
+	case errors.As(err, &paused), errors.As(err, &wait), errors.As(err, &budget), errors.As(err, &redirect), errors.Is(err, errUnsent):
+		return true
+	case errors.As(err, &lost):
+		return false
+	case errors.As(err, &api):
+		switch api.Status {
+		case http.StatusRequestTimeout, http.StatusBadGateway, http.StatusGatewayTimeout:
+			return false
+		}
+		return !api.Foreign
+	}
+	return false
+}
+
+// asPermanent makes a permanentError of an error that no further delivery changes.
+func asPermanent(err error) error {
+	var (
+		apiErr *dtm.APIError
+		large  *dtm.PageTooLargeError
+	)
+	switch {
+	case errors.As(err, &large):
+		return permanentError("the alert is too large to be read")
+	case !errors.As(err, &apiErr) || !apiErr.Final():
+		return err
+	case apiErr.Status == http.StatusNotFound:
+		return permanentError("unknown alert")
+	}
+	return permanentError("refused by GTI: " + apiErr.Error())
+}

@@ -1,0 +1,265 @@
+package writeback
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"dtmrelay.internal/dtmrelay/internal/dtm"
+	"dtmrelay.internal/dtmrelay/internal/state"
+)
+
+// A record holds an intent for each change that was asked for. One is open from just
+// before it is written to GTI until its own message is completed: while it is,
+// nobody knows whether the write has been done, is under way, or was lost in a
+// crash. Only its own message closes it. One that is not open was written, and
+// stays to tell a later request from an earlier one.
+
+const (
+	// maxIntents is how many intents a record keeps, but for those of the message at hand.
+	maxIntents = 200
+	// maxIntentBytes bounds their texts, again without those of the message at hand,
+	// which has at most 300 KB. A database takes no record above 1 MiB, and that one
+	// would stop each run that meets the alert.
+	maxIntentBytes = 256 << 10
+)
+
+// intents are the intents that a request stands for.
+func (r Request) intents() []state.Intent {
+	var list []state.Intent
+	add := func(field string, values ...string) {
+		list = append(list, state.Intent{Field: field, Values: values, At: r.At, By: r.By, Expect: r.Expect})
+	}
+	if r.Status != "" {
+		add(state.IntentStatus, r.Status)
+	}
+	if r.Tags != nil {
+		add(state.IntentTags, r.Tags...)
+	}
+	for _, tag := range r.AddTags {
+		add(state.IntentAddTag, tag)
+	}
+	for _, tag := range r.RemoveTags {
+		add(state.IntentRemoveTag, tag)
+	}
+	return list
+}
+
+// sameIntent reports whether two intents are one, delivered twice.
+func sameIntent(a, b state.Intent) bool {
+	return a.Field == b.Field && a.At.Equal(b.At) && a.Expect == b.Expect && slices.Equal(a.Values, b.Values)
+}
+
+func findIntent(list []state.Intent, w state.Intent) (state.Intent, bool) {
+	i := slices.IndexFunc(list, func(o state.Intent) bool { return sameIntent(o, w) })
+	if i < 0 {
+		return state.Intent{}, false
+	}
+	return list[i], true
+}
+
+// supersedes reports whether x leaves nothing of y: it is later and for the same
+// field. A list of tags is for every tag, a tag is not for the list. Of two
+// requests of one moment the one that came later counts, as some clocks only
+// know seconds.
+func supersedes(x, y state.Intent) bool {
+	if !x.At.After(y.At) && (!x.At.Equal(y.At) || x.Seq <= y.Seq) {
+		return false
+	}
+	switch x.Field {
+	case state.IntentStatus:
+		return y.Field == state.IntentStatus
+	case state.IntentTags:
+		return y.Field == state.IntentTags || isTag(y)
+	case state.IntentAddTag, state.IntentRemoveTag:
+		return isTag(y) && strings.EqualFold(valueOf(x), valueOf(y))
+	}
+	return false // what a later version of this program asks for is none of these
+}
+
+func isTag(w state.Intent) bool {
+	return w.Field == state.IntentAddTag || w.Field == state.IntentRemoveTag
+}
+
+func valueOf(w state.Intent) string {
+	if len(w.Values) == 0 {
+		return ""
+	}
+	return w.Values[0]
+}
+
+// isSupersededByLater reports whether an intent of the lists is for a later moment than w,
+// and leaves nothing of it.
+func isSupersededByLater(recorded, mine []state.Intent, w state.Intent) bool {
+	return slices.ContainsFunc(slices.Concat(recorded, mine), func(o state.Intent) bool { return o.At.After(w.At) && supersedes(o, w) })
+}
+
+func isSuperseded(list []state.Intent, w state.Intent) bool {
+	return slices.ContainsFunc(list, func(o state.Intent) bool { return supersedes(o, w) })
+}
+
+// current is what GTI has of an alert.
+type current struct {
+	status  string
+	tags    []string
+	all     bool      // tags are all that there is in their place
+	version time.Time // updated_at
+}
+
+// apply is the change that makes of an alert what the intents ask for; it is
+// empty when the alert is so already. Of the record's other intents, those for
+// single tags that are later than a new list of tags are part of that list.
+func apply(alert current, intents, recorded []state.Intent) dtm.Patch {
+	var (
+		change dtm.Patch
+		status *state.Intent
+		list   *state.Intent
+	)
+	for i, w := range intents {
+		switch {
+		case isSuperseded(recorded, w) || isSuperseded(intents, w):
+		case w.Field == state.IntentStatus:
+			status = &intents[i]
+		case w.Field == state.IntentTags:
+			list = &intents[i]
+		}
+	}
+	if status != nil && valueOf(*status) != alert.status {
+		change.Status = new(valueOf(*status))
+	}
+	want := slices.Clone(alert.tags)
+	singles := intents
+	if list != nil {
+		want = slices.Clone(list.Values)
+		singles = slices.Concat(intents, recorded)
+	}
+	for _, w := range singles {
+		switch {
+		case isSuperseded(recorded, w) || isSuperseded(intents, w):
+		case w.Field == state.IntentAddTag && !holdsTag(want, valueOf(w)):
+			want = append(want, valueOf(w))
+		case w.Field == state.IntentRemoveTag:
+			want = slices.DeleteFunc(want, func(tag string) bool { return strings.EqualFold(tag, valueOf(w)) })
+		}
+	}
+	if !sameSet(alert.tags, want) || list != nil && !alert.all {
+		if want == nil {
+			want = []string{}
+		}
+		change.Tags = &want
+	}
+	return change
+}
+
+// sameSet reports whether two lists hold the same tags, without regard to case
+// and order.
+func sameSet(a, b []string) bool {
+	return !slices.ContainsFunc(a, func(tag string) bool { return !holdsTag(b, tag) }) &&
+		!slices.ContainsFunc(b, func(tag string) bool { return !holdsTag(a, tag) })
+}
+
+func isEmpty(p dtm.Patch) bool { return p.Status == nil && p.Tags == nil }
+
+// plan is what a message still has to do about an alert, by the alert's record.
+type plan struct {
+	// mine are the intents of the message that are not completed, as the record has
+	// them or as it will.
+	mine []state.Intent
+	// superseded are those that were begun, and are superseded by now.
+	superseded []state.Intent
+	done       bool // an intent of the message was completed before
+}
+
+// planFor says what is to be done for the intents that were asked.
+func planFor(rec state.Record, asked []state.Intent) plan {
+	var p plan
+	for _, w := range asked {
+		old, found := findIntent(rec.Intents, w)
+		switch {
+		case found && !old.Open:
+			p.done = true
+			continue
+		case found:
+			w = old
+		default:
+			w.Seq, w.Open = rec.IntentSeq+1, true
+		}
+		switch {
+		case !isSuperseded(rec.Intents, w):
+			p.mine = append(p.mine, w)
+		case found:
+			p.superseded = append(p.superseded, w)
+		}
+	}
+	return p
+}
+
+// seq names the message among those of the record.
+func (p plan) seq() int64 {
+	for _, w := range slices.Concat(p.mine, p.superseded) {
+		return w.Seq
+	}
+	return 0
+}
+
+// write puts the message's intents into the record.
+func (p plan) write(rec *state.Record, open bool) {
+	rec.Intents = slices.Clone(rec.Intents)
+	for i, w := range rec.Intents {
+		if _, begun := findIntent(p.superseded, w); begun {
+			rec.Intents[i].Open = open
+		}
+	}
+	kept := slices.DeleteFunc(slices.Clone(rec.Intents), func(w state.Intent) bool {
+		_, mine := findIntent(p.mine, w)
+		// Intents of the same moment stay, or a duplicate of one would pass for the latest.
+		return mine || !w.Open && isSupersededByLater(rec.Intents, p.mine, w)
+	})
+	kept = dropOldest(kept, maxIntents-len(p.mine), maxIntentBytes)
+	for _, w := range p.mine {
+		w.Open = open
+		kept = append(kept, w)
+		rec.IntentSeq = max(rec.IntentSeq, w.Seq)
+	}
+	rec.Intents = kept
+}
+
+// remove takes the message's intents out of the record, and reports whether there
+// were any.
+func remove(rec *state.Record, asked []state.Intent) bool {
+	before := len(rec.Intents)
+	rec.Intents = slices.DeleteFunc(slices.Clone(rec.Intents), func(w state.Intent) bool {
+		_, own := findIntent(asked, w)
+		return own
+	})
+	return len(rec.Intents) < before
+}
+
+// dropOldest keeps n intents, with so many bytes of text. Those that are open go
+// last: their messages come again, and bring them back.
+func dropOldest(list []state.Intent, n, bytes int) []state.Intent {
+	held := 0
+	for _, w := range list {
+		held += textBytes(w)
+	}
+	for len(list) > max(0, n) || held > bytes {
+		oldest := 0
+		for i, w := range list {
+			if o := list[oldest]; w.Open != o.Open && o.Open || w.Open == o.Open && w.Seq < o.Seq {
+				oldest = i
+			}
+		}
+		held -= textBytes(list[oldest])
+		list = slices.Delete(list, oldest, oldest+1)
+	}
+	return list
+}
+
+func textBytes(w state.Intent) int { return len(w.By) + len(w.Expect) + bytesOf(w.Values) }
+
+func bytesOf(texts []string) (n int) {
+	for _, text := range texts {
+		n += len(text)
+	}
+	return n
+}

@@ -1,0 +1,402 @@
+// Package writeback writes changes of alerts back to GTI, as messages ask for, and
+// tells a version that is the echo of such a change from what others have changed.
+package writeback
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+
+	"dtmrelay.internal/dtmrelay/internal/dtm"
+	"dtmrelay.internal/dtmrelay/internal/message"
+	"dtmrelay.internal/dtmrelay/internal/state"
+)
+
+const (
+	// workTime bounds a message's work, with its waiting for others: far below the
+	// 600 s after which Pub/Sub delivers it again, and longer than leaseTime, so that
+	// the delivery after a crash waits for the lease's end and then does the work.
+	workTime = 60 * time.Second
+	// patchTime is how long after the lease was taken a change may be sent, and its
+	// answer awaited.
+	patchTime = 10 * time.Second
+	// leaseTime is how long a lease lasts that nobody gives back. What it is longer
+	// than patchTime is for GTI to be done with a request that was given up, and for
+	// the difference between two processes' clocks.
+	leaseTime = 30 * time.Second
+	// A delivery that finds the lease taken looks again after firstLook, then after
+	// twice as long each time, up to lastLook: mostly it is given back within a second.
+	firstLook = 100 * time.Millisecond
+	lastLook  = 2 * time.Second
+	// finishTime is what a message that is being worked has when its context ends
+	// (Cloud Run: 10 s between SIGTERM and SIGKILL).
+	finishTime = 6 * time.Second
+	// atOnce is how many messages talk to GTI at a time. The API's limits are the
+	// user's, and the feed needs them too.
+	atOnce = 4
+	// maxAttempts bounds how often a message starts over because others write to the
+	// alert's record.
+	maxAttempts = 12
+	// tries is how often a record is read, edited and written again to give the
+	// lease back, when another writer was faster.
+	tries = 5
+	// maxEchoes is how many echoes a record keeps, and maxEchoBytes how many bytes of
+	// tags they hold together: a database takes no record above 1 MiB.
+	maxEchoes    = 8
+	maxEchoBytes = 128 << 10
+)
+
+// Ledger keeps the alerts' records (state.Store).
+type Ledger interface {
+	Records(ctx context.Context, feed string, ids []string) ([]state.Entry, error)
+	WriteRecords(ctx context.Context, feed string, entries []state.Entry) ([]error, error)
+}
+
+// API reads and changes single alerts (dtm.Session).
+type API interface {
+	Get(ctx context.Context, id string, refs bool) (dtm.Page, error)
+	Update(ctx context.Context, id string, p dtm.Patch) (dtm.Alert, error)
+}
+
+// Rejecter sends to the rejects topic.
+type Rejecter interface {
+	Reject(ctx context.Context, m []message.Message) []error
+}
+
+// Counter keeps the database's count of a key's requests.
+type Counter interface {
+	// Load makes the count that limits the requests up to date.
+	Load(ctx context.Context, keyID string) error
+	// Add adds what was sent.
+	Add(ctx context.Context, keyID string)
+}
+
+// WriterOptions are what a Writer needs.
+type WriterOptions struct {
+	Ledger  Ledger
+	Rejects Rejecter
+	// Session makes a session that sends its requests once: Pub/Sub delivers a
+	// message again.
+	Session func() API
+	// KeyID names the API key that there is now.
+	KeyID   func(ctx context.Context) (string, error)
+	Counter Counter
+	Feed    string
+	// TTL is how long a record is kept after it was last written.
+	TTL time.Duration
+}
+
+// Writer writes changes of alerts back to GTI, as messages ask for. There is one
+// in a process.
+//
+// GTI's change of an alert replaces its tags, and takes no condition (DTM API).
+// So a change that was computed from an older state of the alert undoes what
+// another process has written since, and nobody can call back one that is on its
+// way. Therefore one process at a time changes an alert: the one that holds the
+// lease in the alert's record, to which every write is conditional on the record
+// being as it was read. These are the steps of a message:
+//
+//  1. The process works one message for an alert at a time (alertLocks.lock).
+//  2. It reads the record. While somebody holds the lease, it waits and reads
+//     again (delivery.awaitLeaseEnd). When its time is over, the message is delivered again.
+//  3. Intents that the record has as done, or that a later request supersedes, are
+//     completed (planFor). If that is all of the message, it is acknowledged.
+//  4. It reads the alert from GTI, and computes the change (delivery.change).
+//  5. If there is nothing to change, it records the intents as done, on the
+//     condition that the record is as in step 2 (delivery.completeUnchanged), and the message is
+//     acknowledged. The condition proves that nobody took the lease since step 2,
+//     so that the alert was read with all changes in it.
+//  6. Else it records the intents as open, the change's echo, and itself as the
+//     lease's holder, on the same condition (delivery.begin). If it fails: step 2.
+//  7. It sends the change, within patchTime of step 6. A process that stood still
+//     meanwhile sends nothing (delivery.update).
+//  8. If GTI itself answers with an error, the change is over, and the lease is given
+//     back (delivery.giveUp). After anything else, such as a connection that broke, the
+//     change may still happen: the lease stays, until its time is over. Either way
+//     the message is rejected or delivered again; then it begins at step 1, and an
+//     open intent of its own says that an earlier delivery came as far as step 6.
+//  9. After success it records the intents as done, the echo's version, and that
+//     nobody holds the lease (delivery.completeChanged), and the message is acknowledged. If it
+//     has lost the lease, because it stood still for longer than leaseTime: step 2.
+//
+// So this may be under way at GTI when a message is acknowledged: nothing that was
+// sent for it, by any delivery, and nothing that was sent before step 2. A change
+// that another process sends after that belongs to a message that is not
+// acknowledged, and was computed with what this one has done. Hence, of two
+// requests for a field the later one stands, every tag that nobody named is kept,
+// and after the last acknowledgement nothing is sent.
+//
+// Two things are beyond this. Somebody who changes the alert in GTI between steps 4
+// and 7 may lose a tag. And a machine that stands still between its last look at
+// the clock and the sending, for the rest of leaseTime, sends a change too late.
+//
+// A crash, or an answer that is lost, costs the alert's write-backs the lease's
+// time, and no other alert anything.
+type Writer struct {
+	WriterOptions
+
+	owner   string // names this process in leases
+	slots   *semaphore.Weighted
+	locks   alertLocks
+	breaker breaker
+}
+
+// NewWriter returns a writer.
+func NewWriter(o WriterOptions) *Writer {
+	return &Writer{WriterOptions: o, owner: rand.Text(), slots: semaphore.NewWeighted(atOnce), breaker: breaker{open: o.Session}}
+}
+
+// Message asks for a change of an alert, as Pub/Sub delivered it.
+type Message struct {
+	Data        []byte
+	MessageID   string
+	PublishedAt time.Time
+}
+
+// What became of a request.
+const (
+	Written    = "written"    // GTI has the change
+	Already    = "already"    // there was nothing to change, or it was done before
+	Superseded = "superseded" // a later request for the same was there
+	Rejected   = "rejected"   // it can't be done; the message is in the rejects topic
+)
+
+// Outcome is what became of a message.
+type Outcome struct {
+	Result  string
+	AlertID string // empty when the message has none that is valid
+	Status  string // that was asked for
+	By      string // who asked
+	Reason  string // why it was rejected
+}
+
+// permanentError is an error that no further delivery changes.
+type permanentError string
+
+func (e permanentError) Error() string { return string(e) }
+
+// Handle does what a message asks for. A message that can't be done is rejected,
+// which is an outcome. An error means that another delivery may succeed.
+//
+// When ctx ends, what is under way has some seconds to be finished.
+func (w *Writer) Handle(ctx context.Context, msg Message) (Outcome, error) {
+	req, err := ParseRequest(msg.Data, w.Feed, msg.PublishedAt)
+	out := Outcome{AlertID: req.AlertID, Status: req.Status, By: req.By}
+	if err != nil {
+		err = permanentError(err.Error())
+	} else {
+		out.Result, err = w.write(ctx, req)
+	}
+	var permanent permanentError
+	switch {
+	case err == nil:
+		return out, nil
+	case !errors.As(err, &permanent):
+		return out, fmt.Errorf("writing back to alert %s: %w", req.AlertID, err)
+	}
+	out.Result, out.Reason = Rejected, message.Cut(string(permanent))
+	m := message.RejectWriteback(msg.Data, out.Reason, w.Feed, msg.MessageID, out.AlertID)
+	if err := w.Rejects.Reject(ctx, []message.Message{m})[0]; err != nil {
+		return out, fmt.Errorf("rejecting a write-back (%s): %w", out.Reason, err)
+	}
+	return out, nil
+}
+
+func (w *Writer) write(ctx context.Context, req Request) (string, error) {
+	work, finish := outlive(ctx)
+	defer finish()
+	ctx, cancel := context.WithTimeoutCause(ctx, workTime, errLate)
+	defer cancel()
+	unlock, err := w.locks.lock(ctx, req.AlertID)
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	d := &delivery{Writer: w, id: req.AlertID, asked: req.intents(), expect: req.Expect}
+	defer d.releaseSlot(work)
+	return d.run(ctx, work)
+}
+
+var errLate = fmt.Errorf("not done within %v: %w", workTime, context.DeadlineExceeded)
+
+// outlive returns a context that ends after workTime, or a while after ctx does.
+func outlive(ctx context.Context) (context.Context, context.CancelFunc) {
+	base, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	work, end := context.WithTimeoutCause(base, workTime, errLate)
+	stop := context.AfterFunc(ctx, func() {
+		time.AfterFunc(finishTime, func() { cancel(context.Cause(ctx)) })
+	})
+	return work, func() {
+		stop()
+		end()
+		cancel(nil)
+	}
+}
+
+// delivery is one message's work on its alert.
+type delivery struct {
+	*Writer
+	id     string
+	asked  []state.Intent
+	expect string
+
+	// lease is the one that this delivery took last, at takenAt by this process' clock.
+	lease   state.Lease
+	takenAt time.Time
+	written bool
+	// confirmations are what is known about echoes and not yet recorded.
+	confirmations []confirmation
+
+	hasSlot bool // it has a slot
+	keyID   string
+}
+
+// confirmation is the version that an echo turned out to have; zero when there is none
+// to come.
+type confirmation struct {
+	echo    state.Echo
+	version time.Time
+}
+
+// run goes on until the message's intents are completed.
+func (d *delivery) run(ctx, work context.Context) (string, error) {
+	for range maxAttempts {
+		entry, err := d.awaitLeaseEnd(ctx, work)
+		if err != nil {
+			return "", err
+		}
+		p := planFor(entry.Record, d.asked)
+		completed := false
+		switch {
+		case len(p.mine)+len(p.superseded) == 0:
+			completed = true
+		case len(p.mine) == 0: // it was begun, and superseded since
+			completed, err = d.completeUnchanged(work, entry, p)
+		default:
+			if err = d.acquireSlot(ctx, work); err == nil {
+				completed, err = d.attempt(work, entry, p)
+			}
+		}
+		switch {
+		case err != nil:
+			return "", err
+		case completed:
+			return d.result(p), nil
+		}
+	}
+	return "", errors.New("others write to the alert's record all the time")
+}
+
+// awaitLeaseEnd returns the record once nobody else may be changing the alert.
+func (d *delivery) awaitLeaseEnd(ctx, work context.Context) (state.Entry, error) {
+	var seen state.Lease
+	var since time.Time
+	for pause := firstLook; ; pause = min(2*pause, lastLook) {
+		entry, err := d.read(work)
+		if err != nil || entry.Record.WriteLease == nil {
+			return entry, err
+		}
+		if lease := *entry.Record.WriteLease; !sameLease(lease, seen) {
+			seen, since = lease, time.Now()
+		}
+		// A lease that lasts longer than any can is of a clock that is ahead. It has
+		// ended when it has been there for as long as a lease lasts.
+		left := min(time.Until(seen.ExpiresAt), leaseTime-time.Since(since))
+		if left <= 0 {
+			return entry, nil
+		}
+		d.releaseSlot(work)
+		select {
+		case <-time.After(min(pause, left)):
+		case <-ctx.Done():
+			return state.Entry{}, fmt.Errorf("another change of the alert is under way: %w", context.Cause(ctx))
+		}
+	}
+}
+
+func sameLease(a, b state.Lease) bool { return a.Owner == b.Owner && a.ExpiresAt.Equal(b.ExpiresAt) }
+
+func (d *delivery) result(p plan) string {
+	switch {
+	case d.written:
+		return Written
+	case len(p.mine) == 0 && !p.done:
+		return Superseded
+	default:
+		return Already
+	}
+}
+
+// attempt reads the alert, and changes it if it must. It reports whether the
+// message is completed.
+func (d *delivery) attempt(ctx context.Context, entry state.Entry, p plan) (completed bool, err error) {
+	alert, err := d.get(ctx)
+	if err != nil {
+		return false, d.withdraw(ctx, err)
+	}
+	change, err := d.change(entry.Record, p, alert)
+	if err != nil {
+		return false, d.withdraw(ctx, err)
+	}
+	if isEmpty(change) {
+		d.recoverVersion(entry.Record, p, alert)
+		return d.completeUnchanged(ctx, entry, p)
+	}
+	echo := echoOf(change, p.seq())
+	if ok, err := d.begin(ctx, entry, p, echo); !ok {
+		return false, err
+	}
+	done := func(alert current) bool {
+		return (change.Tags == nil || alert.all) && isEmpty(apply(alert, p.mine, entry.Record.Intents))
+	}
+	changed, err := d.update(ctx, change)
+	if err != nil {
+		return false, d.giveUp(ctx, echo, err)
+	}
+	// An answer without tags may be none of GTI's, or leave them out: it shows no removal.
+	if leftOut := change.Tags != nil && len(changed.tags) == 0; leftOut || !done(changed) {
+		if changed, err = d.get(ctx); err != nil {
+			return false, d.withdraw(ctx, err)
+		}
+		if !done(changed) {
+			return false, &dtm.UndoneError{ID: d.id}
+		}
+	}
+	d.written = true
+	d.confirmations = append(d.confirmations, confirmation{echo, changed.version})
+	return d.completeChanged(ctx)
+}
+
+// change is what this message has to write.
+func (d *delivery) change(rec state.Record, p plan, alert current) (dtm.Patch, error) {
+	change := apply(alert, p.mine, rec.Intents)
+	if d.expect != "" && alert.status != d.expect && !isEmpty(change) {
+		return dtm.Patch{}, permanentError(fmt.Sprintf("the alert's status is %q, and expect_status is %q", shorten(alert.status), d.expect))
+	}
+	unsure := slices.ContainsFunc(p.mine, func(in state.Intent) bool {
+		return in.Field == state.IntentTags || in.Field == state.IntentRemoveTag // one that can't be read may be what it names
+	})
+	if !alert.all && (change.Tags != nil || unsure) {
+		return dtm.Patch{}, permanentError("the alert's tags in GTI can't all be read, and a change of its tags would delete the others")
+	}
+	return change, nil
+}
+
+// giveUp says what follows from a change that failed with err.
+func (d *delivery) giveUp(ctx context.Context, echo state.Echo, err error) error {
+	var permanent permanentError
+	switch {
+	case errors.As(err, &permanent): // there is no echo
+		d.confirmations = append(d.confirmations, confirmation{echo: echo})
+		return d.withdraw(ctx, err)
+	case isOver(err):
+		// If this fails, the lease ends by its time.
+		_, _ = d.releaseLease(ctx, func(*state.Record) {})
+	}
+	return err
+}
