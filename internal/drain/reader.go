@@ -27,6 +27,7 @@ type reader struct {
 	noRefs      bool      // even one alert was too large with its document
 	ahead       int       // how many pages were listed before the one that was too large
 	oversizedAt time.Time // created_at of that one alert, once it is known
+	lastAt      time.Time // created_at of the last alert that was listed with its document
 	alone       bool      // wait for a whole page's memory
 	followUp    bool      // the pass follows links of empty pages
 	order       order     // of what the pass has published
@@ -575,11 +576,16 @@ func (r *reader) shrinkPage(cause error) error {
 // so makes pages full again.
 func (r *reader) restored(page dtm.Page, o outcome) bool {
 	if r.noRefs {
-		if len(page.Alerts) > 0 && r.oversizedAt.IsZero() && (r.ahead == 0 || o.progressed) {
+		// One that is known already brings no progress; it is the one after the last that came.
+		if len(page.Alerts) > 0 && r.oversizedAt.IsZero() &&
+			(r.ahead == 0 || o.progressed || r.ahead < 0 && page.Alerts[0].CreatedAt.After(r.lastAt)) {
 			r.oversizedAt = page.Alerts[0].CreatedAt
 		}
 		r.ahead--
 		return false
+	}
+	if n := len(page.Alerts); n > 0 {
+		r.lastAt = page.Alerts[n-1].CreatedAt
 	}
 	if r.size == 0 || !o.progressed {
 		return false
@@ -602,10 +608,9 @@ func (r *reader) isPastOversized(f fetched) bool {
 	}
 	// A listing begins a millisecond before the position.
 	next := r.oversizedAt.Add(2 * ms)
-	if r.order.near+r.order.far > 0 {
-		return false // others from before that alert may come after it
-	}
-	if f.page.Alerts[0].CreatedAt.Before(next) || !r.advance(r.slice, orderFrom(next), f) {
+	// Where alerts are slightly out of place, others from before that one come up to so
+	// much later.
+	if r.order.isLost() || f.page.Alerts[0].CreatedAt.Before(next.Add(r.order.trail)) || !r.advance(r.slice, orderFrom(next), f) {
 		return false
 	}
 	r.size, r.noRefs = 0, false
