@@ -172,6 +172,9 @@ func (e *engine) runWorker() error {
 			return nil
 		}
 		done, err := (&reader{engine: e, slice: s}).readSlice()
+		if err != nil {
+			e.stopAll(err) // or another worker acquires the slice, and asks the same again
+		}
 		e.release(s, done)
 		if err != nil {
 			return err
