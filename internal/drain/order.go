@@ -101,11 +101,14 @@ func (o *order) isLost() bool { return o.far > o.few() }
 
 // position is the created_at before which nothing is left to read. When more than
 // one alert in 25 is slightly out of place, others still come from before safe.
-func (o *order) position() time.Time {
+func (o *order) position() time.Time { return o.safe.Add(-o.slack()) }
+
+// slack is how much later than in its place an alert may still come.
+func (o *order) slack() time.Duration {
 	if 25*o.near > o.read {
-		return o.safe.Add(-o.trail)
+		return o.trail
 	}
-	return o.safe
+	return 0
 }
 
 // ascending returns the indexes of the longest ascending run of times that are

@@ -608,9 +608,10 @@ func (r *reader) isPastOversized(f fetched) bool {
 	}
 	// A listing begins a millisecond before the position.
 	next := r.oversizedAt.Add(2 * ms)
-	// Where alerts are slightly out of place, others from before that one come up to so
-	// much later.
-	if r.order.isLost() || f.page.Alerts[0].CreatedAt.Before(next.Add(r.order.trail)) || !r.advance(r.slice, orderFrom(next), f) {
+	if r.order.isLost() || f.page.Alerts[0].CreatedAt.Before(next.Add(r.order.slack())) {
+		return false
+	}
+	if r.position().Before(next) && !r.advance(r.slice, orderFrom(next), f) {
 		return false
 	}
 	r.size, r.noRefs = 0, false

@@ -349,6 +349,18 @@ func TestReader(t *testing.T) {
 			publish: "1 2 3 4",
 		},
 		{
+			name: "an alert too large that was published already, and one that came late before it",
+			listings: [][]scriptedPage{
+				{page("a", 10, 200, 202), fails(errSpent)},
+				{fails(errLarge)},
+				{page("b", 10), page("c", 11), page("d", 200), fails(errLarge)},
+				{page("e", 11), page("f", 200), page("g", 202), page("h", 500)},
+				{page("", 500, 501)},
+			},
+			asked:   []string{"since -0.001", "since 9.999", "since 9.999 size 1", "since 10.999 size 1 without refs", "since 202.001"},
+			publish: "10 200 202 11 500 501",
+		},
+		{
 			name:     "an alert too large even so",
 			listings: [][]scriptedPage{{fails(errLarge)}, {fails(errLarge)}, {fails(errLarge)}},
 			asked:    []string{"since -0.001", "since -0.001 size 1", "since -0.001 size 1 without refs"},
@@ -653,6 +665,37 @@ func TestUnusableElements(t *testing.T) {
 					t.Errorf("took %s", took)
 				}
 			})
+		})
+	}
+}
+
+// TestPastOversized: pages are full again after the alert that is too large, as soon as
+// nothing from before it can come any more, wherever the position is by then.
+func TestPastOversized(t *testing.T) {
+	for _, c := range []struct {
+		name         string
+		position, at int // seconds; the alert that is too large was created at 10
+		order        order
+		want         bool
+	}{
+		{"the alert itself", 5, 10, order{}, false},
+		{"the next one", 5, 11, order{}, true},
+		{"others may come for a minute", 5, 11, order{near: 1, read: 24, trail: time.Minute}, false},
+		{"the minute is over", 5, 71, order{near: 1, read: 24, trail: time.Minute}, true},
+		{"the position is past it", 30, 40, order{near: 1, read: 25, trail: time.Minute}, true},
+		{"in no order", 5, 100, order{far: 5, read: 24}, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := &activeSlice{Slice: state.Slice{From: sec(0), To: sec(1000), DoneUntil: sec(c.position)}}
+			e := &engine{active: []*activeSlice{s}, save: func(Progress) {}}
+			r := &reader{engine: e, slice: s, size: 1, noRefs: true, oversizedAt: sec(10), order: c.order}
+			f := fetched{page: dtm.Page{Alerts: []dtm.Alert{{ID: "a", CreatedAt: sec(c.at)}}, Date: sec(2000)}, listed: sec(2000)}
+			if got := r.isPastOversized(f); got != c.want || r.noRefs == c.want {
+				t.Errorf("%t, and without documents %t, want %t", got, r.noRefs, c.want)
+			}
+			if got := r.position(); got.Before(sec(c.position)) || c.want && got.Before(sec(10)) || got.After(sec(c.at)) {
+				t.Errorf("the position is %v", got)
+			}
 		})
 	}
 }
