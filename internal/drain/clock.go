@@ -34,8 +34,8 @@ type clock struct {
 	ctx  context.Context
 	log  *slog.Logger
 	feed string
-	// first: what lies ahead in a feed's first run is of its own making, and no fault
-	// that anybody has to know of.
+	// first: it is the feed's first run. What lies ahead in it is of its own making, and
+	// no fault that anybody has to know of.
 	first bool
 
 	mu    sync.Mutex

@@ -120,8 +120,7 @@ func (r *Runner) live(ctx context.Context, report *Report, began time.Time) (out
 		return Skipped, StopLeaseHeld, nil
 	}
 	r.Meter.Load(usage.Requests, usage.Errors)
-	w.first = feed.BeginsAt.IsZero()
-	w.clock.first = w.first
+	w.clock.first = feed.BeginsAt.IsZero()
 	refiltered := w.plan(&feed)
 	feed.KeyID = keyID
 
@@ -222,7 +221,7 @@ func (w *work) newest() time.Time { return w.clock.now().Add(-w.Options.Settle).
 // certain is the present by which stored times are judged. In a first run they are
 // its own, and going back further than needed does no harm.
 func (w *work) certain() time.Time {
-	if w.first {
+	if w.clock.first {
 		return w.clock.now()
 	}
 	return w.clock.certain()
@@ -243,13 +242,13 @@ func (w *work) replan() bool {
 	w.holder.Update(func(f *state.Feed) {
 		ahead := now.Add(clockAhead)
 		switch {
-		case w.first && !f.BeginsAt.After(ahead):
+		case w.clock.first && !f.BeginsAt.After(ahead):
 			begins := f.BeginsAt.Add(-off).Truncate(ms)
 			f.Slices = tidy(append([]state.Slice{{From: begins, To: f.BeginsAt, DoneUntil: begins}}, f.Slices...))
 			f.BeginsAt, f.FirstRun = begins, f.FirstRun.Add(-off).Truncate(ms)
 			f.FilterSince = f.FirstRun
 			anew = true
-		case !w.first && f.FilterSince.After(ahead): // it was changed by this run
+		case !w.clock.first && f.FilterSince.After(ahead): // it was changed by this run
 			f.FilterSince = now.Truncate(ms)
 		}
 		anew = w.clock.takeBack(f, w.Options, now) || anew

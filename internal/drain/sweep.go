@@ -26,7 +26,7 @@ func (w *work) sweep(feed state.Feed) (err error) {
 	}()
 	// Alerts that the first run has read can only have changed while it ran: the next
 	// sweep reads back to its start.
-	if w.Options.UpdatesWindow == 0 || w.first {
+	if w.Options.UpdatesWindow == 0 || w.clock.first {
 		return nil
 	}
 	began := w.clock.now().Truncate(ms)

@@ -22,7 +22,6 @@ type work struct {
 
 	clock     *clock
 	got       *atomic.Int64 // alerts that were fetched by their id
-	first     bool          // it is the feed's first run
 	replanned bool
 
 	fetching context.Context // ends when nothing more is to be fetched

@@ -192,8 +192,8 @@ func TestEndings(t *testing.T) {
 		"the proxy wants to know who":   {"https://gti.example", through(t, raw(t, refuse("407 Proxy Authentication Required")))},
 		"the proxy finds no way":        {"https://gti.example", through(t, raw(t, refuse("502 Bad Gateway")))},
 		"the proxy is none":             {"https://gti.example", through(t, raw(t, leaked+testKey+"\r\n\r\n"))},
-		"nothing behind the proxy":      {"https://gti.example", through(t, raw(t, "HTTP/1.1 200 OK\r\n\r\n"))},
-		"no TLS behind the proxy":       {"https://gti.example", through(t, raw(t, "HTTP/1.1 200 OK\r\n\r\n"+leaked))},
+		"nothing past the proxy":        {"https://gti.example", through(t, raw(t, "HTTP/1.1 200 OK\r\n\r\n"))},
+		"no TLS past the proxy":         {"https://gti.example", through(t, raw(t, "HTTP/1.1 200 OK\r\n\r\n"+leaked))},
 		"the proxy's scheme is unknown": {"https://gti.example", through(t, "gopher://127.0.0.1:1")},
 	} {
 		t.Run(name, func(t *testing.T) { testEnding(t, c.base, c.setUp, lost) })
