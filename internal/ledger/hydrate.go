@@ -77,8 +77,10 @@ func (p *Processor) hydrateBatch(ctx context.Context, batch []*item, counts *Cou
 	if failure != nil {
 		return failure
 	}
+	for _, page := range pages {
+		page.Release()
+	}
 	for i, it := range batch {
-		pages[i].Release()
 		if noMemory[i] && len(batch) > 1 {
 			if err := p.hydrateBatch(ctx, []*item{it}, counts); err != nil {
 				return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"path"
 	"strings"
@@ -26,6 +27,8 @@ func bare(id string, seconds int) dtm.Alert {
 	a.HasDoc, a.MonitorName = false, "Brand"
 	return a
 }
+
+var errThrottled = &dtm.APIError{Status: http.StatusTooManyRequests}
 
 // TestHydrate: a listing without documents is enough to see an alert, but its
 // first message has the document where there is a way to get it.
@@ -76,6 +79,11 @@ func TestHydrate(t *testing.T) {
 			name:   "the key is refused",
 			fetch:  func(int) (dtm.Page, error) { return dtm.Page{}, &dtm.KeyError{API: &dtm.APIError{Status: 401}} },
 			counts: ledger.Counts{Handled: 1}, err: &dtm.KeyError{},
+		},
+		{
+			name:   "GTI asks for less at a time",
+			fetch:  func(int) (dtm.Page, error) { return dtm.Page{}, errThrottled },
+			counts: ledger.Counts{Handled: 1}, err: errThrottled,
 		},
 		{
 			name:   "the network is down",
@@ -233,6 +241,49 @@ func TestHydrateWithinMemory(t *testing.T) {
 		if text != "known created" && text != "known status_changed from new bare of Brand" && !strings.HasSuffix(text, " created of Brand") {
 			t.Errorf("published %s", text)
 		}
+	}
+}
+
+// server answers the client's requests in place of a network.
+type server func(r *http.Request) (*http.Response, error)
+
+func (s server) RoundTrip(r *http.Request) (*http.Response, error) { return s(r) }
+
+// TestHydrateReleasesAll: an alert that there was no memory for beside the others is
+// fetched when all of these are released, wherever it stands among them.
+func TestHydrateReleasesAll(t *testing.T) {
+	for _, last := range []string{"a", "b", "c"} {
+		synctest.Test(t, func(t *testing.T) {
+			text := strings.Repeat("x", 300<<10)
+			// Two alerts fit into the memory; this one comes when both are there.
+			api := server(func(r *http.Request) (*http.Response, error) {
+				id := path.Base(r.URL.Path)
+				if id == last {
+					time.Sleep(time.Second)
+				}
+				body := fmt.Sprintf(`{"id":%q,"created_at":%q,"status":"new","doc":{"text":%q}}`, id, day.Format(time.RFC3339), text)
+				return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(body)), Request: r}, nil
+			})
+			client, err := dtm.New(dtm.Options{
+				BaseURL: "https://gti.example/api/v3", ToolName: "t", UserAgent: "t", Keys: key{}, Meter: dtm.NewMeter(1000),
+				Concurrency: 10, QPS: 1000, Transport: api, PageLimit: 400 << 10, PageMemory: 1 << 20,
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			session := client.Session(dtm.LiveShare)
+			processor, _, topic := newProcessor()
+			processor.FetchFull = func(ctx context.Context, id string) (dtm.Page, error) { return session.Get(ctx, id, true) }
+			counts, err := processor.Process(t.Context(), []dtm.Alert{bare("a", 0), bare("b", 0), bare("c", 0)}, all)
+			if err != nil || counts.Created != 3 {
+				t.Fatalf("%+v %v", counts, err)
+			}
+			for _, took := range topic.took {
+				if strings.Contains(took, "bare") {
+					t.Errorf("%s comes last, and published is %q", last, topic.took)
+				}
+			}
+		})
 	}
 }
 

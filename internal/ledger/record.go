@@ -53,7 +53,7 @@ func (p *Processor) record(ctx context.Context, items []*item) error {
 				return fmt.Errorf("recording %s in the ledger: %w", entries[i].Record.ID, err)
 			}
 		}
-		if items = again; len(items) == 0 {
+		if items = again; len(items) == 0 || try == tries-1 {
 			return nil
 		}
 		// Not in step with another writer that tries as often.
