@@ -68,6 +68,7 @@ func (b *breaker) note(api API, keyID string, err error) {
 		quota  *dtm.QuotaError
 		apiErr *dtm.APIError
 		budget *dtm.BudgetError
+		wait   *dtm.WaitError
 	)
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -79,6 +80,7 @@ func (b *breaker) note(api API, keyID string, err error) {
 		b.length = min(max(2*b.length, shortestPause), longestPause)
 		b.api = nil
 		b.cause, b.keyID, b.until = err, keyID, time.Now().Add(b.length)
+	case errors.As(err, &wait): // the session knows until when nothing is to be sent
 	case err == nil, errors.As(err, &apiErr) && !apiErr.Foreign:
 		b.length = 0
 	case dtm.Failed(err), errors.As(err, &budget),

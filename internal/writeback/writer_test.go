@@ -443,6 +443,27 @@ func TestWritebackGoesOnAfterTheQuota(t *testing.T) {
 	})
 }
 
+// TestWritebackWaitsAsLongAsItIsAsked: whoever answers that nothing is to be sent for an
+// hour, is not asked again by the messages that come meanwhile.
+func TestWritebackWaitsAsLongAsItIsAsked(t *testing.T) {
+	for _, html := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			o := newWorld(dtmsim.Options{}, alert("a"))
+			o.api.AddFault(dtmsim.Fault{Status: 429, RetryAfter: "3600", HTML: html})
+			p := o.newProcess()
+			for n := range 6 {
+				if _, err := p.deliver(t.Context(), requestAt("a", 1, `"status":"closed"`)); err == nil {
+					t.Fatal("no error")
+				}
+				if got := o.asked(dtmsim.Get); got != 1 {
+					t.Fatalf("HTML %t: after %d deliveries there were %d requests, want 1", html, n+1, got)
+				}
+				time.Sleep(time.Minute)
+			}
+		})
+	}
+}
+
 // TestWritebackAfterTheSecretFailed: a session that a failed read of the secret
 // has ended is not used again.
 func TestWritebackAfterTheSecretFailed(t *testing.T) {
