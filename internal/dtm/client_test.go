@@ -771,6 +771,30 @@ func TestKeyIsRenewedOnce(t *testing.T) {
 	}
 }
 
+// TestKeyIsReplacedWithinAListing: a token is the user's whose key asked for the page
+// before, and no other key asks with it.
+func TestKeyIsReplacedWithinAListing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tokens := 0
+		c := newClient(t, direct(func(w http.ResponseWriter, r *http.Request) {
+			switch {
+			case r.URL.Query().Get("page") == "":
+				writePage(w, "token", "a")
+			case r.Header.Get("X-Apikey") == testKey:
+				tokens++
+				fail(w, 401, "WrongCredentialsError")
+			default:
+				tokens++
+				writePage(w, "", "b")
+			}
+		}), func(o *Options) { o.Keys = &keys{key: testKey, renewed: "new-key"} })
+		ids, err := collect(t.Context(), c.Session(LiveShare), Query{})
+		if restart := (*RestartError)(nil); !errors.As(err, &restart) || tokens != 1 || len(ids) != 1 {
+			t.Errorf("%v, %v, %d requests with the token", ids, err, tokens)
+		}
+	})
+}
+
 // Requests that were under way when the key was withdrawn ask for one renewal.
 func TestKeyWithdrawnInTheMiddle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -838,10 +862,11 @@ func TestRedirectTarget(t *testing.T) {
 		"//evil.example/x?page=1":          "https://evil.example",
 		"https://gti.example.evil/":        "https://gti.example.evil",
 		"https://gti.example@evil/":        "https://evil",
+		"https://" + testKey + ".x/":       "https://[API key].x",
 		"https://%zz/?page=1":              "",
 	} {
 		got := ""
-		to, err := follow(request{}, from, &http.Response{StatusCode: http.StatusFound, Header: http.Header{"Location": {location}}})
+		to, err := follow(request{}, from, &http.Response{StatusCode: http.StatusFound, Header: http.Header{"Location": {location}}}, testKey)
 		var refused *RedirectError
 		switch {
 		case errors.As(err, &refused):

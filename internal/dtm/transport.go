@@ -232,16 +232,14 @@ func (s *Session) send(ctx context.Context, req request, target *url.URL, key st
 		}
 		return got, nil, err
 	case isRedirect(resp.StatusCode):
-		location, err = follow(req, target, resp)
+		location, err = follow(req, target, resp, key)
 		return got, location, err
 	case resp.StatusCode < 400:
 		return response{}, nil, lost(fmt.Errorf("the status %d, which answers nothing that was asked", resp.StatusCode))
 	}
 
-	if resp.StatusCode >= 400 {
-		c.meter.failed()
-	}
-	if resp.StatusCode >= 400 && resp.StatusCode < 500 {
+	c.meter.failed()
+	if resp.StatusCode < 500 {
 		s.count(func(st *Stats) { st.Errors4xx++ })
 	}
 	// An error's status says enough when its body does not come.
@@ -338,14 +336,14 @@ func keepsMethod(status int) bool {
 
 // follow returns where a redirect leads, or a *RedirectError when the request must
 // not be sent there.
-func follow(req request, from *url.URL, resp *http.Response) (*url.URL, error) {
+func follow(req request, from *url.URL, resp *http.Response, key string) (*url.URL, error) {
 	refused := &RedirectError{Status: resp.StatusCode}
 	to, err := from.Parse(resp.Header.Get("Location"))
 	if err != nil || resp.Header.Get("Location") == "" {
 		refused.Why = whyNowhere
 		return nil, refused
 	}
-	refused.Host = site(to)
+	refused.Host = cut(clean(site(to), key), maxMessage) // who answers may send the key back
 	switch {
 	case to.Scheme != from.Scheme || !strings.EqualFold(to.Hostname(), from.Hostname()) || port(to) != port(from):
 		refused.Why = whyElsewhere
