@@ -31,6 +31,7 @@ func TestStatusOfAFailedRun(t *testing.T) {
 		{&dtm.RestartError{Cause: errors.New("cut")}, 502, 0, "gti"},
 		{&dtm.RedirectError{}, 502, 0, "gti"},
 		{&dtm.PageTooLargeError{Size: 1}, 502, 0, "gti"},
+		{&dtm.UndoneError{ID: "a"}, 502, 0, "gti"},
 		{errors.New("the database is away"), 500, 0, "error"},
 		{dtm.ErrMemory, 500, 0, "error"},
 	} {

@@ -10,7 +10,7 @@ import (
 
 // Lease says who works a feed, or changes an alert in GTI.
 type Lease struct {
-	Owner     string    `json:"owner"` // run id
+	Owner     string    `json:"owner"` // run id, or the writing process's name
 	ExpiresAt time.Time `json:"expires_at"`
 }
 

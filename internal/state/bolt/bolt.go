@@ -38,7 +38,7 @@ type Store struct {
 var _ state.Store = (*Store)(nil)
 
 // Open opens the file, and makes it if it doesn't exist. Only one process can
-// have it open, so whoever held a lease in it is gone, and no lease is left.
+// have it open, so whoever held a lease in it is gone, and no feed's lease is left.
 func Open(path string) (*Store, error) { return open(path, bbolt.Options{}) }
 
 // OpenNoSync is Open for tests: it doesn't wait for the disk, so a power cut may
