@@ -28,10 +28,9 @@ type reader struct {
 	ahead       int       // how many pages were listed before the one that was too large
 	oversizedAt time.Time // created_at of that one alert, once it is known
 	lastAt      time.Time // created_at of the last alert that was listed with its document
-	alone       bool      // wait for a whole page's memory
-	followUp    bool      // the pass follows links of empty pages
 	order       order     // of what the pass has published
 	doubts      doubts
+	endings     endings
 
 	// since replaces the slice's position in the next pass: the oldest since that
 	// the API is known to answer, after it refused an older one.
@@ -43,37 +42,8 @@ type reader struct {
 	listed time.Time // when the last listing was asked for; zero: none was
 }
 
-// listingEnd says why a pass ended.
-type listingEnd int
-
-const (
-	none         listingEnd = iota
-	finished                // the slice is read
-	fullLast                // a full page without a next link: there may be more
-	emptyFirst              // an empty first page with a next link
-	emptyLater              // an empty later page with a next link
-	repeated                // the listing comes round: its tokens, or its alerts
-	unreadable              // a page holds an element that can't be read, for the first time
-	broken                  // a page request failed, and its token is spent
-	noMemory                // the page didn't fit into the workers' share
-	tooLarge                // the page is larger than a page may be
-	anew                    // the rest is to be asked for in another way: in full pages, or up to the slice's new end
-	refusedSince            // the API answers 400 to this since
-	stopped                 // fetching has ended
-)
-
-const (
-	// maxFollow is how many empty pages are followed (DTM API: a next link on
-	// the last page has been seen).
-	maxFollow = 3
-	// maxWithoutProgress bounds listings that bring nothing, whatever mix of faults
-	// ends them.
-	maxWithoutProgress = 6
-)
-
 // readSlice reads the slice until it is done or fetching ends.
 func (r *reader) readSlice() (done bool, err error) {
-	before, withoutProgress := none, 0
 	defer func() {
 		if done {
 			r.lastRead()
@@ -84,25 +54,20 @@ func (r *reader) readSlice() (done bool, err error) {
 			return true, nil
 		}
 		end, progressed, cause, err := r.pass()
-		switch {
+		if err != nil || end == stopped {
+			return false, err
+		}
+		switch next, err := r.endings.add(end, progressed, cause); {
 		case err != nil:
 			return false, err
-		case end == finished:
+		case next == allRead:
 			return true, nil
-		case end == stopped:
-			return false, nil
-		}
-		again := end == before && !progressed
-		switch {
-		case again && (end == fullLast || end == emptyFirst):
-			return true, nil
-		case again && end == repeated:
-			// The listing has ended, but nobody said that this was all: the rest of the
-			// slice stays for the next run.
+		case next == unclear:
+			// The rest of the slice stays for the next run.
 			r.setAside()
 			return false, nil
-		case again && end == broken && withoutProgress > 0:
-			return false, &listingError{fmt.Errorf("no page could be read, twice in a row: %w", cause)}
+		}
+		switch {
 		case end == refusedSince:
 			position := r.position()
 			if r.since, r.refused = r.oldestSafeSince(), r.clock.now().Sub(position); !r.since.After(position) {
@@ -116,36 +81,7 @@ func (r *reader) readSlice() (done bool, err error) {
 				r.ahead = -1 // the next listing begins elsewhere
 			}
 		}
-		r.alone = end == noMemory || r.alone && !progressed
-		if progressed {
-			before, withoutProgress, r.followUp = none, 0, false
-		}
-		if end == noMemory || end == tooLarge || end == unreadable || end == anew || end == refusedSince {
-			continue // this says how to ask, and nothing about the slice
-		}
-		if !progressed {
-			if withoutProgress++; withoutProgress >= maxWithoutProgress {
-				return false, &listingError{errors.Join(fmt.Errorf("%d listings in a row brought nothing", withoutProgress), cause)}
-			}
-		}
-		r.followUp = end == emptyLater
-		before = end
 	}
-}
-
-// listingError is a listing that can't be gone on with now, for a reason that
-// lies in what was asked or how it was answered.
-type listingError struct{ err error }
-
-func (e *listingError) Error() string { return "listing alerts: " + e.err.Error() }
-func (e *listingError) Unwrap() error { return e.err }
-
-// listingFailed tells a failed listing from what every other would fail with too.
-func listingFailed(err error) error {
-	if dtm.Failed(err) {
-		return &listingError{err}
-	}
-	return err
 }
 
 // fetched is what the fetching goroutine hands to the publishing one.
@@ -156,7 +92,7 @@ type fetched struct {
 	listed time.Time
 	asked  state.Slice // what its listing asked for, From and To included
 	end    listingEnd
-	err    error // with end none: fatal; else why the pass ended
+	err    error // with an end: why the pass ended; else fatal
 	// goOn is answered before the next page is asked for, where that depends on
 	// what the page brought; nil where it doesn't.
 	goOn chan bool
@@ -183,8 +119,8 @@ func (r *reader) pass() (end listingEnd, progressed bool, cause, err error) {
 		}
 	}()
 	for f := range pages {
-		if f.err != nil && f.end == none {
-			return none, progressed, nil, listingFailed(f.err)
+		if f.err != nil && f.end == goesOn {
+			return goesOn, progressed, nil, listingFailed(f.err)
 		}
 		if !f.listed.IsZero() {
 			r.listed = f.listed
@@ -196,7 +132,7 @@ func (r *reader) pass() (end listingEnd, progressed bool, cause, err error) {
 		more, err := r.handle(f)
 		f.page.Release()
 		if err != nil {
-			return none, progressed, nil, listingFailed(err)
+			return goesOn, progressed, nil, listingFailed(err)
 		}
 		progressed = progressed || more.progressed
 		switch {
@@ -205,7 +141,7 @@ func (r *reader) pass() (end listingEnd, progressed bool, cause, err error) {
 		case !more.allHandled:
 			r.stopAll(errCap)
 			return stopped, progressed, nil, nil
-		case f.end != none:
+		case f.end != goesOn:
 			return f.end, progressed, f.err, nil
 		case r.isCapReached():
 			r.stopAll(errCap)
@@ -218,7 +154,7 @@ func (r *reader) pass() (end listingEnd, progressed bool, cause, err error) {
 		}
 	}
 	if r.fetching.Err() == nil {
-		return none, progressed, nil, errors.New("listing alerts: the listing ended without an end")
+		return goesOn, progressed, nil, errNoEnd
 	}
 	return stopped, progressed, nil, nil
 }
@@ -234,23 +170,22 @@ func send(ctx context.Context, pages chan<- fetched, f fetched) bool {
 	}
 }
 
-// listingState is what one listing has shown so far.
-type listingState struct {
-	query  dtm.Query
-	asked  time.Time // when; zero: it was not answered yet
-	tokens map[string]bool
-	shown  shown
-	order  order
-	past   int // alerts of the last pages that are past the slice's end, when no other were on them
-	cut    bool
+// sliceListing is what one listing by created_at has shown so far.
+type sliceListing struct {
+	listing
+	query dtm.Query
+	asked time.Time // when; zero: it was not answered yet
+	order order
+	past  int // alerts of the last pages that are past the slice's end, when no other were on them
+	cut   bool
 }
 
 // fetch lists pages and judges whether the listing can be gone on with.
 func (r *reader) fetch(ctx context.Context, pages chan<- fetched) {
 	relist := r.opts.Filter.HasMutable()
-	pageNo, empties := 0, 0
+	pageNo, base := 0, newListing(r.endings.followUp)
 	for since := r.position(); ; {
-		l := &listingState{query: r.query(since), tokens: map[string]bool{}}
+		l := &sliceListing{listing: base, query: r.query(since)}
 		l.order = orderFrom(l.query.Since)
 		again := false
 		for page, err := range r.source.List(ctx, l.query) {
@@ -278,30 +213,14 @@ func (r *reader) fetch(ctx context.Context, pages chan<- fetched) {
 			r.noteAnswered()
 			page, doubtful := r.doubts.cut(page)
 			f := fetched{page: page, listed: l.asked, asked: state.Slice{From: l.query.Since, To: l.query.Until}}
-			if len(page.Alerts) == 0 && page.Next != "" && !l.tokens[page.Next] && !doubtful {
-				switch {
-				case r.followUp && empties < maxFollow:
-					empties++
-					f.goOn = make(chan bool, 1)
-				case r.followUp:
-					f.end = finished
-				case pageNo == 0:
-					f.end = emptyFirst
-				default:
-					f.end = emptyLater
-				}
-			} else {
-				empties = 0
-				f.end = r.endOf(page, l)
-				if doubtful {
-					f.end = unreadable
-				}
-				if r.size > 0 {
-					f.goOn = make(chan bool, 1)
-				}
+			if f.end = r.endOf(page, l); doubtful {
+				f.end = unreadable
+			}
+			if len(page.Alerts) == 0 || r.size > 0 {
+				f.goOn = make(chan bool, 1)
 			}
 			pageNo++
-			if !send(ctx, pages, f) || f.end != none {
+			if !send(ctx, pages, f) || f.end != goesOn {
 				return
 			}
 			if f.goOn != nil {
@@ -315,12 +234,11 @@ func (r *reader) fetch(ctx context.Context, pages chan<- fetched) {
 					}
 				}
 			}
-			l.tokens[page.Next] = true
 			// A slice that was cut is listed anew, up to its new end: then a list is read
 			// to its end, and an alert out of place is in it wherever it stands.
 			l.cut = r.size == 0 && r.split(r.slice) || l.cut
 			if at := l.order.position(); (l.cut || relist) && at.After(since) {
-				since, again = at, true
+				since, again, base = at, true, l.next()
 				break
 			}
 		}
@@ -338,7 +256,7 @@ func (r *reader) query(since time.Time) dtm.Query {
 		// Whether the bounds are inclusive is unknown (DTM API), so ask for a
 		// millisecond more on both sides.
 		Since: since.Add(-ms), Until: r.slice.To.Add(ms),
-		Size: r.opts.PageSize, Refs: r.opts.Refs && !r.noRefs, Filter: r.opts.Filter, Alone: r.alone,
+		Size: r.opts.PageSize, Refs: r.opts.Refs && !r.noRefs, Filter: r.opts.Filter, Alone: r.endings.alone,
 	}
 	if r.size > 0 {
 		q.Size = r.size
@@ -353,7 +271,7 @@ func (r *reader) query(since time.Time) dtm.Query {
 }
 
 // endOf says how the listing goes on after a page.
-func (r *reader) endOf(page dtm.Page, l *listingState) listingEnd {
+func (r *reader) endOf(page dtm.Page, l *sliceListing) listingEnd {
 	r.mu.Lock()
 	to := r.slice.To
 	r.mu.Unlock()
@@ -378,49 +296,37 @@ func (r *reader) endOf(page dtm.Page, l *listingState) listingEnd {
 	} else {
 		l.past += past
 	}
-	r.addNeeded(l.shown.add(page))
-	switch {
-	case n == 0 && l.past >= 2 && page.Next != "" && to.Before(l.query.Until.Add(-ms)):
+	// A single one may be out of place, and ends nothing.
+	isPast := n == 0 && l.past >= 2
+	end, brought := l.add(page, l.query.Size, isPast || page.Next == "" && past > 0 && !l.order.last().Before(to))
+	r.addNeeded(brought)
+	if isPast && page.Next != "" && to.Before(l.query.Until.Add(-ms)) {
 		// The slice was cut since this was asked for. Where the order is coarse, alerts of
 		// its own may stand later in this list.
 		return anew
-	case n == 0 && l.past >= 2, page.Next == "" && past > 0 && !l.order.last().Before(to):
-		return finished
 	}
-	r.observeRate(r.slice, n, l.order.last())
-	switch {
-	case page.Next == "" && len(page.Alerts) >= l.query.Size:
-		return fullLast
-	case page.Next == "":
-		return finished
-	case l.tokens[page.Next], l.shown.isEndless():
-		return repeated
-	default:
-		return none
+	if !isPast {
+		r.observeRate(r.slice, n, l.order.last())
 	}
+	return end
 }
 
 // failed hands on why a listing could not be gone on with.
 func (r *reader) failed(ctx context.Context, pages chan<- fetched, q dtm.Query, pageNo int, err error) {
 	var (
-		restart *dtm.RestartError
-		large   *dtm.PageTooLargeError
-		wait    *dtm.WaitError
-		api     *dtm.APIError
+		wait *dtm.WaitError
+		api  *dtm.APIError
 	)
-	f := fetched{err: err}
+	f := fetched{err: err, end: endOfError(err)}
 	switch {
 	case r.fetching.Err() != nil:
 		return // the pass ends as stopped
 	case errors.As(err, &wait):
 		r.stopAll(err)
 		return
-	case errors.As(err, &restart):
-		f.end = broken
-	case errors.Is(err, dtm.ErrMemory):
-		f.end = noMemory
-	case errors.As(err, &large):
-		f.end, r.ahead = tooLarge, pageNo
+	case f.end == tooLarge:
+		r.ahead = pageNo
+	case f.end != goesOn:
 	case pageNo == 0 && r.since.IsZero() && errors.As(err, &api) && api.Status == http.StatusBadRequest && api.Final() && q.Since.Before(r.oldestSafeSince()):
 		f.end = refusedSince
 	}

@@ -17,14 +17,14 @@ import (
 	"dtmrelay.internal/dtmrelay/internal/state"
 )
 
-// listing is an API that only costs time: every page takes latency.
-type listing struct {
+// evenSource is an API that only costs time: every page takes latency.
+type evenSource struct {
 	alerts   []time.Time // created_at, sorted
 	latency  time.Duration
 	requests atomic.Int64
 }
 
-func (l *listing) List(ctx context.Context, q dtm.Query) iter.Seq2[dtm.Page, error] {
+func (l *evenSource) List(ctx context.Context, q dtm.Query) iter.Seq2[dtm.Page, error] {
 	return func(yield func(dtm.Page, error) bool) {
 		at := sort.Search(len(l.alerts), func(i int) bool { return !l.alerts[i].Before(q.Since) })
 		end := sort.Search(len(l.alerts), func(i int) bool { return l.alerts[i].After(q.Until) })
@@ -107,7 +107,7 @@ func TestDrainNearItsFloor(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
 						const latency, took = 100 * time.Millisecond, 20 * time.Millisecond
 						now := time.Now().UTC().Truncate(ms)
-						source := &listing{alerts: spread(seed, alerts, now.Add(-5*24*time.Hour), now, w.share, w.within, w.from), latency: latency}
+						source := &evenSource{alerts: spread(seed, alerts, now.Add(-5*24*time.Hour), now, w.share, w.within, w.from), latency: latency}
 						processor := &costlyProcessor{took: took, known: map[string]bool{}, turn: make(chan struct{}, 1)}
 						e := &engine{
 							opts: Options{Workers: c.workers, PageSize: size}, source: source, processor: processor,

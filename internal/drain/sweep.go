@@ -56,26 +56,12 @@ func (w *work) sweep(feed state.Feed) (err error) {
 			budget *dtm.BudgetError
 			wait   *dtm.WaitError
 		)
-		switch {
-		case errors.As(err, &budget), errors.As(err, &wait) && w.holder != nil && w.hasTime(wait.Wait):
-			// Its share of the key's budget is used up, and the live feed's isn't; or GTI
-			// asks for a wait that is longer than a sweep, and not than the run.
-			w.Log.WarnContext(w.ctx, "changes are not looked for", "event", "sweep", "feed", w.Feed, "reason", err.Error())
-			return nil
-		case err != nil && end == sweepUnclear:
-			return fmt.Errorf("looking for changed alerts: %w", w.lost(&listingError{err}))
-		case err != nil:
-			return fmt.Errorf("looking for changed alerts: %w", w.lost(listingFailed(err)))
-		case end == sweepCapped:
-			return errCap
-		case end == sweepUnclear:
+		switch ended := context.Cause(fetching); {
+		case err == nil && end == unclear:
 			w.Log.WarnContext(w.ctx, "the API lists the same again and again, and changes after that are not seen", "event", "sweep", "feed", w.Feed)
 			return nil
-		case end == sweepStopped:
-			cause := context.Cause(fetching)
-			if w.holder == nil || !errors.Is(cause, errTurn) && !errors.Is(cause, errBudget) {
-				return cause
-			}
+		case err == nil:
+		case w.holder != nil && errors.Is(err, ended) && (errors.Is(err, errTurn) || errors.Is(err, errBudget)):
 			// A sweep that was handed over before is finished first: it covers part of this one.
 			if !w.isUnfinished("sweep-") {
 				if err := w.handOver(kinds[i:], began); err != nil {
@@ -83,10 +69,19 @@ func (w *work) sweep(feed state.Feed) (err error) {
 				}
 				w.swept(began)
 			}
-			if errors.Is(cause, errTurn) {
+			if errors.Is(err, errTurn) {
 				return nil
 			}
-			return cause
+			return err
+		case errors.Is(err, errCap), errors.Is(err, ended):
+			return err
+		case errors.As(err, &budget), errors.As(err, &wait) && w.holder != nil && w.hasTime(wait.Wait):
+			// Its share of the key's budget is used up, and the live feed's isn't; or GTI
+			// asks for a wait that is longer than a sweep, and not than the run.
+			w.Log.WarnContext(w.ctx, "changes are not looked for", "event", "sweep", "feed", w.Feed, "reason", err.Error())
+			return nil
+		default:
+			return fmt.Errorf("looking for changed alerts: %w", w.lost(listingFailed(err)))
 		}
 	}
 	if w.holder != nil {
@@ -103,14 +98,14 @@ func (w *work) swept(began time.Time) {
 
 // sweepListing reads one listing of a sweep. When the API refuses since for its
 // age, it goes on from the oldest that the API is known to answer.
-func (w *work) sweepListing(fetching context.Context, kind string, feed state.Feed) (sweepEnd, error) {
+func (w *work) sweepListing(fetching context.Context, kind string, feed state.Feed) (decision, error) {
 	s := w.sweepOf(fetching, kind, feed)
 	w.report.needed++ // one listing, of however few alerts
 	for refused := time.Duration(0); ; {
 		s.query.Since = w.sweepSince
 		asked, bound := w.clock.now(), w.Options.oldestSafeSince(w.clock.now())
 		before := w.SweepAPI.Stats().Pages
-		end, err := s.run(fetching, w.working)
+		end, err := s.read(fetching, w.working)
 		answered := w.SweepAPI.Stats().Pages > before
 		if refused > 0 && answered {
 			refusal := &state.Refusal{At: asked.Truncate(ms), Age: refused}
@@ -162,6 +157,140 @@ func (w *work) sweepOf(fetching context.Context, kind string, feed state.Feed) *
 	}
 }
 
+// sweepReader reads what was updated last, back to what an earlier sweep has seen:
+// since only filters on created_at (DTM API), so changes of older alerts are found
+// by the order of the listing.
+type sweepReader struct {
+	source    Source
+	processor Processor
+	query     dtm.Query // with Newest
+	// back is the updated_at at which the sweep ends.
+	back time.Time
+	// shifting: alerts leave the listing while it is read, so that others may skip
+	// from one page to the one before. A listing of several pages that brought
+	// something is then read once more.
+	shifting bool
+	reserve  func(n int) int
+	// onPage is told of every page: how many of its alerts were not seen by an earlier
+	// sweep, and how many its listing had not shown before.
+	onPage func(looked, brought int, c ledger.Counts)
+
+	doubts  doubts
+	endings endings
+}
+
+// read sweeps, one listing from the top after the other. It ends between pages when
+// fetching ends, with the cause of that, and publishes nothing more when working
+// does; errCap says that reserve allowed no more.
+func (s *sweepReader) read(fetching, working context.Context) (decision, error) {
+	for {
+		s.query.Alone = s.endings.alone
+		p := sweepPass{listing: newListing(false)}
+		end, err := s.pass(fetching, working, &p)
+		switch {
+		case err != nil && end == goesOn:
+			return unclear, err
+		case end == finished && s.shifting && p.pages > 1 && p.newAlerts > 0:
+			continue
+		case end == tooLarge && s.query.Size == 1:
+			return unclear, listingFailed(err)
+		case end == tooLarge:
+			s.query.Size = max(1, s.query.Size/4)
+		case end == emptyLater:
+			// Each listing begins at the top: where it ends twice, it ends.
+			end = emptyFirst
+		}
+		if next, err := s.endings.add(end, p.newAlerts > 0, err); err != nil || next != listAgain {
+			return next, err
+		}
+	}
+}
+
+// sweepPass is what one listing of a sweep has shown.
+type sweepPass struct {
+	listing
+	// older is how many alerts in a row, up to the last one, were seen by an earlier
+	// sweep.
+	older     int
+	pages     int
+	newAlerts int
+}
+
+// pass reads one listing from the top. An error that comes with an end has ended
+// only the listing.
+func (s *sweepReader) pass(fetching, working context.Context, p *sweepPass) (listingEnd, error) {
+	ctx, cancel := context.WithCancel(fetching)
+	defer cancel()
+	for page, err := range s.source.List(ctx, s.query) {
+		switch {
+		case err != nil && fetching.Err() != nil:
+			return goesOn, context.Cause(fetching)
+		case err != nil:
+			return endOfError(err), err
+		}
+		p.pages++
+		page, doubtful := s.doubts.cut(page)
+		end, brought := p.add(page, s.query.Size, p.isPast(page, s.back))
+		allHandled, err := s.handle(working, page, brought, p)
+		page.Release()
+		switch {
+		case err != nil:
+			return goesOn, err
+		case !allHandled:
+			return goesOn, errCap
+		case doubtful:
+			return unreadable, nil
+		case end != goesOn:
+			return end, nil
+		case fetching.Err() != nil:
+			return goesOn, context.Cause(fetching)
+		}
+	}
+	if err := context.Cause(fetching); err != nil {
+		return goesOn, err
+	}
+	return goesOn, errNoEnd
+}
+
+// isPast reports whether what follows a page was seen by an earlier sweep, which
+// looked back to a time. A single alert may be out of place, and ends nothing.
+func (p *sweepPass) isPast(page dtm.Page, back time.Time) bool {
+	for _, a := range page.Alerts {
+		switch {
+		case a.Invalid != "" || a.Undated: // its place says nothing
+		case a.UpdatedAt.Before(back):
+			p.older++
+		default:
+			p.older = 0
+		}
+	}
+	return p.older >= 2
+}
+
+// handle publishes what has changed of a page. What the listing holds from before is
+// known, but for alerts that stand among changed ones: their updated_at may be wrong.
+func (s *sweepReader) handle(working context.Context, page dtm.Page, brought int, p *sweepPass) (allHandled bool, err error) {
+	var mine []dtm.Alert
+	changed := 0
+	for _, a := range page.Alerts {
+		if a.Invalid != "" {
+			continue
+		}
+		mine = append(mine, a)
+		if !a.UpdatedAt.Before(s.back) {
+			changed = len(mine)
+		}
+	}
+	if changed > 0 { // the one after these may be one of them, too
+		changed = min(changed+1, len(mine))
+	}
+	mine = mine[:changed]
+	counts, err := s.processor.Process(working, mine, s.reserve)
+	s.onPage(len(mine), brought, counts)
+	p.newAlerts += counts.New()
+	return counts.Handled == len(mine), err
+}
+
 // unread reports whether the live feed has still to read a moment.
 func unread(pending []state.Slice, at time.Time) bool {
 	return slices.ContainsFunc(pending, func(s state.Slice) bool { return !at.Before(s.DoneUntil) && at.Before(s.To) })
@@ -204,39 +333,6 @@ func (w *work) handOver(kinds []string, began time.Time) error {
 		}
 	}
 	return nil
-}
-
-// audit asks once a day for what may have come into the index late. The first
-// day has just been read.
-func (w *work) audit() error {
-	f, now := w.holder.Feed(), w.clock.now()
-	last := f.LastAudit
-	if last.IsZero() {
-		last = f.FirstRun
-	}
-	today := now.Truncate(24 * time.Hour)
-	if w.Options.AuditWindow == 0 || !last.Before(today) || w.isUnfinished("audit-") {
-		return nil
-	}
-	position := f.Position()
-	from, to := position.Add(-w.Options.AuditWindow), position.Add(-w.Options.Overlap)
-	if f.BeginsAt.After(from) {
-		from = f.BeginsAt
-	}
-	// Alerts from before a change of the filter were not read with it.
-	if f.FilterSince.After(from) && f.FilterSince.After(f.FirstRun) {
-		from = f.FilterSince
-	}
-	if !from.Before(to) {
-		return nil
-	}
-	err := w.requestBackfill(state.Backfill{
-		ID: "audit-" + today.Format(time.DateOnly), Kind: state.Audit, Since: from, Until: to, Filter: w.Options.Filter.String(),
-	})
-	if err == nil {
-		w.holder.Update(func(f *state.Feed) { f.LastAudit = now.Truncate(ms) })
-	}
-	return err
 }
 
 // isUnfinished reports whether there is an unfinished backfill of the relay's own

@@ -90,7 +90,7 @@ func TestSweep(t *testing.T) {
 		shifting bool
 		took     []string
 		asked    int
-		end      sweepEnd
+		end      decision
 		err      error
 	}{
 		{name: "nothing at all", listings: []swept{{{}}}, asked: 1},
@@ -116,7 +116,7 @@ func TestSweep(t *testing.T) {
 			took:     []string{"a90", "a80", "a70", "a60"},
 		},
 		{
-			name: "no page comes", listings: []swept{{lost}}, asked: 2, err: errDown, end: sweepUnclear,
+			name: "no page comes", listings: []swept{{lost}}, asked: 2, err: errDown, end: unclear,
 		},
 		{
 			name: "a link on the last page", asked: 2, listings: []swept{{head, {next: "3"}}},
@@ -137,11 +137,11 @@ func TestSweep(t *testing.T) {
 			took: []string{"a90", "a80", "a70"},
 		},
 		{
-			name: "a token that is repeated", listings: []swept{{head, head}}, asked: 2, end: sweepUnclear,
+			name: "a token that is repeated", listings: []swept{{head, head}}, asked: 2, end: unclear,
 			took: []string{"a90", "a80", "a70"},
 		},
 		{
-			name: "the same page under fresh tokens, for ever", asked: 2, end: sweepUnclear, took: []string{"a90", "a80", "a70"},
+			name: "the same page under fresh tokens, for ever", asked: 2, end: unclear, took: []string{"a90", "a80", "a70"},
 			listings: []swept{{head, {updated: []int{90, 80, 70}, next: "3"}, {updated: []int{70, 80, 90}, next: "4"}, {updated: []int{60}}}},
 		},
 		{
@@ -178,7 +178,7 @@ func TestSweep(t *testing.T) {
 		},
 		{
 			name: "GTI refuses the listing", listings: []swept{{{err: &dtm.APIError{Status: 400}}}}, asked: 1,
-			err: &dtm.APIError{Status: 400}, end: sweepStopped,
+			err: &dtm.APIError{Status: 400}, end: unclear,
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -189,10 +189,13 @@ func TestSweep(t *testing.T) {
 				source: source, processor: processor, query: dtm.Query{Newest: true, Size: 3}, back: sec(10), shifting: c.shifting,
 				reserve: all, onPage: func(n, _ int, _ ledger.Counts) { looked += n },
 			}
-			end, err := s.run(t.Context(), t.Context())
+			end, err := s.read(t.Context(), t.Context())
 			api := (*dtm.APIError)(nil)
 			if (err == nil) != (c.err == nil) || c.err != nil && !errors.Is(err, c.err) && !errors.As(err, &api) {
 				t.Errorf("error %v, want %v", err, c.err)
+			}
+			if c.end == listAgain {
+				c.end = allRead
 			}
 			if end != c.end || len(source.asked) != c.asked {
 				t.Errorf("it ends as %d after %d listings, want %d after %d", end, len(source.asked), c.end, c.asked)
@@ -227,9 +230,8 @@ func TestSweepStops(t *testing.T) {
 			}
 		}}
 		s := sweepReader{source: source, processor: processor, query: dtm.Query{Size: 3}, reserve: all, onPage: func(int, int, ledger.Counts) {}}
-		end, err := s.run(ctx, t.Context())
-		if end != sweepStopped || err != nil || len(topic.took) != 3 {
-			t.Errorf("%d %v, published %v", end, err, topic.took)
+		if _, err := s.read(ctx, t.Context()); !errors.Is(err, context.Canceled) || len(topic.took) != 3 {
+			t.Errorf("%v, published %v", err, topic.took)
 		}
 	})
 	t.Run("its time is up while it fetches full alerts", func(t *testing.T) {
@@ -254,9 +256,8 @@ func TestSweepStops(t *testing.T) {
 			source: &sweeps{listings: []swept{{page, {}}}}, processor: processor, query: dtm.Query{Size: 20},
 			reserve: all, onPage: func(int, int, ledger.Counts) {},
 		}
-		end, err := s.run(ctx, t.Context())
-		if end != sweepStopped || err != nil || len(topic.took) != 8 {
-			t.Errorf("%d %v, published %v", end, err, topic.took)
+		if _, err := s.read(ctx, t.Context()); !errors.Is(err, up) || len(topic.took) != 8 {
+			t.Errorf("%v, published %v", err, topic.took)
 		}
 	})
 	t.Run("no more may be published", func(t *testing.T) {
@@ -268,16 +269,15 @@ func TestSweepStops(t *testing.T) {
 			return n
 		}
 		s := sweepReader{source: &sweeps{listings: long}, processor: processor, query: dtm.Query{Size: 3}, reserve: take, onPage: func(int, int, ledger.Counts) {}}
-		end, err := s.run(t.Context(), t.Context())
-		if end != sweepCapped || err != nil || len(topic.took) != 4 {
-			t.Errorf("%d %v, published %v", end, err, topic.took)
+		if _, err := s.read(t.Context(), t.Context()); !errors.Is(err, errCap) || len(topic.took) != 4 {
+			t.Errorf("%v, published %v", err, topic.took)
 		}
 	})
 	t.Run("a message fails", func(t *testing.T) {
 		processor, topic := newSweepProcessor(t)
 		topic.fail = "a60"
 		s := sweepReader{source: &sweeps{listings: long}, processor: processor, query: dtm.Query{Size: 3}, reserve: all, onPage: func(int, int, ledger.Counts) {}}
-		if _, err := s.run(t.Context(), t.Context()); !errors.Is(err, errDown) {
+		if _, err := s.read(t.Context(), t.Context()); !errors.Is(err, errDown) {
 			t.Errorf("error %v", err)
 		}
 	})

@@ -1,0 +1,184 @@
+package drain
+
+import (
+	"errors"
+	"fmt"
+
+	"dtmrelay.internal/dtmrelay/internal/dtm"
+)
+
+// listingEnd says how a listing ended.
+type listingEnd int
+
+const (
+	goesOn       listingEnd = iota
+	finished                // it has shown all that was asked for
+	fullLast                // a full page without a next link: there may be more
+	emptyFirst              // an empty first page with a next link
+	emptyLater              // an empty later page with a next link
+	repeated                // its tokens, or its alerts, come again
+	broken                  // a page request failed, and its token is spent
+	unreadable              // a page holds an element that can't be read, for the first time
+	noMemory                // the page didn't fit into the workers' share
+	tooLarge                // the page is larger than a page may be
+	anew                    // the rest is to be asked for in another way: in full pages, or up to the slice's new end
+	refusedSince            // the API answers 400 to this since
+	stopped                 // fetching has ended
+)
+
+const (
+	// maxFollow is how many empty pages are followed (DTM API: a next link on
+	// the last page has been seen).
+	maxFollow = 3
+	// maxWithoutProgress bounds listings that bring nothing, whatever mix of faults
+	// ends them.
+	maxWithoutProgress = 6
+)
+
+// listing is what one listing has shown so far, in whatever order it comes.
+type listing struct {
+	tokens   map[string]bool
+	shown    shown
+	first    bool // no page came yet
+	followUp bool // follow links of empty pages
+	empties  int  // that were followed since the last page with alerts
+}
+
+func newListing(followUp bool) listing {
+	return listing{tokens: map[string]bool{}, first: true, followUp: followUp}
+}
+
+// next is the listing that takes this one's place from a later position on.
+func (l *listing) next() listing {
+	return listing{tokens: map[string]bool{}, followUp: l.followUp, empties: l.empties}
+}
+
+// add takes a page of a listing that was asked for in pages of a size, and says how
+// the listing goes on, and how many alerts the page brings that it had not shown.
+// isPast: what follows is past the end of what is to be read.
+func (l *listing) add(page dtm.Page, size int, isPast bool) (end listingEnd, brought int) {
+	first, again := l.first, l.tokens[page.Next]
+	l.first = false
+	l.tokens[page.Next] = true
+	brought = l.shown.add(page)
+	switch {
+	case isPast:
+		return finished, brought
+	case page.Next == "" && len(page.Alerts) >= size:
+		return fullLast, brought
+	case page.Next == "":
+		return finished, brought
+	case again, l.shown.isEndless():
+		return repeated, brought
+	case len(page.Alerts) > 0:
+		l.empties = 0
+		return goesOn, brought
+	case l.followUp && l.empties == maxFollow:
+		return finished, brought
+	case l.followUp:
+		l.empties++
+		return goesOn, brought
+	case first:
+		return emptyFirst, brought
+	}
+	return emptyLater, brought
+}
+
+// endOfError is how an error ends a listing; goesOn when it ends the work with it.
+func endOfError(err error) listingEnd {
+	var (
+		wait    *dtm.WaitError
+		restart *dtm.RestartError
+		large   *dtm.PageTooLargeError
+	)
+	switch {
+	case errors.As(err, &wait):
+		return goesOn
+	case errors.As(err, &restart):
+		return broken
+	case errors.Is(err, dtm.ErrMemory):
+		return noMemory
+	case errors.As(err, &large):
+		return tooLarge
+	}
+	return goesOn
+}
+
+var errNoEnd = errors.New("listing alerts: the listing ended without an end")
+
+// decision is what follows from the end of a listing.
+type decision int
+
+const (
+	listAgain decision = iota
+	allRead
+	// unclear: the API ends its listing in a way that doesn't say whether this was all.
+	unclear
+)
+
+// endings decide when a slice or a sweep is read, from how one listing of it ended
+// after the other:
+//
+//	the listing ended            it brought    nothing      nothing, and the one
+//	                             something                  before ended like this
+//	finished                     all read      all read     all read
+//	fullLast, emptyFirst         list again    list again   all read
+//	emptyLater                   the next listing follows links of empty pages (of a slice;
+//	                             a sweep takes it for emptyFirst)
+//	repeated                     list again    list again   unclear
+//	broken                       list again    list again   an error, the second time
+//	unreadable, noMemory,        list again in another way: this says nothing
+//	tooLarge, anew, refusedSince about what was listed
+//
+// Six listings in a row that bring nothing are an error, whatever ended them.
+type endings struct {
+	before          listingEnd
+	withoutProgress int
+	followUp        bool // the next listing follows links of empty pages
+	alone           bool // the next listing waits for a whole page's memory
+}
+
+// add says what follows from a listing's end. cause is the error that ended it, if
+// one did.
+func (e *endings) add(end listingEnd, progressed bool, cause error) (decision, error) {
+	again := end == e.before && !progressed
+	switch {
+	case end == finished:
+		return allRead, nil
+	case again && (end == fullLast || end == emptyFirst):
+		return allRead, nil
+	case again && end == repeated:
+		return unclear, nil
+	case again && end == broken && e.withoutProgress > 0:
+		return unclear, &listingError{fmt.Errorf("no page could be read, twice in a row: %w", cause)}
+	}
+	e.alone = end == noMemory || e.alone && !progressed
+	if progressed {
+		e.before, e.withoutProgress, e.followUp = goesOn, 0, false
+	}
+	if end == unreadable || end == noMemory || end == tooLarge || end == anew || end == refusedSince {
+		return listAgain, nil
+	}
+	if !progressed {
+		if e.withoutProgress++; e.withoutProgress == maxWithoutProgress {
+			return unclear, &listingError{errors.Join(fmt.Errorf("%d listings in a row brought nothing", e.withoutProgress), cause)}
+		}
+	}
+	e.before, e.followUp = end, end == emptyLater
+	return listAgain, nil
+}
+
+// listingError is a listing that can't be gone on with now, for a reason that
+// lies in what was asked or how it was answered.
+type listingError struct{ err error }
+
+func (e *listingError) Error() string { return "listing alerts: " + e.err.Error() }
+func (e *listingError) Unwrap() error { return e.err }
+
+// listingFailed tells a failed listing from what every other would fail with too.
+func listingFailed(err error) error {
+	if listing := (*listingError)(nil); errors.As(err, &listing) || !dtm.Failed(err) {
+		return err
+	}
+	return &listingError{err}
+}
