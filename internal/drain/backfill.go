@@ -21,7 +21,7 @@ type BackfillStore interface {
 }
 
 const (
-	// liveEvery is how long backfills are worked before it is the live feed's turn again.
+	// liveEvery is how long backfills are worked before the live feed is looked at again.
 	liveEvery = time.Minute
 	// merges is how often a record is read and written again when it was changed
 	// by another writer: DELETE /backfill/{id}.
@@ -32,8 +32,8 @@ const (
 const KeepFinished = 90 * 24 * time.Hour
 
 var (
-	errTurn       = errors.New("it is the live feed's turn")
-	errNoProgress = fmt.Errorf("%w, and the backfill got nowhere in its own", errTurn)
+	errLiveFeed   = errors.New("the live feed is to be looked at again")
+	errNoProgress = fmt.Errorf("%w, and the backfill got nowhere until then", errLiveFeed)
 	errCancelled  = errors.New("the backfill was cancelled")
 )
 
@@ -41,8 +41,8 @@ var (
 // to the live feed every minute. It ends when none is left, or with what stopped it.
 func (w *work) backfills() error {
 	done := map[string]bool{}
-	// noProgress are those that got nowhere in their last turn: a page, or one alert
-	// that is fetched by its id, may take longer than any turn.
+	// noProgress are those that got nowhere in their last minute: a page, or one alert
+	// that is fetched by its id, may take longer than any minute.
 	noProgress := map[string]bool{}
 	for {
 		i := slices.IndexFunc(w.unfinished, func(id string) bool { return !done[id] && !noProgress[id] })
@@ -54,7 +54,7 @@ func (w *work) backfills() error {
 			continue
 		}
 		id := w.unfinished[i]
-		err := w.backfill(id, w.turn)
+		err := w.backfill(id, w.liveAt)
 		var (
 			budget  *dtm.BudgetError
 			wait    *dtm.WaitError
@@ -63,7 +63,7 @@ func (w *work) backfills() error {
 		switch {
 		case err == nil:
 			done[id] = true
-		case w.working.Err() != nil:
+		case w.deadlines.working.Err() != nil:
 			return err
 		case errors.As(err, &listing):
 			// The backfill's record has the error. The feed itself is well, and other
@@ -74,19 +74,19 @@ func (w *work) backfills() error {
 			// Its share of the key's budget is used up, and the live feed's isn't: a
 			// later run goes on.
 			return nil
-		case errors.Is(err, errTurn):
+		case errors.Is(err, errLiveFeed):
 			noProgress[id] = errors.Is(err, errNoProgress)
-		case errors.As(err, &wait) && w.hasTime(wait.Wait): // the live feed waits for it
+		case errors.As(err, &wait) && w.deadlines.hasTime(wait.Wait): // the live feed waits for it
 		default:
 			return err
 		}
-		if err != nil || !time.Now().Before(w.turn) {
-			if err := w.liveTurn(); err != nil {
+		if err != nil || !time.Now().Before(w.liveAt) {
+			if err := w.lookAtLive(); err != nil {
 				return err
 			}
 		}
 		// Others may have been asked for, or cancelled, in the meantime.
-		feed, _, _, err := w.Store.Open(w.working, w.Feed, "")
+		feed, _, _, err := w.Store.Open(w.deadlines.working, w.Feed, "")
 		if err != nil {
 			return err
 		}
@@ -94,15 +94,9 @@ func (w *work) backfills() error {
 	}
 }
 
-// hasTime reports whether the run goes on for longer than d.
-func (w *work) hasTime(d time.Duration) bool {
-	deadline, ok := w.fetching.Deadline()
-	return w.fetching.Err() == nil && (!ok || time.Until(deadline) > d)
-}
-
-// liveTurn relays what has come or changed since the live feed's last turn.
-func (w *work) liveTurn() error {
-	if err := context.Cause(w.fetching); err != nil {
+// lookAtLive relays what has come or changed since the live feed was last looked at.
+func (w *work) lookAtLive() error {
+	if err := context.Cause(w.deadlines.fetching); err != nil {
 		return err
 	}
 	w.holder.Update(func(f *state.Feed) { w.plan(f) })
@@ -114,21 +108,19 @@ func (w *work) liveTurn() error {
 
 // backfill works one backfill until it is finished or the time is up. It returns
 // nil when nothing is left to do.
-func (w *work) backfill(id string, until time.Time) error {
-	b, revision, err := w.Store.Backfill(w.working, w.Feed, id)
+func (w *work) backfill(id string, liveAt time.Time) error {
+	b, revision, err := w.Store.Backfill(w.deadlines.working, w.Feed, id)
 	if err != nil {
 		return err
 	}
 	if revision == "" || b.Finished() {
 		return nil
 	}
-	fetching, cancel := context.WithDeadlineCause(w.fetching, until, errTurn)
-	defer cancel()
-	fetching, stop := context.WithCancelCause(fetching)
+	shorter, stop := w.deadlines.until(liveAt, errLiveFeed)
 	defer stop(nil)
 
 	rw := &recordWriter{store: w.Store, feed: w.Feed, checkLease: w.checkLease, cancelled: func() { stop(errCancelled) }, record: b, revision: revision}
-	e, pending, err := w.backfillEngine(fetching, b, rw)
+	e, pending, err := w.backfillEngine(shorter.fetching, b, rw)
 	if err != nil {
 		return err
 	}
@@ -137,20 +129,20 @@ func (w *work) backfill(id string, until time.Time) error {
 		now.WorkedFor = b.WorkedFor + time.Since(began).Truncate(ms)
 		now.Requests = b.Requests + w.BackfillAPI.Stats().Requests - asked
 	}
-	stopWriting := rw.keepWriting(w.working)
-	err = w.run(fetching, e, pending)
+	stopWriting := rw.keepWriting(w.deadlines.working)
+	err = w.run(shorter, e, pending)
 	stopWriting()
 	if err == nil && len(e.progress.Slices) > 0 {
 		err = &listingError{errors.New("the API lists the same again and again, and brings nothing new")}
 	}
-	if errors.Is(err, errTurn) && time.Since(began) >= liveEvery/2 && !rw.movedFrom(b) {
+	if errors.Is(err, errLiveFeed) && time.Since(began) >= liveEvery/2 && !rw.movedFrom(b) {
 		err = errNoProgress
 	}
 	done := rw.finish(err)
 	if errors.Is(err, errCancelled) {
 		err = nil
 	}
-	if written := rw.write(w.working); written != nil {
+	if written := rw.write(w.deadlines.working); written != nil {
 		if err != nil {
 			written = fmt.Errorf("%w (it had ended with: %v)", written, err) //nolint:errorlint // what counts now is that it isn't stored
 		}
@@ -253,10 +245,10 @@ func (w *work) conclude(b state.Backfill) {
 	log := w.Log.With("event", "backfill", "feed", w.Feed, "backfill", b.ID, "state", b.State,
 		"published", b.Published, "rejected", b.Rejected, "requests", b.Requests)
 	if b.State == state.Failed {
-		log.ErrorContext(w.ctx, "a backfill failed", "error", b.Error)
+		log.ErrorContext(w.deadlines.caller, "a backfill failed", "error", b.Error)
 		return
 	}
-	log.InfoContext(w.ctx, "a backfill is finished")
+	log.InfoContext(w.deadlines.caller, "a backfill is finished")
 }
 
 // cutOut cuts a range of time out of gaps.
@@ -397,7 +389,7 @@ func (w *recordWriter) finish(err error) bool {
 	switch {
 	case err == nil:
 		b.State, b.Error, b.Slices = state.Done, "", nil
-	case errors.Is(err, errTurn), errors.Is(err, errBudget), errors.Is(err, errShutdown), errors.Is(err, errCap), errors.Is(err, errCancelled):
+	case errors.Is(err, errLiveFeed), errors.Is(err, errBudget), errors.Is(err, errShutdown), errors.Is(err, errCap), errors.Is(err, errCancelled):
 		b.Error = ""
 		return false
 	case errors.As(err, &api) && api.Final() && !errors.As(err, &restart): // that was said of a page token
@@ -415,8 +407,8 @@ func (w *recordWriter) finish(err error) bool {
 // DryBackfill counts what a backfill would publish, and leaves no trace but the
 // count of requests. When it could not be counted to the end, the error says why.
 func (r *Runner) DryBackfill(ctx context.Context, b state.Backfill) (state.Backfill, error) {
-	began := time.Now()
-	base, done := r.outlive(ctx, began)
+	budgetEnd := time.Now().Add(r.Options.Budget)
+	deadlines, done := newDeadlines(ctx, budgetEnd)
 	defer done()
 	keyID, err := r.KeyID(ctx)
 	if err != nil {
@@ -434,11 +426,10 @@ func (r *Runner) DryBackfill(ctx context.Context, b state.Backfill) (state.Backf
 		return b, fmt.Errorf("reading the filter: %w", err)
 	}
 	report := Report{WouldPublish: new(int64), ByType: map[string]int64{}, BySeverity: map[string]int64{}}
-	stopCounting := r.countRequests(base, keyID, usage)
-	w := r.work(ctx, &report)
-	w.leased, w.checkLease = base, func() error { return nil }
-	end := w.begin(began)
-	defer end()
+	stopCounting := r.countRequests(deadlines.storing, keyID, usage)
+	w := r.work(deadlines, &report)
+	w.checkLease = func() error { return nil }
+	defer w.deadlines.start(deadlines.storing, budgetEnd)()
 	e := &engine{
 		clock: w.clock, scope: scope{b.Since, b.Until},
 		opts: r.Options, source: w.BackfillAPI, report: &report, save: func(Progress) {}, onGap: func(state.Gap) {},
@@ -450,8 +441,8 @@ func (r *Runner) DryBackfill(ctx context.Context, b state.Backfill) (state.Backf
 		},
 	}
 	e.opts.Filter = filter
-	err = w.run(w.fetching, e, Progress{Slices: b.Slices})
-	closing, cancel := context.WithTimeout(base, callTime)
+	err = w.run(w.deadlines, e, Progress{Slices: b.Slices})
+	closing, cancel := context.WithTimeout(deadlines.storing, callTime)
 	defer cancel()
 	stopCounting(closing)
 	b.WouldPublish, b.ByType, b.BySeverity = *report.WouldPublish, report.ByType, report.BySeverity

@@ -188,7 +188,7 @@ func TestFinish(t *testing.T) {
 		told     bool // the record has the error
 	}{
 		{"read to its end", state.Running, nil, state.Done, true, false},
-		{"the live feed's turn", state.Running, errTurn, state.Running, false, false},
+		{"the live feed is to be looked at", state.Running, errLiveFeed, state.Running, false, false},
 		{"budget", state.Running, errBudget, state.Running, false, false},
 		{"shutdown", state.Running, errShutdown, state.Running, false, false},
 		{"cap", state.Running, errCap, state.Running, false, false},

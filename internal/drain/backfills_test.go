@@ -89,32 +89,32 @@ func (w *world) cancel() {
 	}
 }
 
-// turns is a session that tells whose turn it is.
-type turns struct {
+// alternating is a session that tells for whom it lists.
+type alternating struct {
 	drain.Session
 	p    *proc
 	live bool
 }
 
-func (t turns) List(ctx context.Context, q dtm.Query) iter.Seq2[dtm.Page, error] {
+func (t alternating) List(ctx context.Context, q dtm.Query) iter.Seq2[dtm.Page, error] {
 	return func(yield func(dtm.Page, error) bool) {
-		t.p.turn(t.live)
+		t.p.listsFor(t.live)
 		for page, err := range t.Session.List(ctx, q) {
 			if t.live {
-				t.p.turn(true)
+				t.p.listsFor(true)
 			}
 			page.AskedAt, page.ReceivedAt = page.AskedAt.Add(t.p.step.Skew), page.ReceivedAt.Add(t.p.step.Skew)
 			if !yield(page, err) {
 				return
 			}
-			t.p.turn(t.live)
+			t.p.listsFor(t.live)
 		}
 	}
 }
 
-// Law: while backfills are worked the live feed gets its turn every minute, from
+// Law: while backfills are worked the live feed is looked at every minute, from
 // when the last of what it listed is published. (What is under way is ended first.)
-func (p *proc) turn(live bool) {
+func (p *proc) listsFor(live bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if live {
@@ -122,7 +122,7 @@ func (p *proc) turn(live bool) {
 		return
 	}
 	if since := time.Since(p.liveAt); since > 90*time.Second && p.step.Freeze == 0 && !p.isDead() {
-		p.fail("%s lists for a backfill %s after the live feed's last turn", p.name, since)
+		p.fail("%s lists for a backfill %s after the live feed was looked at", p.name, since)
 	}
 }
 

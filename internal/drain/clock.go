@@ -31,7 +31,6 @@ const (
 // it is ours.
 type clock struct {
 	ours func() time.Time
-	ctx  context.Context
 	log  *slog.Logger
 	feed string
 	// first: it is the feed's first run. What lies ahead in it is of its own making, and
@@ -65,7 +64,7 @@ func (c *clock) off() time.Duration {
 }
 
 // note takes note of what an answer says of GTI's clock.
-func (c *clock) note(page dtm.Page) {
+func (c *clock) note(ctx context.Context, page dtm.Page) {
 	if page.Date.IsZero() || page.AskedAt.Sub(page.Date) > clockMost || isContradicted(page) {
 		return
 	}
@@ -85,7 +84,7 @@ func (c *clock) note(page dtm.Page) {
 		return
 	}
 	c.told = true
-	c.log.WarnContext(c.ctx, "the clock of this instance and GTI's differ; the earlier one counts",
+	c.log.WarnContext(ctx, "the clock of this instance and GTI's differ; the earlier one counts",
 		"event", "clock", "feed", c.feed, "gti", page.Date, "ahead_seconds", (c.ahead - max(0, late)).Seconds())
 }
 
@@ -131,7 +130,7 @@ func (t timed) List(ctx context.Context, q dtm.Query) iter.Seq2[dtm.Page, error]
 	return func(yield func(dtm.Page, error) bool) {
 		for page, err := range t.Session.List(ctx, q) {
 			if err == nil {
-				t.clock.note(page)
+				t.clock.note(ctx, page)
 			}
 			if !yield(page, err) {
 				return
@@ -143,7 +142,7 @@ func (t timed) List(ctx context.Context, q dtm.Query) iter.Seq2[dtm.Page, error]
 // takeBack mends a feed whose times lie ahead of now: an instance whose clock was
 // wrong, and that GTI told no time, has stored them. Each goes back to where
 // everything before it is known to be read. It reports whether there was any.
-func (c *clock) takeBack(f *state.Feed, o Options, now time.Time) (taken bool) {
+func (c *clock) takeBack(ctx context.Context, f *state.Feed, o Options, now time.Time) (taken bool) {
 	now = now.Truncate(ms)
 	isAhead := func(t time.Time) bool { return t.After(now.Add(clockAhead)) }
 	log := c.log.With("event", "clock", "feed", c.feed, "end", f.End, "newest", f.Newest, "now", now)
@@ -151,7 +150,7 @@ func (c *clock) takeBack(f *state.Feed, o Options, now time.Time) (taken bool) {
 		// GTI's clock has been there: it is ours that is late, and stored times are right.
 		if !c.told {
 			c.told = true
-			log.ErrorContext(c.ctx, "the clock of this instance is late: alerts are relayed that much later")
+			log.ErrorContext(ctx, "the clock of this instance is late: alerts are relayed that much later")
 		}
 		return false
 	}
@@ -182,7 +181,7 @@ func (c *clock) takeBack(f *state.Feed, o Options, now time.Time) (taken bool) {
 		f.Refusal, taken = nil, true
 	}
 	if taken && !c.first {
-		log.ErrorContext(c.ctx, "the feed's stored times lie in the future, as the clock of an instance was wrong: they are taken back, and what follows is read again",
+		log.ErrorContext(ctx, "the feed's stored times lie in the future, as the clock of an instance was wrong: they are taken back, and what follows is read again",
 			"taken_back_to", f.End)
 	}
 	return taken

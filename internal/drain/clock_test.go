@@ -107,12 +107,12 @@ func TestDateOfAnotherClock(t *testing.T) {
 		{31 * 24 * time.Hour, nil, 0},
 		{time.Duration(now.Unix()) * time.Second, nil, 0},
 	} {
-		k := &clock{ours: func() time.Time { return now }, ctx: t.Context(), log: slog.New(slog.DiscardHandler)}
+		k := &clock{ours: func() time.Time { return now }, log: slog.New(slog.DiscardHandler)}
 		page := dtm.Page{AskedAt: now, ReceivedAt: now, Date: now.Add(-c.date)}
 		for _, ago := range c.created {
 			page.Alerts = append(page.Alerts, dtm.Alert{ID: "a", CreatedAt: now.Add(-ago)})
 		}
-		if k.note(page); k.off() != c.ahead {
+		if k.note(t.Context(), page); k.off() != c.ahead {
 			t.Errorf("with a Date of %v and alerts of %v before now the clock is %v ahead, want %v", c.date, c.created, k.off(), c.ahead)
 		}
 	}
@@ -122,7 +122,7 @@ func TestDateOfAnotherClock(t *testing.T) {
 func TestAheadOfEverything(t *testing.T) {
 	now := time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
 	ago := func(d time.Duration) time.Time { return now.Add(-d) }
-	c := &clock{ours: func() time.Time { return now }, ctx: t.Context(), log: slog.New(slog.DiscardHandler)}
+	c := &clock{ours: func() time.Time { return now }, log: slog.New(slog.DiscardHandler)}
 	o := Options{Overlap: 10 * time.Minute, InitialLookback: time.Hour}
 	right := state.Feed{
 		BeginsAt: ago(48 * time.Hour), FirstRun: ago(24 * time.Hour), End: ago(time.Minute), Newest: ago(2 * time.Minute),
@@ -176,7 +176,7 @@ func TestAheadOfEverything(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			got, want := right.Clone(), right.Clone()
 			tc.change(&got)
-			c.takeBack(&got, o, now)
+			c.takeBack(t.Context(), &got, o, now)
 			tc.want(&want)
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)

@@ -81,11 +81,8 @@ type engine struct {
 	// ends, unless nil, is how far the slices may reach by now.
 	ends func() time.Time
 
-	// fetching ends when nothing more is to be fetched, working when nothing more
-	// may be published.
-	fetching context.Context
-	stopAll  context.CancelCauseFunc
-	working  context.Context
+	deadlines deadlines
+	stopAll   context.CancelCauseFunc // ends fetching
 
 	mu            sync.Mutex
 	changed       *sync.Cond
@@ -110,14 +107,13 @@ type activeSlice struct {
 }
 
 var (
-	errBudget   = errors.New("the run's budget is used up")
-	errShutdown = errors.New("the run is told to stop")
-	errCap      = errors.New("MAX_ALERTS_PER_RUN is reached")
+	errCap = errors.New("MAX_ALERTS_PER_RUN is reached")
 )
 
 // run works until all slices are done, fetching ends, or something fails. It
-// returns nil when all are done, or what stopped it.
-func (e *engine) run(fetching, working context.Context, pending Progress) error {
+// returns nil when all are done, or what stopped it. A worker's failure ends
+// fetching, but not what the others are publishing.
+func (e *engine) run(d deadlines, pending Progress) error {
 	e.changed = sync.NewCond(&e.mu)
 	e.claimed = map[string]bool{}
 	e.progress = pending
@@ -126,16 +122,14 @@ func (e *engine) run(fetching, working context.Context, pending Progress) error 
 		e.active = append(e.active, &activeSlice{Slice: s, fetched: s.DoneUntil})
 	}
 	e.report.Slices += int64(len(e.active))
-	e.fetching, e.stopAll = context.WithCancelCause(fetching)
+	e.deadlines, e.stopAll = d.stoppable()
 	defer e.stopAll(nil)
-	defer context.AfterFunc(e.fetching, func() {
+	defer context.AfterFunc(e.deadlines.fetching, func() {
 		e.mu.Lock()
 		defer e.mu.Unlock()
 		e.changed.Broadcast()
 	})()
 
-	// A worker's failure ends fetching, but not what the others are publishing.
-	e.working = working
 	var group errgroup.Group
 	for range e.opts.Workers {
 		group.Go(func() (err error) {
@@ -156,7 +150,7 @@ func (e *engine) run(fetching, working context.Context, pending Progress) error 
 	if e.allDone() {
 		return nil
 	}
-	return context.Cause(e.fetching)
+	return context.Cause(e.deadlines.fetching)
 }
 
 // allDone reports whether nothing is left for this run.
@@ -189,7 +183,7 @@ func (e *engine) acquire() *activeSlice {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for {
-		if e.fetching.Err() != nil || e.allDone() {
+		if e.deadlines.fetching.Err() != nil || e.allDone() {
 			return nil
 		}
 		if e.firstAnswered || !e.probing {
@@ -275,7 +269,7 @@ func (e *engine) claim(alerts []dtm.Alert) (release func()) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for slices.ContainsFunc(names, func(name string) bool { return e.claimed[name] }) {
-		if e.fetching.Err() != nil {
+		if e.deadlines.fetching.Err() != nil {
 			return nil
 		}
 		e.changed.Wait()

@@ -332,7 +332,7 @@ func (t topics) send(ctx context.Context, where string, messages []message.Messa
 		return nil
 	})
 	if t.live {
-		t.turn(true)
+		t.listsFor(true)
 	}
 	if err != nil {
 		for i := range results {

@@ -25,17 +25,17 @@ func (e *engine) oldestSafeSince() time.Time { return e.opts.oldestSafeSince(e.c
 // skipRefused leaves out what the API refused for its age within a day, without
 // earning the error again. It reports whether nothing of the slice is left.
 func (r *reader) skipRefused() (done bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	last := r.progress.Refusal
-	now := r.clock.now()
+	r.engine.mu.Lock()
+	defer r.engine.mu.Unlock()
+	last := r.engine.progress.Refusal
+	now := r.engine.clock.now()
 	switch age := now.Sub(r.slice.DoneUntil); {
 	case last == nil || now.Sub(last.At) >= refusalHolds || age < last.Age:
-	case r.firstAnswered:
-		r.giveUpBefore(r.oldestSafeSince())
+	case r.engine.firstAnswered:
+		r.giveUpBefore(r.engine.oldestSafeSince())
 	case r.since.IsZero():
 		// Nothing is given up before GTI has said what time it is.
-		r.since, r.refused, r.recalled = r.oldestSafeSince(), age, true
+		r.since, r.refused, r.recalled = r.engine.oldestSafeSince(), age, true
 	}
 	return !r.slice.DoneUntil.Before(r.slice.To)
 }
@@ -43,10 +43,10 @@ func (r *reader) skipRefused() (done bool) {
 // acceptBound goes on after a since that was refused, now that a younger one was
 // answered, and returns the slice's new position.
 func (r *reader) acceptBound() time.Time {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	r.engine.mu.Lock()
+	defer r.engine.mu.Unlock()
 	if !r.recalled {
-		r.progress.Refusal = &state.Refusal{At: r.clock.now().Truncate(ms), Age: r.refused}
+		r.engine.progress.Refusal = &state.Refusal{At: r.engine.clock.now().Truncate(ms), Age: r.refused}
 	}
 	r.recalled = false
 	r.giveUpBefore(r.since.Add(ms))
@@ -57,23 +57,23 @@ func (r *reader) acceptBound() time.Time {
 // giveUpBefore gives up what lies before bound in this slice and in those that
 // nobody has begun to read: it becomes a gap. The lock is held.
 func (r *reader) giveUpBefore(bound time.Time) {
-	for _, s := range r.active {
+	for _, s := range r.engine.active {
 		if s.owned && s != r.slice {
 			continue
 		}
 		if g, ok := cutBefore(&s.Slice, bound); ok {
 			s.fetched = s.DoneUntil
-			r.addGap(g)
+			r.engine.addGap(g)
 		}
 	}
-	r.checkpoint()
+	r.engine.checkpoint()
 }
 
 // detectClamp looks at the first page of a listing from before the API's known
 // look-back: when it begins later, the API may have left out what is older
 // without a word.
 func (r *reader) detectClamp(from time.Time, page dtm.Page) {
-	bound := r.oldestSafeSince()
+	bound := r.engine.oldestSafeSince()
 	if !from.Before(bound.Add(-boundMargin)) {
 		return
 	}
@@ -81,10 +81,10 @@ func (r *reader) detectClamp(from time.Time, page dtm.Page) {
 	if first < 0 || !page.Alerts[first].CreatedAt.After(bound) {
 		return
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.addGap(state.Gap{Since: from, Until: bound, Suspected: true})
-	r.checkpoint()
+	r.engine.mu.Lock()
+	defer r.engine.mu.Unlock()
+	r.engine.addGap(state.Gap{Since: from, Until: bound, Suspected: true})
+	r.engine.checkpoint()
 }
 
 // covered reports whether a gap is known as a part of another of its kind.

@@ -73,16 +73,6 @@ var ErrKeyMissing = errors.New("there is no API key")
 const (
 	// callTime bounds one call to the database at a run's beginning and end.
 	callTime = 20 * time.Second
-	// budgetGrace is what a page that is being published has when the budget is
-	// used up (the budget ends 30 s before the platform does).
-	budgetGrace = 20 * time.Second
-	// shutdownGrace is the same when the platform ends the instance (Cloud Run:
-	// 10 s between SIGTERM and SIGKILL).
-	shutdownGrace = 6 * time.Second
-	// budgetClosing and shutdownClosing are what the last calls to the database have
-	// after these, so that the report still comes.
-	budgetClosing   = 8 * time.Second
-	shutdownClosing = 2 * time.Second
 	// countEvery is how often the requests made are added to the database's counters.
 	countEvery = 10 * time.Second
 )
@@ -102,11 +92,12 @@ func (r *Runner) Live(ctx context.Context, trigger string, dryRun bool) (Report,
 }
 
 func (r *Runner) live(ctx context.Context, report *Report, began time.Time) (outcome, reason string, err error) {
-	base, done := r.outlive(ctx, began)
+	budgetEnd := began.Add(r.Options.Budget)
+	deadlines, done := newDeadlines(ctx, budgetEnd)
 	defer done()
 	opening, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
-	w := r.work(ctx, report)
+	w := r.work(deadlines, report)
 	keyID, err := r.KeyID(opening)
 	if err != nil {
 		return outcomeOf(err)
@@ -125,9 +116,9 @@ func (r *Runner) live(ctx context.Context, report *Report, began time.Time) (out
 	feed.KeyID = keyID
 
 	var holder *state.Holder
-	leased, checkLease := base, func() error { return nil }
+	leased, checkLease := deadlines.storing, func() error { return nil }
 	if !report.DryRun {
-		holder, err = state.Acquire(base, r.Store, r.Feed, r.RunID, feed, revision)
+		holder, err = state.Acquire(deadlines.storing, r.Store, r.Feed, r.RunID, feed, revision)
 		switch {
 		case errors.Is(err, state.ErrHeld):
 			return Skipped, StopLeaseHeld, nil
@@ -140,9 +131,9 @@ func (r *Runner) live(ctx context.Context, report *Report, began time.Time) (out
 				"event", "filter", "feed", r.Feed, "past", feed.FilterPast)
 		}
 	}
-	stopCounting := r.countRequests(base, keyID, usage)
-	w.leased, w.holder, w.checkLease = leased, holder, checkLease
-	end := w.begin(began)
+	stopCounting := r.countRequests(deadlines.storing, keyID, usage)
+	w.holder, w.checkLease = holder, checkLease
+	end := w.deadlines.start(leased, budgetEnd)
 	err = w.runAll(feed)
 	end()
 	outcome, reason, err = outcomeOf(err)
@@ -152,7 +143,7 @@ func (r *Runner) live(ctx context.Context, report *Report, began time.Time) (out
 			"event", "requests_high", "feed", r.Feed, "run_id", r.RunID, "requests", report.Requests, "needed", int64(math.Ceil(report.needed))+report.Slices)
 	}
 
-	closing, cancel := context.WithTimeout(base, callTime)
+	closing, cancel := context.WithTimeout(deadlines.storing, callTime)
 	defer cancel()
 	defer stopCounting(closing)
 	if holder == nil {
@@ -175,29 +166,11 @@ func (r *Runner) live(ctx context.Context, report *Report, began time.Time) (out
 	return Failed, reason, err
 }
 
-var errLate = errors.New("the database did not answer before the run had to be over")
-
-// outlive returns the context of a run's calls to the database. What is under way
-// when ctx or the budget ends is finished, and the end of the run is stored, but
-// only as long as the platform lets the report come.
-func (r *Runner) outlive(ctx context.Context, began time.Time) (base context.Context, done func()) {
-	base, late := context.WithCancelCause(context.WithoutCancel(ctx))
-	base, cancel := context.WithDeadlineCause(base, began.Add(r.Options.Budget+budgetGrace+budgetClosing), errLate)
-	stop := context.AfterFunc(ctx, func() {
-		time.AfterFunc(shutdownGrace+shutdownClosing, func() { late(errLate) })
-	})
-	return base, func() {
-		stop()
-		cancel()
-		late(nil)
-	}
-}
-
 // plan adds what this run is for to the feed, and reports whether the filter is
 // another one than before.
 func (w *work) plan(f *state.Feed) (refiltered bool) {
 	if !f.BeginsAt.IsZero() {
-		w.clock.takeBack(f, w.Options, w.certain())
+		w.clock.takeBack(w.deadlines.caller, f, w.Options, w.certain())
 	}
 	now := w.clock.now().Truncate(ms)
 	if f.BeginsAt.IsZero() {
@@ -251,7 +224,7 @@ func (w *work) replan() bool {
 		case !w.clock.first && f.FilterSince.After(ahead): // it was changed by this run
 			f.FilterSince = now.Truncate(ms)
 		}
-		anew = w.clock.takeBack(f, w.Options, now) || anew
+		anew = w.clock.takeBack(w.deadlines.caller, f, w.Options, now) || anew
 		if anew { // or the overlap would be planned a second time, and be left
 			w.plan(f)
 		}

@@ -18,8 +18,8 @@ import (
 // Each pass is one listing (or, with a filter on what changes, a chain of
 // listings), fetched a page ahead of what is being published.
 type reader struct {
-	*engine
-	slice *activeSlice
+	engine *engine
+	slice  *activeSlice
 
 	// After a page that was too large, or can't be read: ask for less at a time.
 	size        int       // page size, 0 for the full one
@@ -67,13 +67,13 @@ func (r *reader) readSlice() (done bool, err error) {
 			r.setAside()
 			return false, nil
 		}
-		switch {
-		case end == refusedSince:
+		if end == refusedSince {
 			position := r.position()
-			if r.since, r.refused = r.oldestSafeSince(), r.clock.now().Sub(position); !r.since.After(position) {
+			if r.since, r.refused = r.engine.oldestSafeSince(), r.engine.clock.now().Sub(position); !r.since.After(position) {
 				r.since = time.Time{}
 			}
-		case end == tooLarge:
+		}
+		if end == tooLarge {
 			if err := r.shrinkPage(cause); err != nil {
 				return false, err
 			}
@@ -100,7 +100,7 @@ type fetched struct {
 
 // pass lists once from the slice's position. cause says more about an ending.
 func (r *reader) pass() (end listingEnd, progressed bool, cause, err error) {
-	ctx, cancel := context.WithCancel(r.fetching)
+	ctx, cancel := context.WithCancel(r.engine.deadlines.fetching)
 	r.order = order{}
 	pages := make(chan fetched)
 	go func() {
@@ -139,12 +139,12 @@ func (r *reader) pass() (end listingEnd, progressed bool, cause, err error) {
 		case more.stopped:
 			return stopped, progressed, nil, nil
 		case !more.allHandled:
-			r.stopAll(errCap)
+			r.engine.stopAll(errCap)
 			return stopped, progressed, nil, nil
 		case f.end != goesOn:
 			return f.end, progressed, f.err, nil
-		case r.isCapReached():
-			r.stopAll(errCap)
+		case r.engine.isCapReached():
+			r.engine.stopAll(errCap)
 			return stopped, progressed, nil, nil
 		case f.goOn == nil:
 		case r.restored(f.page, more):
@@ -153,7 +153,7 @@ func (r *reader) pass() (end listingEnd, progressed bool, cause, err error) {
 			f.goOn <- len(f.page.Alerts) > 0 || !progressed
 		}
 	}
-	if r.fetching.Err() == nil {
+	if r.engine.deadlines.fetching.Err() == nil {
 		return goesOn, progressed, nil, errNoEnd
 	}
 	return stopped, progressed, nil, nil
@@ -182,24 +182,24 @@ type sliceListing struct {
 
 // fetch lists pages and judges whether the listing can be gone on with.
 func (r *reader) fetch(ctx context.Context, pages chan<- fetched) {
-	relist := r.opts.Filter.HasMutable()
+	relist := r.engine.opts.Filter.HasMutable()
 	pageNo, base := 0, newListing(r.endings.followUp)
 	for since := r.position(); ; {
 		l := &sliceListing{listing: base, query: r.query(since)}
 		l.order = orderFrom(l.query.Since)
 		again := false
-		for page, err := range r.source.List(ctx, l.query) {
+		for page, err := range r.engine.source.List(ctx, l.query) {
 			if err != nil {
 				r.failed(ctx, pages, l.query, pageNo, err)
 				return
 			}
 			if l.asked.IsZero() {
-				l.asked = page.AskedAt.Add(-r.clock.off())
+				l.asked = page.AskedAt.Add(-r.engine.clock.off())
 			}
-			r.cutFuture()
+			r.engine.cutFuture()
 			switch {
 			case pageNo > 0:
-			case !r.since.IsZero() && r.oldestSafeSince().Before(r.since):
+			case !r.since.IsZero() && r.engine.oldestSafeSince().Before(r.since):
 				// This instance's clock is ahead, as the answer says: less is too old than
 				// was thought.
 				page.Release()
@@ -210,7 +210,7 @@ func (r *reader) fetch(ctx context.Context, pages chan<- fetched) {
 			default:
 				r.detectClamp(since, page)
 			}
-			r.noteAnswered()
+			r.engine.noteAnswered()
 			page, doubtful := r.doubts.cut(page)
 			f := fetched{page: page, listed: l.asked, asked: state.Slice{From: l.query.Since, To: l.query.Until}}
 			if f.end = r.endOf(page, l); doubtful {
@@ -236,7 +236,7 @@ func (r *reader) fetch(ctx context.Context, pages chan<- fetched) {
 			}
 			// A slice that was cut is listed anew, up to its new end: then a list is read
 			// to its end, and an alert out of place is in it wherever it stands.
-			l.cut = r.size == 0 && r.split(r.slice) || l.cut
+			l.cut = r.size == 0 && r.engine.split(r.slice) || l.cut
 			if at := l.order.position(); (l.cut || relist) && at.After(since) {
 				since, again, base = at, true, l.next()
 				break
@@ -250,13 +250,13 @@ func (r *reader) fetch(ctx context.Context, pages chan<- fetched) {
 
 // query is the listing of what remains of the slice from a time on.
 func (r *reader) query(since time.Time) dtm.Query {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	r.engine.mu.Lock()
+	defer r.engine.mu.Unlock()
 	q := dtm.Query{
 		// Whether the bounds are inclusive is unknown (DTM API), so ask for a
 		// millisecond more on both sides.
 		Since: since.Add(-ms), Until: r.slice.To.Add(ms),
-		Size: r.opts.PageSize, Refs: r.opts.Refs && !r.noRefs, Filter: r.opts.Filter, Alone: r.endings.alone,
+		Size: r.engine.opts.PageSize, Refs: r.engine.opts.Refs && !r.noRefs, Filter: r.engine.opts.Filter, Alone: r.endings.alone,
 	}
 	if r.size > 0 {
 		q.Size = r.size
@@ -272,9 +272,9 @@ func (r *reader) query(since time.Time) dtm.Query {
 
 // endOf says how the listing goes on after a page.
 func (r *reader) endOf(page dtm.Page, l *sliceListing) listingEnd {
-	r.mu.Lock()
+	r.engine.mu.Lock()
 	to := r.slice.To
-	r.mu.Unlock()
+	r.engine.mu.Unlock()
 	var times []time.Time
 	n, past := 0, 0
 	for _, a := range page.Alerts {
@@ -299,14 +299,14 @@ func (r *reader) endOf(page dtm.Page, l *sliceListing) listingEnd {
 	// A single one may be out of place, and ends nothing.
 	isPast := n == 0 && l.past >= 2
 	end, brought := l.add(page, l.query.Size, isPast || page.Next == "" && past > 0 && !l.order.last().Before(to))
-	r.addNeeded(brought)
+	r.engine.addNeeded(brought)
 	if isPast && page.Next != "" && to.Before(l.query.Until.Add(-ms)) {
 		// The slice was cut since this was asked for. Where the order is coarse, alerts of
 		// its own may stand later in this list.
 		return anew
 	}
 	if !isPast {
-		r.observeRate(r.slice, n, l.order.last())
+		r.engine.observeRate(r.slice, n, l.order.last())
 	}
 	return end
 }
@@ -319,15 +319,15 @@ func (r *reader) failed(ctx context.Context, pages chan<- fetched, q dtm.Query, 
 	)
 	f := fetched{err: err, end: endOfError(err)}
 	switch {
-	case r.fetching.Err() != nil:
+	case r.engine.deadlines.fetching.Err() != nil:
 		return // the pass ends as stopped
 	case errors.As(err, &wait):
-		r.stopAll(err)
+		r.engine.stopAll(err)
 		return
 	case f.end == tooLarge:
 		r.ahead = pageNo
 	case f.end != goesOn:
-	case pageNo == 0 && r.since.IsZero() && errors.As(err, &api) && api.Status == http.StatusBadRequest && api.Final() && q.Since.Before(r.oldestSafeSince()):
+	case pageNo == 0 && r.since.IsZero() && errors.As(err, &api) && api.Status == http.StatusBadRequest && api.Final() && q.Since.Before(r.engine.oldestSafeSince()):
 		f.end = refusedSince
 	}
 	send(ctx, pages, f)
@@ -337,7 +337,7 @@ func (r *reader) failed(ctx context.Context, pages chan<- fetched, q dtm.Query, 
 type outcome struct {
 	allHandled bool // all its alerts are dealt with
 	progressed bool // it held something new, or moved the slice's position
-	stopped    bool // fetching ended before its turn came
+	stopped    bool // fetching ended before it could be handled
 	newAlerts  int
 }
 
@@ -345,13 +345,13 @@ type outcome struct {
 // what is in order.
 func (r *reader) handle(f fetched) (outcome, error) {
 	p := r.pick(f)
-	release := r.claim(p.alerts)
+	release := r.engine.claim(p.alerts)
 	if release == nil {
 		return outcome{stopped: true}, nil
 	}
 	defer release()
-	counts, err := r.processor.Process(r.working, p.alerts, r.reserve)
-	r.addCounts(len(f.page.Alerts), counts)
+	counts, err := r.engine.processor.Process(r.engine.deadlines.working, p.alerts, r.engine.reserve)
+	r.engine.addCounts(len(f.page.Alerts), counts)
 	if err != nil {
 		return outcome{}, err
 	}
@@ -366,7 +366,7 @@ func (r *reader) handle(f fetched) (outcome, error) {
 			}
 		}
 	}
-	moved := len(p.times) > 0 && r.advance(r.slice, r.order, f)
+	moved := len(p.times) > 0 && r.engine.advance(r.slice, r.order, f)
 	out.progressed = moved || out.newAlerts > 0
 	return out, nil
 }
@@ -386,9 +386,9 @@ type picked struct {
 // inclusive. A single alert that is far out of place is published by the worker that
 // sees it: no other may be shown it.
 func (r *reader) pick(f fetched) picked {
-	r.mu.Lock()
+	r.engine.mu.Lock()
 	s := r.slice.Slice
-	r.mu.Unlock()
+	r.engine.mu.Unlock()
 	if r.order.safe.IsZero() {
 		r.order = orderFrom(f.asked.From)
 	}
@@ -427,7 +427,7 @@ func (r *reader) pick(f fetched) picked {
 		if isStray(a, f.asked) {
 			displaced = strays <= few
 		}
-		if belongs || displaced && r.scope.holds(a.CreatedAt) {
+		if belongs || displaced && r.engine.scope.holds(a.CreatedAt) {
 			p.alerts, p.placed = append(p.alerts, a), append(p.placed, at)
 		}
 	}
@@ -441,23 +441,23 @@ func isStray(a dtm.Alert, asked state.Slice) bool {
 
 // setAside keeps the rest of the slice from this run's workers.
 func (r *reader) setAside() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	r.engine.mu.Lock()
+	defer r.engine.mu.Unlock()
 	r.slice.setAside = true
 }
 
 // lastRead notes that the rest of the slice was listed, up to its end.
 func (r *reader) lastRead() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	r.engine.mu.Lock()
+	defer r.engine.mu.Unlock()
 	if !r.listed.IsZero() {
-		r.noteRecent(r.slice.DoneUntil, r.slice.To, r.listed)
+		r.engine.noteRecent(r.slice.DoneUntil, r.slice.To, r.listed)
 	}
 }
 
 func (r *reader) position() time.Time {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	r.engine.mu.Lock()
+	defer r.engine.mu.Unlock()
 	return r.slice.DoneUntil
 }
 
@@ -465,12 +465,12 @@ func (r *reader) position() time.Time {
 // and then for that one without its document.
 func (r *reader) shrinkPage(cause error) error {
 	if r.size == 0 {
-		r.size, r.passing = r.opts.PageSize, r.opts.PageSize
+		r.size, r.passing = r.engine.opts.PageSize, r.engine.opts.PageSize
 	}
 	switch {
 	case r.size > 1:
 		r.size = max(1, r.size/4)
-	case r.opts.Refs && !r.noRefs:
+	case r.engine.opts.Refs && !r.noRefs:
 		r.noRefs, r.oversizedAt = true, time.Time{}
 	default:
 		return &listingError{fmt.Errorf("after %s: %w", r.slice.DoneUntil.Format(time.RFC3339Nano), cause)}
@@ -517,7 +517,7 @@ func (r *reader) isPastOversized(f fetched) bool {
 	if r.order.isLost() || f.page.Alerts[0].CreatedAt.Before(next.Add(r.order.slack())) {
 		return false
 	}
-	if r.position().Before(next) && !r.advance(r.slice, orderFrom(next), f) {
+	if r.position().Before(next) && !r.engine.advance(r.slice, orderFrom(next), f) {
 		return false
 	}
 	r.size, r.noRefs = 0, false

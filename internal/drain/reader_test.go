@@ -69,20 +69,20 @@ func (s *scripted) List(_ context.Context, q dtm.Query) iter.Seq2[dtm.Page, erro
 			yield(dtm.Page{}, errors.New("the script has ended"))
 			return
 		}
-		turns := s.listings[0]
+		pages := s.listings[0]
 		s.listings = s.listings[1:]
-		for _, turn := range turns {
-			p := dtm.Page{Next: turn.next, AskedAt: time.Now()}
-			for i, n := range turn.created {
-				if turn.broken != "" && i == turn.at {
-					p.Alerts = append(p.Alerts, dtm.Alert{Raw: []byte(turn.broken), Invalid: "not valid JSON", Unreadable: true})
+		for _, page := range pages {
+			p := dtm.Page{Next: page.next, AskedAt: time.Now()}
+			for i, n := range page.created {
+				if page.broken != "" && i == page.at {
+					p.Alerts = append(p.Alerts, dtm.Alert{Raw: []byte(page.broken), Invalid: "not valid JSON", Unreadable: true})
 				}
 				p.Alerts = append(p.Alerts, dtm.Alert{ID: fmt.Sprint(n), CreatedAt: sec(n), UpdatedAt: sec(n), HasDoc: q.Refs})
 			}
-			if turn.broken != "" && len(turn.created) == 0 {
-				p.Alerts = append(p.Alerts, dtm.Alert{Raw: []byte(turn.broken), Invalid: "not valid JSON", Unreadable: true})
+			if page.broken != "" && len(page.created) == 0 {
+				p.Alerts = append(p.Alerts, dtm.Alert{Raw: []byte(page.broken), Invalid: "not valid JSON", Unreadable: true})
 			}
-			if !yield(p, turn.err) {
+			if !yield(p, page.err) {
 				return
 			}
 		}
@@ -503,7 +503,7 @@ func TestReader(t *testing.T) {
 				if c.lookback > 0 {
 					e.opts.MaxLookback = c.lookback
 				}
-				err := e.run(t.Context(), t.Context(), stored)
+				err := e.run(deadlines{working: t.Context(), fetching: t.Context()}, stored)
 				if c.err == "" && err != nil || c.err != "" && (err == nil || !strings.Contains(err.Error(), c.err)) {
 					t.Errorf("error %v, want %q", err, c.err)
 				}
@@ -544,7 +544,7 @@ func TestRefusalIsRemembered(t *testing.T) {
 		}
 		fetching, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		if err := e.run(fetching, t.Context(), stored); err != nil {
+		if err := e.run(deadlines{working: t.Context(), fetching: fetching}, stored); err != nil {
 			t.Fatal(err)
 		}
 		if diff := cmp.Diff([]string{"since 15000", "since 79999.999"}, source.asked); diff != "" {
@@ -581,7 +581,7 @@ func TestRereadFrom(t *testing.T) {
 	const overlap = 3 * time.Minute
 	for _, c := range []struct {
 		name  string
-		turns []scriptedPage
+		pages []scriptedPage
 	}{
 		{"alerts of a late page", []scriptedPage{page("a", 86_000), page("b", 86_100), page("", 86_300)}},
 		{"alerts of the first page", []scriptedPage{page("a", 86_000, 86_260), page("", 86_280)}},
@@ -593,10 +593,10 @@ func TestRereadFrom(t *testing.T) {
 				stored := Progress{Slices: []state.Slice{{From: sec(85_000), To: sec(86_370), DoneUntil: sec(85_000)}}}
 				e := &engine{
 					opts:   Options{Workers: 1, PageSize: 4, Refs: true, MaxLookback: 120 * time.Hour, Overlap: overlap},
-					source: slow{&scripted{listings: [][]scriptedPage{c.turns}}}, processor: &recordingProcessor{}, report: &Report{},
+					source: slow{&scripted{listings: [][]scriptedPage{c.pages}}}, processor: &recordingProcessor{}, report: &Report{},
 					save: func(p Progress) { stored = p }, onGap: func(state.Gap) {},
 				}
-				if err := e.run(t.Context(), t.Context(), stored); err != nil {
+				if err := e.run(deadlines{working: t.Context(), fetching: t.Context()}, stored); err != nil {
 					t.Fatal(err)
 				}
 				if got := began.Sub(stored.RereadFrom); got != overlap {
@@ -610,17 +610,17 @@ func TestRereadFrom(t *testing.T) {
 // oneAtATime is a processor that takes its time.
 type oneAtATime struct {
 	t    *testing.T
-	turn chan struct{}
+	busy chan struct{}
 }
 
 func (d *oneAtATime) Process(_ context.Context, alerts []dtm.Alert, _ func(int) int) (ledger.Counts, error) {
 	select {
-	case d.turn <- struct{}{}:
+	case d.busy <- struct{}{}:
 	default:
 		d.t.Error("two pages with unusable elements are handled at the same time")
 	}
 	time.Sleep(time.Second)
-	<-d.turn
+	<-d.busy
 	return ledger.Counts{Handled: len(alerts)}, nil
 }
 
@@ -652,13 +652,13 @@ func TestUnusableElements(t *testing.T) {
 				}
 				e := &engine{
 					opts:   Options{Workers: 4, PageSize: 4, MaxLookback: 120 * time.Hour},
-					source: unusable{}, processor: &oneAtATime{t: t, turn: make(chan struct{}, 1)}, report: &Report{},
+					source: unusable{}, processor: &oneAtATime{t: t, busy: make(chan struct{}, 1)}, report: &Report{},
 					save: func(Progress) {}, onGap: func(state.Gap) {},
 				}
 				began := time.Now()
 				fetching, cancel := context.WithTimeoutCause(t.Context(), c.budget, errBudget)
 				defer cancel()
-				if err := e.run(fetching, t.Context(), stored); !errors.Is(err, c.end) {
+				if err := e.run(deadlines{working: t.Context(), fetching: fetching}, stored); !errors.Is(err, c.end) {
 					t.Fatal(err)
 				}
 				if took := time.Since(began); took != c.took {

@@ -114,7 +114,7 @@ func TestDrainNearItsFloor(t *testing.T) {
 							save: func(Progress) {}, onGap: func(state.Gap) {}, report: &Report{},
 						}
 						from := now.Add(-5 * 24 * time.Hour)
-						err := e.run(t.Context(), t.Context(), Progress{Slices: []state.Slice{{From: from, To: now, DoneUntil: from}}})
+						err := e.run(deadlines{working: t.Context(), fetching: t.Context()}, Progress{Slices: []state.Slice{{From: from, To: now, DoneUntil: from}}})
 						if err != nil {
 							t.Fatal(err)
 						}

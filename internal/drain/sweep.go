@@ -34,16 +34,16 @@ func (w *work) sweep(feed state.Feed) (err error) {
 	if r := feed.Refusal; r != nil && began.Sub(r.At) < refusalHolds && w.Options.UpdatesWindow >= r.Age {
 		w.sweepSince = w.Options.oldestSafeSince(began)
 	}
-	fetching := w.fetching
+	fetching := w.deadlines.fetching
 	if w.holder != nil { // a dry run leaves nothing to backfills
 		// The rest of the minute, or of the run, is the backfills'.
-		end := w.turn.Add(-liveEvery / 2)
-		if deadline, ok := w.fetching.Deadline(); ok && time.Until(deadline)/2 < time.Until(end) {
+		end := w.liveAt.Add(-liveEvery / 2)
+		if deadline, ok := fetching.Deadline(); ok && time.Until(deadline)/2 < time.Until(end) {
 			end = time.Now().Add(time.Until(deadline) / 2)
 		}
-		turn, cancel := context.WithDeadlineCause(w.fetching, end, errTurn)
-		defer cancel()
-		fetching = turn
+		shorter, stop := w.deadlines.until(end, errLiveFeed)
+		defer stop(nil)
+		fetching = shorter.fetching
 	}
 
 	kinds := []string{state.Changes}
@@ -58,10 +58,10 @@ func (w *work) sweep(feed state.Feed) (err error) {
 		)
 		switch ended := context.Cause(fetching); {
 		case err == nil && end == unclear:
-			w.Log.WarnContext(w.ctx, "the API lists the same again and again, and changes after that are not seen", "event", "sweep", "feed", w.Feed)
+			w.Log.WarnContext(w.deadlines.caller, "the API lists the same again and again, and changes after that are not seen", "event", "sweep", "feed", w.Feed)
 			return nil
 		case err == nil:
-		case w.holder != nil && errors.Is(err, ended) && (errors.Is(err, errTurn) || errors.Is(err, errBudget)):
+		case w.holder != nil && errors.Is(err, ended) && (errors.Is(err, errLiveFeed) || errors.Is(err, errBudget)):
 			// A sweep that was handed over before is finished first: it covers part of this one.
 			if !w.isUnfinished("sweep-") {
 				if err := w.handOver(kinds[i:], began); err != nil {
@@ -69,16 +69,16 @@ func (w *work) sweep(feed state.Feed) (err error) {
 				}
 				w.swept(began)
 			}
-			if errors.Is(err, errTurn) {
+			if errors.Is(err, errLiveFeed) {
 				return nil
 			}
 			return err
 		case errors.Is(err, errCap), errors.Is(err, ended):
 			return err
-		case errors.As(err, &budget), errors.As(err, &wait) && w.holder != nil && w.hasTime(wait.Wait):
+		case errors.As(err, &budget), errors.As(err, &wait) && w.holder != nil && w.deadlines.hasTime(wait.Wait):
 			// Its share of the key's budget is used up, and the live feed's isn't; or GTI
 			// asks for a wait that is longer than a sweep, and not than the run.
-			w.Log.WarnContext(w.ctx, "changes are not looked for", "event", "sweep", "feed", w.Feed, "reason", err.Error())
+			w.Log.WarnContext(w.deadlines.caller, "changes are not looked for", "event", "sweep", "feed", w.Feed, "reason", err.Error())
 			return nil
 		default:
 			return fmt.Errorf("looking for changed alerts: %w", w.lost(listingFailed(err)))
@@ -105,7 +105,7 @@ func (w *work) sweepListing(fetching context.Context, kind string, feed state.Fe
 		s.query.Since = w.sweepSince
 		asked, bound := w.clock.now(), w.Options.oldestSafeSince(w.clock.now())
 		before := w.SweepAPI.Stats().Pages
-		end, err := s.read(fetching, w.working)
+		end, err := s.read(fetching, w.deadlines.working)
 		answered := w.SweepAPI.Stats().Pages > before
 		if refused > 0 && answered {
 			refusal := &state.Refusal{At: asked.Truncate(ms), Age: refused}
@@ -352,7 +352,7 @@ func (w *work) requestBackfill(b state.Backfill) error {
 	b.State, b.RequestedAt = state.Pending, time.Now().UTC().Truncate(ms)
 	b.RequestedBy = w.RunID
 	b.Slices = []state.Slice{{From: b.Since, To: b.Until, DoneUntil: b.Since}}
-	err := w.Store.CreateBackfill(w.working, w.Feed, b)
+	err := w.Store.CreateBackfill(w.deadlines.working, w.Feed, b)
 	if errors.Is(err, state.ErrConflict) { // an earlier run came so far
 		err = nil
 	}

@@ -3,7 +3,6 @@ package drain
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync/atomic"
 	"time"
 
@@ -14,8 +13,7 @@ import (
 // each with an engine of its own, within the run's time.
 type work struct {
 	*Runner
-	ctx        context.Context // the caller's
-	leased     context.Context // ends with the lease
+	deadlines  deadlines
 	report     *Report
 	holder     *state.Holder // nil in a dry run
 	checkLease func() error
@@ -24,21 +22,18 @@ type work struct {
 	got       *atomic.Int64 // alerts that were fetched by their id
 	replanned bool
 
-	fetching context.Context // ends when nothing more is to be fetched
-	working  context.Context // ends when nothing more may be published
-
-	turn       time.Time // when it is the live feed's turn again
+	liveAt     time.Time // when the live feed is to be looked at again
 	unfinished []string  // backfills, as far as is known
 	sweepSince time.Time // created_at back to which the sweep looks
 	sweepErr   error     // why the last sweep failed
 }
 
 // work is a run's work on its own copy of the runner, whose sessions tell the time.
-func (r *Runner) work(ctx context.Context, report *Report) *work {
+func (r *Runner) work(d deadlines, report *Report) *work {
 	timing := *r
 	w := &work{
-		Runner: &timing, ctx: ctx, report: report, got: new(atomic.Int64),
-		clock: &clock{ours: r.Now, ctx: ctx, log: r.Log, feed: r.Feed},
+		Runner: &timing, deadlines: d, report: report, got: new(atomic.Int64),
+		clock: &clock{ours: r.Now, log: r.Log, feed: r.Feed},
 	}
 	if r.Now == nil {
 		w.clock.ours = time.Now
@@ -88,33 +83,6 @@ func (w *work) changes() error {
 	return err
 }
 
-// begin starts the run's time. The function that it returns ends it.
-func (w *work) begin(began time.Time) (end func()) {
-	working, stopWork := context.WithCancelCause(w.leased)
-	fetching, stopFetch := context.WithCancelCause(working)
-	// A wait that GTI asks for is measured against this deadline.
-	fetching, cancel := context.WithDeadlineCause(fetching, began.Add(w.Options.Budget), errBudget)
-	noShutdown := context.AfterFunc(w.ctx, func() { stopFetch(errShutdown) })
-	noGrace := context.AfterFunc(fetching, func() {
-		grace := budgetGrace
-		if errors.Is(context.Cause(fetching), errShutdown) {
-			grace = shutdownGrace
-		}
-		late := time.AfterFunc(grace, func() {
-			stopWork(fmt.Errorf("publishing took longer than %s after the run was to end", grace))
-		})
-		context.AfterFunc(working, func() { late.Stop() })
-	})
-	w.fetching, w.working = fetching, working
-	return func() {
-		noShutdown()
-		noGrace()
-		cancel()
-		stopFetch(nil)
-		stopWork(nil)
-	}
-}
-
 // drainLive runs the engine on the feed's pending slices.
 func (w *work) drainLive(feed state.Feed) error {
 	e := &engine{
@@ -136,13 +104,13 @@ func (w *work) drainLive(feed state.Feed) error {
 			})
 		}
 	}
-	defer func() { w.turn = time.Now().Add(liveEvery) }()
-	err := w.run(w.fetching, e, Progress{
+	defer func() { w.liveAt = time.Now().Add(liveEvery) }()
+	err := w.run(w.deadlines, e, Progress{
 		Slices: feed.Slices, RereadFrom: feed.RereadFrom, Gaps: feed.Gaps, Refusal: feed.Refusal,
 		End: feed.End, Newest: feed.Newest,
 	})
 	if err == nil && len(e.active) > 0 {
-		w.Log.WarnContext(w.ctx, "the API lists the same again and again: what comes after that is left for the next run",
+		w.Log.WarnContext(w.deadlines.caller, "the API lists the same again and again: what comes after that is left for the next run",
 			"event", "listing", "feed", w.Feed, "position", e.active[0].DoneUntil)
 	}
 	// What a run that is cut short leaves is planned by the right clock, too.
@@ -153,20 +121,20 @@ func (w *work) drainLive(feed state.Feed) error {
 }
 
 // run runs an engine, within what is left of MAX_ALERTS_PER_RUN.
-func (w *work) run(fetching context.Context, e *engine, pending Progress) error {
+func (w *work) run(d deadlines, e *engine, pending Progress) error {
 	if w.Options.MaxAlerts > 0 {
 		e.opts.MaxAlerts = w.Options.MaxAlerts - int(w.report.Published)
 		if e.opts.MaxAlerts <= 0 {
 			return errCap
 		}
 	}
-	return w.lost(e.run(fetching, w.working, pending))
+	return w.lost(e.run(d, pending))
 }
 
 // lost adds to a failure that the lease is lost, if it is: what was under way
 // failed because of it.
 func (w *work) lost(err error) error {
-	if lost := context.Cause(w.leased); lost != nil && err != nil && !errors.Is(err, lost) {
+	if lost := context.Cause(w.deadlines.leased); lost != nil && err != nil && !errors.Is(err, lost) {
 		return errors.Join(lost, err)
 	}
 	return err
@@ -175,8 +143,8 @@ func (w *work) lost(err error) error {
 func (w *work) tellGap(g state.Gap) {
 	log := w.Log.With("event", "gap", "feed", w.Feed, "since", g.Since, "until", g.Until, "suspected", g.Suspected)
 	if g.Suspected {
-		log.WarnContext(w.ctx, "the API may have left out alerts from before this")
+		log.WarnContext(w.deadlines.caller, "the API may have left out alerts from before this")
 		return
 	}
-	log.ErrorContext(w.ctx, "alerts from before this can't be fetched")
+	log.ErrorContext(w.deadlines.caller, "alerts from before this can't be fetched")
 }

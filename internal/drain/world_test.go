@@ -153,7 +153,7 @@ func (w *world) run(s step) *proc {
 	dryRun := &ledger.DryRun{}
 	runner := &drain.Runner{
 		Feed: w.feed, Options: w.Feed, RunID: p.name, Store: database{p}, Meter: meter,
-		LiveAPI: turns{p.live, p, true}, SweepAPI: turns{p.sweeps, p, true}, BackfillAPI: turns{client.Session(dtm.BackfillShare), p, false}, Log: slog.New(slog.DiscardHandler),
+		LiveAPI: alternating{p.live, p, true}, SweepAPI: alternating{p.sweeps, p, true}, BackfillAPI: alternating{client.Session(dtm.BackfillShare), p, false}, Log: slog.New(slog.DiscardHandler),
 		KeyID: func(context.Context) (string, error) { return w.feed + "-key", nil },
 		Now:   func() time.Time { return time.Now().Add(s.Skew) },
 		NewProcessor: func(o drain.ProcessorOptions) drain.Processor {
