@@ -70,7 +70,7 @@ func (a *App) SyncStatus() http.Handler { return a.sync }
 
 // runner makes what runs the feed once.
 func (a *App) runner() *drain.Runner {
-	id, dryRun := runID(time.Now()), &ledger.DryRun{}
+	id := runID(time.Now())
 	return &drain.Runner{
 		Feed: a.cfg.Feed, RunID: id, KeyID: a.keyID, Store: a.parts.Store, Meter: a.meter, Log: a.log,
 		LiveAPI: a.client.Session(dtm.LiveShare), SweepAPI: a.client.Session(dtm.SweepShare), BackfillAPI: a.client.Session(dtm.BackfillShare),
@@ -81,16 +81,10 @@ func (a *App) runner() *drain.Runner {
 			UpdatesWindow: a.cfg.UpdatesWindow, AuditWindow: a.cfg.AuditWindow,
 			MaxAlerts: a.cfg.MaxAlerts, Budget: a.cfg.Budget,
 		},
-		NewProcessor: func(o drain.ProcessorOptions) drain.Processor {
-			p := &ledger.Processor{
-				Store: a.parts.Store, Publisher: a.parts.Publisher, Feed: a.cfg.Feed, RunID: id,
-				TTL: a.cfg.LedgerTTL, CheckLease: o.CheckLease, Backfill: o.Backfill, Missing: o.Missing, Republish: o.Republish,
-				Admit: o.Admit, FetchFull: o.FetchFull,
+		NewProcessor: func(o ledger.Options) drain.Processor {
+			return &ledger.Processor{
+				Store: a.parts.Store, Publisher: a.parts.Publisher, Feed: a.cfg.Feed, RunID: id, TTL: a.cfg.LedgerTTL, Options: o,
 			}
-			if o.DryRun {
-				p.DryRun = dryRun
-			}
-			return p
 		},
 	}
 }

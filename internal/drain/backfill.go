@@ -164,13 +164,10 @@ func (w *work) backfillEngine(fetching context.Context, b state.Backfill, rw *re
 	}
 	opts := w.Options
 	opts.Filter = filter
-	options := ProcessorOptions{CheckLease: w.checkLease, Backfill: b.ID, Missing: b.Kind == "", Republish: b.Republish}
+	options := ledger.Options{Mode: modeOf(b), CheckLease: w.checkLease, BackfillID: b.ID}
 	if b.Kind != "" {
 		opts.Refs, opts.PageSize = false, dtm.PageSize(false)
 		options.FetchFull = w.fetchFull(fetching, w.BackfillAPI)
-	}
-	if b.Kind == state.Changes {
-		options.Admit = func(dtm.Alert) bool { return false }
 	}
 	// A range that an operator asks for is asked of GTI, even one as old as what GTI
 	// has refused before.
@@ -199,6 +196,20 @@ func (w *work) backfillEngine(fetching context.Context, b state.Backfill, rw *re
 		},
 	}
 	return e, Progress{Slices: b.Slices, Gaps: b.Refused, Refusal: known}, nil
+}
+
+// modeOf is what is published for a backfill. An audit, and one that goes on with the
+// second listing of a sweep, looks for what the live feed has missed.
+func modeOf(b state.Backfill) ledger.Mode {
+	switch {
+	case b.Republish:
+		return ledger.Republish
+	case b.Kind == "":
+		return ledger.Backfill
+	case b.Kind == state.Changes:
+		return ledger.Changes
+	}
+	return ledger.Live
 }
 
 func countBackfill(b *state.Backfill, fetched int, c ledger.Counts) {
@@ -425,7 +436,7 @@ func (r *Runner) DryBackfill(ctx context.Context, b state.Backfill) (state.Backf
 	if err != nil {
 		return b, fmt.Errorf("reading the filter: %w", err)
 	}
-	report := Report{WouldPublish: new(int64), ByType: map[string]int64{}, BySeverity: map[string]int64{}}
+	report := Report{DryRun: true, WouldPublish: new(int64), ByType: map[string]int64{}, BySeverity: map[string]int64{}}
 	stopCounting := r.countRequests(deadlines.storing, keyID, usage)
 	w := r.work(deadlines, &report)
 	w.checkLease = func() error { return nil }
@@ -433,7 +444,7 @@ func (r *Runner) DryBackfill(ctx context.Context, b state.Backfill) (state.Backf
 	e := &engine{
 		clock: w.clock, scope: scope{b.Since, b.Until},
 		opts: r.Options, source: w.BackfillAPI, report: &report, save: func(Progress) {}, onGap: func(state.Gap) {},
-		processor: r.NewProcessor(ProcessorOptions{CheckLease: w.checkLease, DryRun: true, Backfill: b.ID, Missing: true, Republish: b.Republish}),
+		processor: r.NewProcessor(ledger.Options{Mode: modeOf(b), CheckLease: w.checkLease, DryRun: w.dryRun, BackfillID: b.ID}),
 		onCounts: func(fetched int, c ledger.Counts) {
 			b.Fetched += int64(fetched)
 			b.Suppressed += int64(c.Suppressed + c.Superseded)

@@ -320,7 +320,7 @@ func TestBackfills(t *testing.T) {
 					Feed: "f", RunID: "r", Store: s, Meter: dtm.NewMeter(100), Log: slog.New(slog.DiscardHandler),
 					Options:      Options{Workers: 2, PageSize: 10, InitialLookback: time.Hour, MaxLookback: 1e6 * time.Hour, Budget: time.Minute},
 					KeyID:        func(context.Context) (string, error) { return "k", nil },
-					NewProcessor: func(ProcessorOptions) Processor { return idle{} },
+					NewProcessor: func(ledger.Options) Processor { return idle{} },
 					LiveAPI:      empty{name: "live", asked: &asked},
 					SweepAPI:     empty{name: "sweep", asked: &asked},
 					BackfillAPI:  empty{name: "backfill", asked: &asked, fail: c.fail, from: at(10)},

@@ -160,10 +160,9 @@ func (d *day) run(t *testing.T, i int) {
 			InitialLookback: 72 * time.Hour, MaxLookback: 120 * time.Hour, UpdatesWindow: 720 * time.Hour, AuditWindow: 72 * time.Hour,
 			Budget: 8*time.Minute + 30*time.Second,
 		},
-		NewProcessor: func(o drain.ProcessorOptions) drain.Processor {
+		NewProcessor: func(o ledger.Options) drain.Processor {
 			return &ledger.Processor{
-				Store: d.store, Publisher: &d.topic, Feed: "default", RunID: id, TTL: 4320 * time.Hour,
-				CheckLease: o.CheckLease, Backfill: o.Backfill, Missing: o.Missing, Republish: o.Republish, Admit: o.Admit, FetchFull: o.FetchFull,
+				Store: d.store, Publisher: &d.topic, Feed: "default", RunID: id, TTL: 4320 * time.Hour, Options: o,
 			}
 		},
 	}

@@ -106,9 +106,7 @@ type activeSlice struct {
 	rate    float64 // alerts a millisecond, as seen so far
 }
 
-var (
-	errCap = errors.New("MAX_ALERTS_PER_RUN is reached")
-)
+var errCap = errors.New("MAX_ALERTS_PER_RUN is reached")
 
 // run works until all slices are done, fetching ends, or something fails. It
 // returns nil when all are done, or what stopped it. A worker's failure ends

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"dtmrelay.internal/dtmrelay/internal/dtm"
+	"dtmrelay.internal/dtmrelay/internal/ledger"
 	"dtmrelay.internal/dtmrelay/internal/state"
 )
 
@@ -47,24 +48,11 @@ type Runner struct {
 	SweepAPI    Session
 	BackfillAPI Session
 	// NewProcessor makes a processor for this run.
-	NewProcessor func(ProcessorOptions) Processor
+	NewProcessor func(ledger.Options) Processor
 	RunID        string
 	Log          *slog.Logger
 	// Now is this instance's clock, which may be wrong; nil stands for time.Now.
 	Now func() time.Time
-}
-
-// ProcessorOptions say what a processor is for.
-type ProcessorOptions struct {
-	CheckLease func() error // what it asks before it publishes
-	DryRun     bool
-	Backfill   string // id of the backfill; empty for live work
-	Missing    bool   // publish what was once dropped or rejected
-	Republish  bool   // publish what the ledger knows once more
-	// Admit, unless nil, says of an alert that was never published whether to.
-	Admit func(dtm.Alert) bool
-	// FetchFull, unless nil, fetches an alert that is published for the first time.
-	FetchFull func(ctx context.Context, id string) (dtm.Page, error)
 }
 
 // ErrKeyMissing means that there is no API key yet: the secret has no version.

@@ -82,10 +82,9 @@ func TestChangeOfARejectedAlert(t *testing.T) {
 				to := &subscriber{}
 				r := newRun(t, s, api.RoundTripper(), nil)
 				r.Options.UpdatesWindow = c.window
-				r.NewProcessor = func(o ProcessorOptions) Processor {
+				r.NewProcessor = func(o ledger.Options) Processor {
 					return &ledger.Processor{
-						Store: s, Publisher: to, Feed: "f", RunID: "r", TTL: 1000 * time.Hour, CheckLease: o.CheckLease,
-						Backfill: o.Backfill, Missing: o.Missing, Republish: o.Republish, Admit: o.Admit, FetchFull: o.FetchFull,
+						Store: s, Publisher: to, Feed: "f", RunID: "r", TTL: 1000 * time.Hour, Options: o,
 					}
 				}
 				report, err := r.Live(t.Context(), "schedule", false)

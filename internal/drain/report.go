@@ -112,7 +112,7 @@ func (r *Report) add(fetched int, c ledger.Counts) {
 	r.Suppressed += int64(c.Suppressed)
 	r.Superseded += int64(c.Superseded)
 	r.LeftAlone += int64(c.LeftAlone)
-	if r.WouldPublish != nil {
+	if r.DryRun {
 		*r.WouldPublish += int64(c.Published())
 		for k, n := range c.ByType {
 			r.ByType[orUnknown(k)] += int64(n)

@@ -151,10 +151,9 @@ func newRun(t *testing.T, s state.Store, api http.RoundTripper, to *topic) *Runn
 		},
 		KeyID:   func(context.Context) (string, error) { return "k", nil },
 		LiveAPI: c.Session(dtm.LiveShare), SweepAPI: c.Session(dtm.SweepShare), BackfillAPI: c.Session(dtm.BackfillShare),
-		NewProcessor: func(o ProcessorOptions) Processor {
+		NewProcessor: func(o ledger.Options) Processor {
 			return &ledger.Processor{
-				Store: s, Publisher: to, Feed: "f", RunID: "r", TTL: 1000 * time.Hour, CheckLease: o.CheckLease,
-				Backfill: o.Backfill, Missing: o.Missing, Republish: o.Republish, Admit: o.Admit, FetchFull: o.FetchFull,
+				Store: s, Publisher: to, Feed: "f", RunID: "r", TTL: 1000 * time.Hour, Options: o,
 			}
 		},
 	}
@@ -496,7 +495,7 @@ func TestOversizedAlertInABackfill(t *testing.T) {
 		r.LiveAPI, r.SweepAPI = empty{name: "live", asked: &asked}, empty{name: "sweep", asked: &asked}
 		r.BackfillAPI = shortListings{empty{name: "backfill", asked: &asked}}
 		r.Options.MaxLookback = 1e6 * time.Hour
-		r.NewProcessor = func(ProcessorOptions) Processor { return idle{} }
+		r.NewProcessor = func(ledger.Options) Processor { return idle{} }
 		_, err := r.Live(t.Context(), "schedule", false)
 		if b := s.records["b-2"]; b.State != state.Done {
 			t.Errorf("the younger backfill is %s: %v", b.State, err)

@@ -136,13 +136,13 @@ func (w *work) sweepOf(fetching context.Context, kind string, feed state.Feed) *
 	if back.IsZero() { // the feed is older than the sweep
 		back = feed.BeginsAt
 	}
-	options := ProcessorOptions{
-		CheckLease: w.checkLease, DryRun: w.report.DryRun, Admit: func(dtm.Alert) bool { return false }, FetchFull: w.fetchFull(fetching, w.SweepAPI),
+	options := ledger.Options{
+		Mode: ledger.Changes, CheckLease: w.checkLease, DryRun: w.dryRun, FetchFull: w.fetchFull(fetching, w.SweepAPI),
 	}
 	filter := w.Options.Filter.Immutable()
 	if kind == state.Matches {
 		filter = w.Options.Filter
-		options.Admit = func(a dtm.Alert) bool {
+		options.Mode, options.IsFeeds = ledger.Matches, func(a dtm.Alert) bool {
 			return !a.CreatedAt.Before(feed.BeginsAt) && a.CreatedAt.Before(feed.End) && !unread(feed.Slices, a.CreatedAt)
 		}
 	}

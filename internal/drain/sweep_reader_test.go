@@ -74,7 +74,8 @@ func newSweepProcessor(t *testing.T) (*ledger.Processor, *subscriber) {
 	t.Helper()
 	to := &subscriber{}
 	return &ledger.Processor{
-		Store: newStore(t), Publisher: to, Feed: "f", RunID: "r", TTL: time.Hour, CheckLease: func() error { return nil },
+		Store: newStore(t), Publisher: to, Feed: "f", RunID: "r", TTL: time.Hour,
+		Options: ledger.Options{CheckLease: func() error { return nil }},
 	}, to
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"dtmrelay.internal/dtmrelay/internal/dtm"
+	"dtmrelay.internal/dtmrelay/internal/ledger"
 	"dtmrelay.internal/dtmrelay/internal/state"
 )
 
@@ -75,7 +76,7 @@ func TestFailedSweep(t *testing.T) {
 						UpdatesWindow: time.Hour,
 					},
 					KeyID:        func(context.Context) (string, error) { return "k", nil },
-					NewProcessor: func(ProcessorOptions) Processor { return idle{} },
+					NewProcessor: func(ledger.Options) Processor { return idle{} },
 					LiveAPI:      empty{name: "live", asked: &asked},
 					SweepAPI:     failing{empty{name: "sweep", asked: &asked}, &failures},
 					BackfillAPI:  lengthy{empty{name: "backfill", asked: &asked}, &first},

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"dtmrelay.internal/dtmrelay/internal/ledger"
 	"dtmrelay.internal/dtmrelay/internal/state"
 )
 
@@ -17,6 +18,7 @@ type work struct {
 	report     *Report
 	holder     *state.Holder // nil in a dry run
 	checkLease func() error
+	dryRun     *ledger.DryRun // nil, unless the run is one
 
 	clock     *clock
 	got       *atomic.Int64 // alerts that were fetched by their id
@@ -34,6 +36,9 @@ func (r *Runner) work(d deadlines, report *Report) *work {
 	w := &work{
 		Runner: &timing, deadlines: d, report: report, got: new(atomic.Int64),
 		clock: &clock{ours: r.Now, log: r.Log, feed: r.Feed},
+	}
+	if report.DryRun {
+		w.dryRun = &ledger.DryRun{}
 	}
 	if r.Now == nil {
 		w.clock.ours = time.Now
@@ -87,7 +92,7 @@ func (w *work) changes() error {
 func (w *work) drainLive(feed state.Feed) error {
 	e := &engine{
 		opts: w.Options, source: w.LiveAPI, report: w.report,
-		processor: w.NewProcessor(ProcessorOptions{CheckLease: w.checkLease, DryRun: w.report.DryRun}),
+		processor: w.NewProcessor(ledger.Options{CheckLease: w.checkLease, DryRun: w.dryRun}),
 		save:      func(Progress) {},
 		onGap:     w.tellGap,
 		clock:     w.clock, scope: scope{From: feed.BeginsAt}, ends: w.newest,

@@ -150,22 +150,15 @@ func (w *world) run(s step) *proc {
 	}
 	meter, client := p.client()
 	p.live, p.sweeps = client.Session(dtm.LiveShare), client.Session(dtm.SweepShare)
-	dryRun := &ledger.DryRun{}
 	runner := &drain.Runner{
 		Feed: w.feed, Options: w.Feed, RunID: p.name, Store: database{p}, Meter: meter,
 		LiveAPI: alternating{p.live, p, true}, SweepAPI: alternating{p.sweeps, p, true}, BackfillAPI: alternating{client.Session(dtm.BackfillShare), p, false}, Log: slog.New(slog.DiscardHandler),
 		KeyID: func(context.Context) (string, error) { return w.feed + "-key", nil },
 		Now:   func() time.Time { return time.Now().Add(s.Skew) },
-		NewProcessor: func(o drain.ProcessorOptions) drain.Processor {
-			processor := &ledger.Processor{
-				Store: database{p}, Publisher: topics{p, o.Backfill == ""}, Feed: w.feed, RunID: p.name,
-				TTL: 1000 * time.Hour, CheckLease: o.CheckLease, Backfill: o.Backfill, Missing: o.Missing, Republish: o.Republish,
-				Admit: o.Admit, FetchFull: o.FetchFull,
+		NewProcessor: func(o ledger.Options) drain.Processor {
+			return &ledger.Processor{
+				Store: database{p}, Publisher: topics{p, o.BackfillID == ""}, Feed: w.feed, RunID: p.name, TTL: 1000 * time.Hour, Options: o,
 			}
-			if o.DryRun {
-				processor.DryRun = dryRun
-			}
-			return processor
 		},
 	}
 	ctx, stop := context.WithCancel(context.Background())

@@ -135,7 +135,7 @@ func TestAheadThatWasRejected(t *testing.T) {
 	topic.refuse = "a"
 	handle(ahead("a", "new", 5))
 	topic.refuse = ""
-	processor.Admit = func(dtm.Alert) bool { return false }
+	processor.Mode = ledger.Changes
 	handle(version("a", "new", 0))
 	if diff := cmp.Diff([]string{"a created"}, topic.took); diff != "" || len(topic.rejected) != 1 {
 		t.Errorf("rejected %v, published (-want +got):\n%s", topic.rejected, diff)
@@ -243,14 +243,17 @@ func TestBackfilledAhead(t *testing.T) {
 			handle(ahead("published", "new", 5))
 			handle(ahead("rejected", "new", 5))
 			topic.refuse, topic.took = "", nil
-			processor.Backfill, processor.Missing, processor.Republish = "b", true, c.republish
+			processor.BackfillID, processor.Mode = "b", ledger.Backfill
+			if c.republish {
+				processor.Mode = ledger.Republish
+			}
 			handle(c.listed)
 			handle(c.listed) // once a backfill
 			if c.republish {
 				// It still counts for no newest one.
 				handle(version("published", "new", 9))
 			} else {
-				processor.Backfill = "another one"
+				processor.BackfillID = "another one"
 				handle(c.listed)
 			}
 			if diff := cmp.Diff(c.took, topic.took); diff != "" {

@@ -71,7 +71,7 @@ func (p *Processor) actionFor(a dtm.Alert, i int, rec state.Record, newest dtm.A
 		return superseded
 	case p.missing(a, rec):
 		return toSend
-	case p.Admit != nil && a.Invalid != "":
+	case (p.Mode == Changes || p.Mode == Matches) && a.Invalid != "":
 		return leftAlone
 	case a.Invalid != "" && !rec.HandledVersion.IsZero():
 		return suppressed
@@ -81,11 +81,16 @@ func (p *Processor) actionFor(a dtm.Alert, i int, rec state.Record, newest dtm.A
 		return superseded
 	case a.UpdatedAt.Equal(rec.HandledVersion), aheadOutcome(rec, a.UpdatedAt) != "":
 		return suppressed
-	case rec.HandledVersion.IsZero() && p.Admit != nil && !p.Admit(a):
+	case rec.HandledVersion.IsZero() && !p.isNew(a):
 		return leftAlone
 	default:
 		return toSend
 	}
+}
+
+// isNew reports whether an alert that the ledger has no version of is published.
+func (p *Processor) isNew(a dtm.Alert) bool {
+	return p.Mode != Changes && (p.Mode != Matches || p.IsFeeds(a))
 }
 
 // missing reports whether the backfill that the processor works for has to send what
@@ -93,12 +98,12 @@ func (p *Processor) actionFor(a dtm.Alert, i int, rec state.Record, newest dtm.A
 // republishes, and each once.
 func (p *Processor) missing(a dtm.Alert, rec state.Record) bool {
 	switch {
-	case !p.Missing || rec.Backfill == p.Backfill:
+	case p.Mode != Backfill && p.Mode != Republish || rec.Backfill == p.BackfillID:
 		return false
 	case a.Invalid != "":
 		return true
 	case a.UpdatedAt.Equal(rec.PublishedVersion), aheadOutcome(rec, a.UpdatedAt) == state.Published:
-		return p.Republish
+		return p.Mode == Republish
 	default:
 		return a.UpdatedAt.After(rec.PublishedVersion)
 	}
@@ -131,7 +136,7 @@ func newer(rec state.Record, a, b dtm.Alert) bool {
 func (p *Processor) classify(it *item) {
 	a, rec := it.alert, it.entry.Record
 	switch {
-	case !rec.Known(), p.Republish && wasPublished(rec, a):
+	case !rec.Known(), p.Mode == Republish && wasPublished(rec, a):
 		it.event = Created
 	case rec.Status != message.Cut(a.Status):
 		it.event = StatusChanged

@@ -236,7 +236,7 @@ func TestRepublishedOrigin(t *testing.T) {
 	handle(version("a", "closed", 20))
 	handle(version("b", "new", 0))
 	topic.took = nil
-	processor.Backfill, processor.Missing, processor.Republish = "b-1", true, true
+	processor.BackfillID, processor.Mode = "b-1", ledger.Republish
 	handle(version("a", "closed", 20))
 	handle(version("b", "new", 0))
 	if diff := cmp.Diff([]string{"a created by writeback", "b created"}, topic.took); diff != "" {
@@ -244,9 +244,9 @@ func TestRepublishedOrigin(t *testing.T) {
 	}
 }
 
-// TestAdmit: what the ledger has no version of is only published where that is
+// TestMatches: what the ledger has no version of is only published where that is
 // wanted.
-func TestAdmit(t *testing.T) {
+func TestMatches(t *testing.T) {
 	processor, book, topic := newProcessor()
 	topic.refuse = "refused"
 	if _, err := processor.Process(t.Context(), []dtm.Alert{version("known", "new", 0), version("refused", "new", 0)}, all); err != nil {
@@ -254,7 +254,7 @@ func TestAdmit(t *testing.T) {
 	}
 	topic.took, topic.refuse = nil, ""
 	book.put(state.Entry{Record: state.Record{ID: "asked", Intents: []state.Intent{{Field: state.IntentStatus}}}, Revision: book.records["asked"].Revision})
-	processor.Admit = func(a dtm.Alert) bool { return a.ID == "welcome" }
+	processor.Mode, processor.IsFeeds = ledger.Matches, func(a dtm.Alert) bool { return a.ID == "welcome" }
 	counts, err := processor.Process(t.Context(), []dtm.Alert{
 		version("known", "read", 1), version("unknown", "new", 0), version("welcome", "new", 0), version("asked", "new", 0),
 		version("refused", "read", 1), element("1"),

@@ -134,7 +134,7 @@ func TestHydratedIsWhatItIsPublishedAs(t *testing.T) {
 			e.Record.ID, e.Record.Echoes = "a", []state.Echo{c.echo}
 			book.put(e)
 			topic.took = nil
-			processor.Backfill, processor.Missing, processor.Republish = "b", true, true
+			processor.BackfillID, processor.Mode = "b", ledger.Republish
 			processor.FetchFull = func(context.Context, string) (dtm.Page, error) {
 				return dtm.Page{Alerts: []dtm.Alert{version("a", "closed", 9)}}, nil
 			}
@@ -340,7 +340,7 @@ func TestChangeOfARejectedAlert(t *testing.T) {
 				t.Fatalf("%+v %v", counts, err)
 			}
 			topic.refuse = ""
-			processor.Admit = func(dtm.Alert) bool { return false }
+			processor.Mode = ledger.Changes
 			processor.FetchFull = func(context.Context, string) (dtm.Page, error) { return c.fetch() }
 			counts, err := processor.Process(t.Context(), []dtm.Alert{c.listed}, all)
 			if diff := cmp.Diff(c.counts, counts, anyOldest); diff != "" || err != nil {
@@ -376,7 +376,7 @@ func TestOneFetchHoldsUpNoOthers(t *testing.T) {
 	for i := range page {
 		page[i].UpdatedAt = second(5)
 	}
-	processor.Admit = func(dtm.Alert) bool { return false }
+	processor.Mode = ledger.Changes
 	processor.FetchFull = func(_ context.Context, id string) (dtm.Page, error) {
 		return dtm.Page{Alerts: []dtm.Alert{version(id, "new", 5)}}, nil
 	}

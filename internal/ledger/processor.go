@@ -36,25 +36,40 @@ type Processor struct {
 	RunID     string
 	// TTL is how long a record is kept after it was last written.
 	TTL time.Duration
+	Options
+}
+
+// Options say what a processor works for.
+type Options struct {
+	Mode Mode
 	// CheckLease returns an error once nothing more may be published or written.
 	CheckLease func() error
 	// DryRun, unless nil, makes a dry run of it: the processor only counts, and
 	// writes down there what it would have recorded.
 	DryRun *DryRun
-	// Backfill is the id of the backfill that the processor works for; empty for live work.
-	Backfill string
-	// Missing: what was once dropped or rejected is published for the backfill.
-	Missing bool
-	// Republish publishes what the ledger knows once more.
-	Republish bool
-	// Admit, unless nil, says whether an alert of which the ledger has no version is
-	// any business of this work. What isn't is left alone, unusable elements too. An
-	// alert that was only rejected so far is the feed's, whatever Admit says.
-	Admit func(dtm.Alert) bool
+	// BackfillID names the backfill that the processor works for; empty for live work.
+	BackfillID string
+	// IsFeeds says in the mode Matches of an alert without a version in the ledger
+	// whether the feed has passed it, and not left it to be read.
+	IsFeeds func(dtm.Alert) bool
 	// FetchFull, unless nil, fetches an alert that is to be published for the first
 	// time: the listing left its document out.
 	FetchFull func(ctx context.Context, id string) (dtm.Page, error)
 }
+
+// Mode is what a processor publishes. The version of an alert that is newer than all
+// in the ledger is published in each.
+type Mode int
+
+// Modes of a processor. In Changes and Matches an alert that was only rejected or
+// dropped so far is known, and unusable elements are left alone.
+const (
+	Live      Mode = iota // and what the ledger has no version of
+	Changes               // and leaves alone what the ledger has no version of
+	Matches               // and what the ledger has no version of, where IsFeeds says so
+	Backfill              // as Live, and what was never published, once for each backfill
+	Republish             // as Backfill, and what was published
+)
 
 // Counts say what became of the alerts of a page.
 type Counts struct {

@@ -152,7 +152,8 @@ func large(id string, doc bool) dtm.Alert {
 func newProcessor() (*ledger.Processor, *memory, *topics) {
 	l, p := &memory{records: map[string]state.Entry{}}, &topics{}
 	return &ledger.Processor{
-		Store: l, Publisher: p, Feed: "default", RunID: "run-1", TTL: time.Hour, CheckLease: func() error { return nil },
+		Store: l, Publisher: p, Feed: "default", RunID: "run-1", TTL: time.Hour,
+		Options: ledger.Options{CheckLease: func() error { return nil }},
 	}, l, p
 }
 

@@ -75,7 +75,7 @@ func (p *Processor) reject(it *item, reason string) *item {
 func (p *Processor) envelope(it *item) message.Envelope {
 	e := message.Envelope{
 		Event: it.event, Priority: message.Priority(it.alert.Severity), Origin: it.origin,
-		Feed: p.Feed, RunID: p.RunID, Backfill: p.Backfill,
+		Feed: p.Feed, RunID: p.RunID, Backfill: p.BackfillID,
 	}
 	if it.event == StatusChanged {
 		e.PreviousStatus = it.entry.Record.Status

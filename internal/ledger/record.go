@@ -93,8 +93,8 @@ func (p *Processor) merge(rec *state.Record, it *item, now time.Time) {
 	if a.Invalid != "" {
 		version = now // its bytes are its version
 	}
-	if p.Missing {
-		rec.Backfill = p.Backfill
+	if p.Mode == Backfill || p.Mode == Republish {
+		rec.Backfill = p.BackfillID
 	}
 	if rec.FirstSeen.IsZero() {
 		rec.FirstSeen = now
