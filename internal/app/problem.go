@@ -64,22 +64,15 @@ func retryAfter(w http.ResponseWriter, after time.Duration) {
 // statusOf is the HTTP status of a failed run, and how long to wait when the
 // failure says so.
 func statusOf(err error) (status int, after time.Duration) {
-	var (
-		budget *dtm.BudgetError
-		quota  *dtm.QuotaError
-		wait   *dtm.WaitError
-		key    *dtm.KeyError
-	)
+	kind := dtm.Kind(err)
 	switch {
-	case errors.Is(err, drain.ErrKeyMissing), errors.Is(err, dtm.ErrNoKey):
+	case errors.Is(err, drain.ErrKeyMissing), kind == dtm.NoKey:
 		return http.StatusServiceUnavailable, 0
-	case errors.As(err, &budget):
-		return http.StatusServiceUnavailable, max(budget.RetryAfter, time.Second)
-	case errors.As(err, &quota):
-		return http.StatusServiceUnavailable, max(quota.RetryAfter, time.Second)
-	case errors.As(err, &wait):
-		return http.StatusServiceUnavailable, wait.Wait
-	case errors.As(err, &key), drain.ListingFailed(err), dtm.Failed(err):
+	case kind == dtm.BudgetSpent, kind == dtm.QuotaSpent:
+		return http.StatusServiceUnavailable, max(dtm.RetryAfter(err), time.Second)
+	case kind == dtm.Wait:
+		return http.StatusServiceUnavailable, dtm.RetryAfter(err)
+	case kind == dtm.KeyRefused, drain.ListingFailed(err), dtm.Failed(err):
 		return http.StatusBadGateway, 0
 	default:
 		return http.StatusInternalServerError, 0

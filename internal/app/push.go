@@ -84,18 +84,15 @@ func report(ctx context.Context, log *slog.Logger, out writeback.Outcome) {
 // statusOfPush is the HTTP status of a message that is to be delivered again, and
 // how long to wait when the failure says so.
 func statusOfPush(err error) (status int, after time.Duration) {
-	var (
-		paused *writeback.PausedError
-		api    *dtm.APIError
-	)
+	var paused *writeback.PausedError
 	status, after = statusOf(err)
 	switch {
 	case errors.As(err, &paused):
 		return http.StatusServiceUnavailable, paused.RetryAfter
 	case status == http.StatusInternalServerError: // the database, a topic, or the end of this instance
 		return http.StatusServiceUnavailable, 0
-	case status == http.StatusBadGateway && errors.As(err, &api):
-		after = api.RetryAfter
+	case status == http.StatusBadGateway:
+		after = dtm.RetryAfter(err)
 	}
 	return status, after
 }

@@ -55,28 +55,24 @@ func (w *work) backfills() error {
 		}
 		id := w.unfinished[i]
 		err := w.backfill(id, w.liveAt)
-		var (
-			budget  *dtm.BudgetError
-			wait    *dtm.WaitError
-			listing *listingError
-		)
+		kind := dtm.Kind(err)
 		switch {
 		case err == nil:
 			done[id] = true
 		case w.deadlines.working.Err() != nil:
 			return err
-		case errors.As(err, &listing):
+		case ListingFailed(err):
 			// The backfill's record has the error. The feed itself is well, and other
 			// backfills may be too.
 			done[id] = true
 			err = nil
-		case errors.As(err, &budget):
+		case kind == dtm.BudgetSpent:
 			// Its share of the key's budget is used up, and the live feed's isn't: a
 			// later run goes on.
 			return nil
 		case errors.Is(err, errLiveFeed):
 			noProgress[id] = errors.Is(err, errNoProgress)
-		case errors.As(err, &wait) && w.deadlines.hasTime(wait.Wait): // the live feed waits for it
+		case kind == dtm.Wait && w.deadlines.hasTime(dtm.RetryAfter(err)): // the live feed waits for it
 		default:
 			return err
 		}
@@ -386,10 +382,6 @@ func (w *recordWriter) movedFrom(b state.Backfill) bool {
 
 // finish notes how the work ended, and reports whether the backfill is finished.
 func (w *recordWriter) finish(err error) bool {
-	var (
-		api     *dtm.APIError
-		restart *dtm.RestartError
-	)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	b := &w.record
@@ -403,7 +395,7 @@ func (w *recordWriter) finish(err error) bool {
 	case errors.Is(err, errLiveFeed), errors.Is(err, errBudget), errors.Is(err, errShutdown), errors.Is(err, errCap), errors.Is(err, errCancelled):
 		b.Error = ""
 		return false
-	case errors.As(err, &api) && api.Final() && !errors.As(err, &restart): // that was said of a page token
+	case dtm.Kind(err).Final():
 		// Asking again would earn the same error, and there is only an hour's
 		// number of them.
 		b.State, b.Error = state.Failed, err.Error()

@@ -86,22 +86,16 @@ func (l *listing) add(page dtm.Page, size int, isPast bool) (end listingEnd, bro
 
 // endOfError is how an error ends a listing; goesOn when it ends the work with it.
 func endOfError(err error) listingEnd {
-	var (
-		wait    *dtm.WaitError
-		restart *dtm.RestartError
-		large   *dtm.PageTooLargeError
-	)
-	switch {
-	case errors.As(err, &wait):
-		return goesOn
-	case errors.As(err, &restart):
+	switch dtm.Kind(err) {
+	case dtm.TokenSpent:
 		return broken
-	case errors.Is(err, dtm.ErrMemory):
+	case dtm.NoMemory:
 		return noMemory
-	case errors.As(err, &large):
+	case dtm.PageTooLarge:
 		return tooLarge
+	default:
+		return goesOn
 	}
-	return goesOn
 }
 
 var errNoEnd = errors.New("listing alerts: the listing ended without an end")

@@ -228,12 +228,8 @@ func Reason(err error) string {
 
 // outcomeOf tells a run that was stopped from one that failed.
 func outcomeOf(err error) (outcome, reason string, failure error) {
-	var (
-		wait   *dtm.WaitError
-		budget *dtm.BudgetError
-		quota  *dtm.QuotaError
-		key    *dtm.KeyError
-	)
+	var budget *dtm.BudgetError
+	kind := dtm.Kind(err)
 	switch {
 	case err == nil:
 		return OK, StopDone, nil
@@ -245,15 +241,15 @@ func outcomeOf(err error) (outcome, reason string, failure error) {
 		return Partial, StopShutdown, nil
 	case errors.Is(err, errCap):
 		return Partial, StopCap, nil
-	case errors.As(err, &wait):
+	case kind == dtm.Wait:
 		return Partial, StopWait, nil
-	case errors.Is(err, ErrKeyMissing), errors.Is(err, dtm.ErrNoKey):
+	case errors.Is(err, ErrKeyMissing), kind == dtm.NoKey:
 		return Failed, StopKeyMissing, err
-	case errors.As(err, &key):
+	case kind == dtm.KeyRefused:
 		return Failed, StopKeyRefused, err
 	case errors.As(err, &budget) && budget.What == "errors":
 		return Failed, StopErrors, err
-	case errors.As(err, &budget), errors.As(err, &quota):
+	case kind == dtm.BudgetSpent, kind == dtm.QuotaSpent:
 		return Failed, StopRequests, err
 	case ListingFailed(err), dtm.Failed(err):
 		return Failed, StopGTI, err

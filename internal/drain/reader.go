@@ -2,9 +2,7 @@ package drain
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net/http"
 	"time"
 
 	"dtmrelay.internal/dtmrelay/internal/dtm"
@@ -313,21 +311,17 @@ func (r *reader) endOf(page dtm.Page, l *sliceListing) listingEnd {
 
 // failed hands on why a listing could not be gone on with.
 func (r *reader) failed(ctx context.Context, pages chan<- fetched, q dtm.Query, pageNo int, err error) {
-	var (
-		wait *dtm.WaitError
-		api  *dtm.APIError
-	)
 	f := fetched{err: err, end: endOfError(err)}
 	switch {
 	case r.engine.deadlines.fetching.Err() != nil:
 		return // the pass ends as stopped
-	case errors.As(err, &wait):
+	case dtm.Kind(err) == dtm.Wait:
 		r.engine.stopAll(err)
 		return
 	case f.end == tooLarge:
 		r.ahead = pageNo
 	case f.end != goesOn:
-	case pageNo == 0 && r.since.IsZero() && errors.As(err, &api) && api.Status == http.StatusBadRequest && api.Final() && q.Since.Before(r.engine.oldestSafeSince()):
+	case pageNo == 0 && r.since.IsZero() && dtm.Kind(err) == dtm.BadRequest && q.Since.Before(r.engine.oldestSafeSince()):
 		f.end = refusedSince
 	}
 	send(ctx, pages, f)

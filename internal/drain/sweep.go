@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -52,10 +51,6 @@ func (w *work) sweep(feed state.Feed) (err error) {
 	}
 	for i, kind := range kinds {
 		end, err := w.sweepListing(fetching, kind, feed)
-		var (
-			budget *dtm.BudgetError
-			wait   *dtm.WaitError
-		)
 		switch ended := context.Cause(fetching); {
 		case err == nil && end == unclear:
 			w.Log.WarnContext(w.deadlines.caller, "the API lists the same again and again, and changes after that are not seen", "event", "sweep", "feed", w.Feed)
@@ -75,7 +70,7 @@ func (w *work) sweep(feed state.Feed) (err error) {
 			return err
 		case errors.Is(err, errCap), errors.Is(err, ended):
 			return err
-		case errors.As(err, &budget), errors.As(err, &wait) && w.holder != nil && w.deadlines.hasTime(wait.Wait):
+		case dtm.Kind(err) == dtm.BudgetSpent, dtm.Kind(err) == dtm.Wait && w.holder != nil && w.deadlines.hasTime(dtm.RetryAfter(err)):
 			// Its share of the key's budget is used up, and the live feed's isn't; or GTI
 			// asks for a wait that is longer than a sweep, and not than the run.
 			w.Log.WarnContext(w.deadlines.caller, "changes are not looked for", "event", "sweep", "feed", w.Feed, "reason", err.Error())
@@ -112,9 +107,8 @@ func (w *work) sweepListing(fetching context.Context, kind string, feed state.Fe
 			w.update(func(f *state.Feed) { f.Refusal = refusal })
 			refused = 0
 		}
-		var api *dtm.APIError
 		// GTI may also refuse the since of a later listing, when the sweep begins anew.
-		if refused > 0 || !errors.As(err, &api) || api.Status != http.StatusBadRequest || !api.Final() || !w.sweepSince.Before(bound) {
+		if refused > 0 || dtm.Kind(err) != dtm.BadRequest || !w.sweepSince.Before(bound) {
 			return end, err
 		}
 		refused, w.sweepSince = asked.Sub(w.sweepSince), bound

@@ -12,6 +12,165 @@ import (
 	"unicode/utf8"
 )
 
+// ErrorKind is what an error means to those who act on it.
+type ErrorKind string
+
+// The kinds of errors.
+const (
+	Unknown       ErrorKind = "unknown"
+	Wait          ErrorKind = "wait"
+	NoKey         ErrorKind = "no key"
+	KeyRefused    ErrorKind = "key refused"
+	BudgetSpent   ErrorKind = "budget spent"
+	QuotaSpent    ErrorKind = "quota spent"
+	TokenSpent    ErrorKind = "token spent"
+	NoMemory      ErrorKind = "no memory"
+	PageTooLarge  ErrorKind = "page too large"
+	Redirected    ErrorKind = "redirected"
+	Undone        ErrorKind = "undone"
+	NoAnswer      ErrorKind = "no answer"
+	Unreadable    ErrorKind = "unreadable"
+	Throttled     ErrorKind = "throttled"
+	Interrupted   ErrorKind = "interrupted"
+	Unavailable   ErrorKind = "unavailable"
+	NotFound      ErrorKind = "not found"
+	BadRequest    ErrorKind = "bad request"
+	Unprocessable ErrorKind = "unprocessable"
+	Refused       ErrorKind = "refused"
+)
+
+// Kind tells what an error means, however it is wrapped or joined. Of an error that
+// holds several, the first in this table counts: what stops all requests comes before
+// what ends one listing, and that before the answer that was its cause.
+//
+//	Kind           Error              Meaning                              Who acts, and how
+//	Wait           WaitError          the wait outlives the run            the next run
+//	NoKey          ErrNoKey           there is no usable key               the operator stores one
+//	KeyRefused     KeyError           401, 403, also of the renewed key    the operator stores another
+//	BudgetSpent    BudgetError        the share of the key is used up      others go on; this one after RetryAfter
+//	QuotaSpent     QuotaError         429 of the user's quota              all stop until RetryAfter
+//	TokenSpent     RestartError       the page can't be asked for again    the reader lists anew
+//	NoMemory       ErrMemory          no memory beside the other pages     the reader asks with Query.Alone
+//	PageTooLarge   PageTooLargeError  the page can't be held or read       the reader asks for a smaller one
+//	Redirected     RedirectError      not sent where GTI redirects         the operator checks GTI_BASE_URL
+//	Undone         UndoneError        success, and nothing was changed     the message is delivered again
+//	NoAnswer       NoAnswerError      the way to GTI broke                 the client repeats it; a change may be done
+//	Unreadable     NoAnswerError      success that can't be read           the client repeats it; a change may be done
+//	Throttled      APIError           429                                  the client holds all requests back
+//	Interrupted    APIError           408, 502, 504                        the client repeats it; a change may be done
+//	Unavailable    APIError           500 and above                        the client repeats it
+//	NotFound       APIError           404 of GTI itself                    the caller does without
+//	BadRequest     APIError           400 of GTI itself                    the caller asks for something else
+//	Unprocessable  APIError           422 of GTI itself                    the caller asks for something else
+//	Refused        APIError           any other answer                     nobody knows: it is not repeated
+//	Unknown        all else, nil      the database, a topic, a context     not this package
+func Kind(err error) ErrorKind {
+	var (
+		wait     *WaitError
+		key      *KeyError
+		budget   *BudgetError
+		quota    *QuotaError
+		restart  *RestartError
+		large    *PageTooLargeError
+		redirect *RedirectError
+		undone   *UndoneError
+		lost     *NoAnswerError
+		api      *APIError
+	)
+	switch {
+	case errors.As(err, &wait):
+		return Wait
+	case errors.Is(err, ErrNoKey):
+		return NoKey
+	case errors.As(err, &key):
+		return KeyRefused
+	case errors.As(err, &budget):
+		return BudgetSpent
+	case errors.As(err, &quota):
+		return QuotaSpent
+	case errors.As(err, &restart):
+		return TokenSpent
+	case errors.Is(err, ErrMemory):
+		return NoMemory
+	case errors.As(err, &large):
+		return PageTooLarge
+	case errors.As(err, &redirect):
+		return Redirected
+	case errors.As(err, &undone):
+		return Undone
+	case errors.As(err, &lost) && lost.Answered:
+		return Unreadable
+	case lost != nil:
+		return NoAnswer
+	case errors.As(err, &api):
+		return api.kind()
+	}
+	return Unknown
+}
+
+// kind is the one place that tells statuses apart. A status that may pass is
+// Unavailable, or Interrupted where a change that was answered so may still be done.
+func (e *APIError) kind() ErrorKind {
+	switch e.Status {
+	case http.StatusTooManyRequests:
+		return Throttled
+	case http.StatusRequestTimeout, http.StatusBadGateway, http.StatusGatewayTimeout:
+		return Interrupted
+	}
+	switch {
+	case e.Status >= 500:
+		return Unavailable
+	case e.Foreign:
+		return Refused
+	case e.Status == http.StatusNotFound && (e.Code == "" || e.Code == "NotFoundError"):
+		return NotFound
+	case e.Status == http.StatusBadRequest && e.Code != "NotAvailableYet":
+		return BadRequest
+	case e.Status == http.StatusUnprocessableEntity:
+		return Unprocessable
+	}
+	return Refused // the key's faults too: they are no fault of what was asked for
+}
+
+// Final reports whether GTI itself has said that what was asked for can't be done,
+// now or later: there is no such thing, or it can't be asked for so. All else may pass.
+func (k ErrorKind) Final() bool {
+	return k == NotFound || k == BadRequest || k == Unprocessable
+}
+
+// Failed reports whether GTI, or the way to it, failed. All else is the key's, a
+// budget's, a quota's or our own fault, or asks for a wait.
+func Failed(err error) bool {
+	switch Kind(err) {
+	case Unknown, Wait, NoKey, KeyRefused, BudgetSpent, QuotaSpent, NoMemory:
+		return false
+	default:
+		return true
+	}
+}
+
+// RetryAfter is how long to wait before the next request, as far as the error says: 0
+// when it doesn't.
+func RetryAfter(err error) time.Duration {
+	var (
+		wait   *WaitError
+		budget *BudgetError
+		quota  *QuotaError
+		api    *APIError
+	)
+	switch {
+	case errors.As(err, &wait):
+		return wait.Wait
+	case errors.As(err, &budget):
+		return budget.RetryAfter
+	case errors.As(err, &quota):
+		return quota.RetryAfter
+	case errors.As(err, &api):
+		return api.RetryAfter
+	}
+	return 0
+}
+
 // ErrMemory is answered when the page's share of the memory that all pages have
 // together could not grow. What was read is dropped: list again with Query.Alone.
 var ErrMemory = errors.New("no memory left for this page beside the others: list again with the memory of a whole page reserved")
@@ -32,20 +191,8 @@ type APIError struct {
 }
 
 // Final reports whether GTI itself has said that what was asked for can't be done,
-// now or later: there is no such thing (404), or it can't be asked for so (400, 422).
-// All else may pass, and the key's faults are no fault of what was asked for.
-func (e *APIError) Final() bool {
-	if e.Foreign {
-		return false
-	}
-	switch e.Status {
-	case http.StatusNotFound:
-		return e.Code == "" || e.Code == "NotFoundError"
-	case http.StatusBadRequest:
-		return e.Code != "NotAvailableYet"
-	}
-	return e.Status == http.StatusUnprocessableEntity
-}
+// now or later (ErrorKind.Final).
+func (e *APIError) Final() bool { return e.kind().Final() }
 
 func (e *APIError) Error() string {
 	text := fmt.Sprintf("GTI answered %d", e.Status)
@@ -191,28 +338,6 @@ type UndoneError struct{ ID string }
 
 func (e *UndoneError) Error() string {
 	return fmt.Sprintf("GTI's answer to the change of alert %s was a success, and the alert is not as it was asked for", e.ID)
-}
-
-// Failed reports whether GTI, or the way to it, failed: what ends a request is of
-// one of these types, or it is the key's, a budget's, a quota's or our own fault.
-func Failed(err error) bool {
-	var (
-		api      *APIError
-		lost     *NoAnswerError
-		restart  *RestartError
-		redirect *RedirectError
-		large    *PageTooLargeError
-		undone   *UndoneError
-		key      *KeyError
-		quota    *QuotaError
-		budget   *BudgetError
-		wait     *WaitError
-	)
-	switch {
-	case errors.As(err, &key), errors.As(err, &quota), errors.As(err, &budget), errors.As(err, &wait), errors.Is(err, ErrNoKey):
-		return false
-	}
-	return errors.As(err, &api) || errors.As(err, &lost) || errors.As(err, &restart) || errors.As(err, &redirect) || errors.As(err, &large) || errors.As(err, &undone)
 }
 
 // ErrNoKey is answered when what the source of the key holds can't be one.

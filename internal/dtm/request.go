@@ -77,7 +77,11 @@ func (s *Session) decideRetry(req request, attempt int, err error) (wait time.Du
 		apiErr *APIError
 		lost   *NoAnswerError
 		rekey  *newKeyError
+		kind   ErrorKind // of the answer alone
 	)
+	if errors.As(err, &apiErr) {
+		kind = apiErr.kind()
+	}
 	switch {
 	case errors.As(err, &rekey):
 		if req.token() {
@@ -89,14 +93,14 @@ func (s *Session) decideRetry(req request, attempt int, err error) (wait time.Du
 			return 0, &RestartError{Cause: err}
 		}
 		wait = s.client.backoff(attempt)
-	case errors.As(err, &apiErr) && apiErr.Status == http.StatusTooManyRequests:
+	case kind == Throttled:
 		// A 429 says that nothing was done, so that even a token may be asked again.
 		// The limits are per user: all requests wait.
 		if wait = apiErr.RetryAfter; wait == 0 {
 			wait = s.client.backoff(attempt)
 		}
 		s.client.gate.raise(s.opened, time.Now().Add(wait), apiErr)
-	case apiErr != nil && (apiErr.Status == http.StatusRequestTimeout || apiErr.Status >= 500):
+	case kind == Interrupted, kind == Unavailable:
 		if apiErr.RetryAfter > 0 {
 			s.client.gate.raise(s.opened, time.Now().Add(apiErr.RetryAfter), apiErr)
 		}

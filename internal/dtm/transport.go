@@ -125,7 +125,7 @@ func (s *Session) clearance(ctx context.Context, req request) error {
 		}
 		turn := s.client.limiter.Reserve()
 		err := s.pause(ctx, req, time.Now().Add(turn.Delay()), errRate)
-		if wait := (*WaitError)(nil); errors.As(err, &wait) {
+		if Kind(err) == Wait {
 			// Our own limit is no news to anyone: the run just ends at its deadline.
 			<-ctx.Done()
 			err = context.Cause(ctx)

@@ -2,9 +2,7 @@ package ledger
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net/http"
 	"slices"
 
 	"golang.org/x/sync/errgroup"
@@ -94,25 +92,15 @@ func (p *Processor) hydrateBatch(ctx context.Context, batch []*item, counts *Cou
 // there was no memory beside the others, or it is published as it was listed
 // (no error), since one alert must not stop all others.
 func (p *Processor) outcomeOfFetch(ctx context.Context, it *item, err error) (gone, noMemory bool, failed error) {
-	var (
-		api   *dtm.APIError
-		key   *dtm.KeyError
-		quota *dtm.QuotaError
-		wait  *dtm.WaitError
-		large *dtm.PageTooLargeError
-		lost  *dtm.NoAnswerError
-	)
-	switch {
-	case err == nil, errors.As(err, &large):
+	switch kind := dtm.Kind(err); {
+	case err == nil, kind == dtm.PageTooLarge:
 		return false, false, nil
-	case errors.Is(err, dtm.ErrMemory):
+	case kind == dtm.NoMemory:
 		return false, true, nil
-	case ctx.Err() != nil, errors.As(err, &key), errors.As(err, &quota), errors.As(err, &wait):
-	case errors.As(err, &api) && api.Status == http.StatusNotFound && api.Final():
+	case ctx.Err() != nil:
+	case kind == dtm.NotFound:
 		return true, false, nil
-	case errors.As(err, &api) && api.Status != http.StatusTooManyRequests:
-		return false, false, nil
-	case errors.As(err, &lost) && lost.Answered: // after all attempts
+	case kind.Final(), kind == dtm.Refused, kind == dtm.Interrupted, kind == dtm.Unavailable, kind == dtm.Unreadable: // after all attempts
 		return false, false, nil
 	}
 	return false, false, fmt.Errorf("fetching alert %s: %w", it.alert.ID, err)

@@ -63,27 +63,21 @@ func (b *breaker) session(keyID string) (API, error) {
 
 // note takes note of how a request by a session and a key ended.
 func (b *breaker) note(api API, keyID string, err error) {
-	var (
-		key    *dtm.KeyError
-		quota  *dtm.QuotaError
-		apiErr *dtm.APIError
-		budget *dtm.BudgetError
-		wait   *dtm.WaitError
-	)
+	kind := dtm.Kind(err)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if api != b.api {
 		return // others have noted it before
 	}
 	switch {
-	case errors.As(err, &key), errors.As(err, &quota):
+	case kind == dtm.KeyRefused, kind == dtm.QuotaSpent:
 		b.length = min(max(2*b.length, shortestPause), longestPause)
 		b.api = nil
 		b.cause, b.keyID, b.until = err, keyID, time.Now().Add(b.length)
-	case errors.As(err, &wait): // the session knows until when nothing is to be sent
-	case err == nil, errors.As(err, &apiErr) && !apiErr.Foreign:
+	case kind == dtm.Wait: // the session knows until when nothing is to be sent
+	case err == nil, isOwnAnswer(err):
 		b.length = 0
-	case dtm.Failed(err), errors.As(err, &budget),
+	case dtm.Failed(err), kind == dtm.BudgetSpent,
 		errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 	default:
 		// A secret that could not be read again has ended the session as well.

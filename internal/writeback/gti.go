@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"time"
 
 	"dtmrelay.internal/dtmrelay/internal/dtm"
@@ -88,42 +87,37 @@ func (d *delivery) update(ctx context.Context, change dtm.Patch) (current, error
 // sent, or GTI itself has answered. The answer of a gateway tells nothing of the API
 // that it stands before, nor does a connection that broke.
 func isOver(err error) bool {
-	var (
-		api      *dtm.APIError
-		wait     *dtm.WaitError
-		budget   *dtm.BudgetError
-		paused   *PausedError
-		redirect *dtm.RedirectError
-		lost     *dtm.NoAnswerError
-	)
-	switch {
-	case errors.As(err, &paused), errors.As(err, &wait), errors.As(err, &budget), errors.As(err, &redirect), errors.Is(err, errUnsent):
+	var paused *PausedError
+	if errors.As(err, &paused) || errors.Is(err, errUnsent) {
 		return true
-	case errors.As(err, &lost):
-		return false
-	case errors.As(err, &api):
-		switch api.Status {
-		case http.StatusRequestTimeout, http.StatusBadGateway, http.StatusGatewayTimeout:
-			return false
-		}
-		return !api.Foreign
 	}
-	return false
+	switch dtm.Kind(err) {
+	case dtm.Wait, dtm.BudgetSpent, dtm.Redirected:
+		return true
+	case dtm.NoAnswer, dtm.Unreadable, dtm.Interrupted:
+		return false
+	default:
+		return isOwnAnswer(err)
+	}
+}
+
+// isOwnAnswer reports whether an error is an answer of GTI itself.
+func isOwnAnswer(err error) bool {
+	var api *dtm.APIError
+	return errors.As(err, &api) && !api.Foreign
 }
 
 // asPermanent makes a permanentError of an error that no further delivery changes.
 func asPermanent(err error) error {
-	var (
-		apiErr *dtm.APIError
-		large  *dtm.PageTooLargeError
-	)
-	switch {
-	case errors.As(err, &large):
+	switch kind := dtm.Kind(err); {
+	case kind == dtm.PageTooLarge:
 		return permanentError("the alert is too large to be read")
-	case !errors.As(err, &apiErr) || !apiErr.Final():
-		return err
-	case apiErr.Status == http.StatusNotFound:
+	case kind == dtm.NotFound:
 		return permanentError("unknown alert")
+	case kind.Final():
+		var api *dtm.APIError
+		_ = errors.As(err, &api) // its kind says so
+		return permanentError("refused by GTI: " + api.Error())
 	}
-	return permanentError("refused by GTI: " + apiErr.Error())
+	return err
 }
