@@ -4,9 +4,9 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"regexp"
 	"time"
 
+	"dtmrelay.internal/dtmrelay/internal/dtm"
 	"dtmrelay.internal/dtmrelay/internal/state"
 )
 
@@ -29,15 +29,12 @@ type timeline struct {
 	ExpireAt  time.Time            `json:"expire_at"`
 }
 
-// alertID is what an alert's id may look like.
-var alertID = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
-
 // getAlert is GET /alerts/{id}.
 func (a *App) getAlert(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), readTime)
 	defer cancel()
 	id := r.PathValue("id")
-	if !alertID.MatchString(id) || len(id) > 128 {
+	if !dtm.ValidID(id) {
 		problem{Status: http.StatusNotFound, Detail: "an alert's id has 1 to 128 letters, digits, _ and -"}.write(w)
 		return
 	}

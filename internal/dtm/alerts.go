@@ -107,7 +107,7 @@ func errorOf(body []byte) error {
 
 // single is a request for one alert.
 func (c *Client) single(method, id string) (request, error) {
-	if !validID(id) {
+	if !ValidID(id) {
 		return request{}, errors.New("the alert's id is not 1 to 128 letters, digits, _ and -")
 	}
 	return request{method: method, target: *c.alerts.JoinPath(id)}, nil

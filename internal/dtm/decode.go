@@ -74,7 +74,7 @@ func alertAt(b []byte, at int) (a Alert, end int) {
 		return Alert{}, end
 	}
 	raw := b[at:end:end]
-	if !validID(a.ID) {
+	if !ValidID(a.ID) {
 		return Alert{Raw: raw, Invalid: "no id of 1 to 128 letters, digits, _ and -"}, end
 	}
 	var ok bool
@@ -88,7 +88,8 @@ func alertAt(b []byte, at int) (a Alert, end int) {
 	return a, end
 }
 
-func validID(id string) bool {
+// ValidID reports whether id can be an alert's: 1 to 128 letters, digits, _ and -.
+func ValidID(id string) bool {
 	if id == "" || len(id) > 128 {
 		return false
 	}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -23,7 +22,6 @@ const (
 	maxTags         = 100 // in a list
 	maxTagBytes     = 256
 	maxTextBytes    = 1024 // reason, requested_by
-	maxIDBytes      = 128
 )
 
 // Request is a change of an alert that somebody wants to be written to GTI.
@@ -136,16 +134,12 @@ func (p *requestParser) text(name string, most int) (value string) {
 	return value
 }
 
-// validID is what an alert's id may look like, with at most maxIDBytes. (A count in
-// the expression would be compiled as so many copies, at every cold start.)
-var validID = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
-
 func (p *requestParser) alertID() string {
 	const allowed = "1 to 128 letters, digits, _ and -"
 	var id string
 	had := len(p.problems)
 	switch {
-	case p.decode("alert_id", "a string", &id) && len(id) <= maxIDBytes && validID.MatchString(id):
+	case p.decode("alert_id", "a string", &id) && dtm.ValidID(id):
 		return id
 	case id != "":
 		p.addProblem("alert_id is %q; allowed: %s", shorten(id), allowed)
