@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"iter"
+	"slices"
 	"strings"
 )
 
@@ -91,6 +92,44 @@ func members(object []byte) iter.Seq2[[]byte, []byte] {
 			i, done = next(object, end, '}')
 		}
 	}
+}
+
+// Without returns the JSON object raw less its top-level members of the given names;
+// every other member keeps its bytes, white space included. False when raw is not one
+// JSON object. Raw itself stays as it is, and what is returned may be raw.
+func Without(raw []byte, names ...string) ([]byte, bool) {
+	start := skipSpace(raw, 0)
+	if start == len(raw) || raw[start] != '{' {
+		return nil, false
+	}
+	var kept [][]byte // runs of members that stay, with the commas between them
+	from, run, end := start+1, start+1, start+1
+	i, done := first(raw, start)
+	for !done {
+		name, at := member(raw, i)
+		if end = skipValue(raw, at, 2); end < 0 {
+			return nil, false
+		}
+		end = skipSpace(raw, end) // of the comma or brace after it
+		if slices.Contains(names, string(name)) {
+			if run < from {
+				kept = append(kept, raw[run:from-1])
+			}
+			run = end + 1
+		}
+		from = end + 1
+		i, done = next(raw, end, '}')
+	}
+	if i < 0 || skipSpace(raw, i) != len(raw) {
+		return nil, false
+	}
+	if run == start+1 {
+		return raw, true
+	}
+	if run < end {
+		kept = append(kept, raw[run:end])
+	}
+	return slices.Concat(raw[:start+1], bytes.Join(kept, []byte(",")), raw[i-1:]), true
 }
 
 // elements gives the values of a valid array in their order.

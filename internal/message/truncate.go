@@ -4,6 +4,8 @@ import (
 	"maps"
 	"strings"
 	"unicode/utf8"
+
+	"dtmrelay.internal/dtmrelay/internal/dtm"
 )
 
 // MaxSize is the largest Size that is sent. Pub/Sub takes publish requests of
@@ -33,7 +35,7 @@ func Fit(m Message) (Message, bool) {
 	if m.Size() <= MaxSize {
 		return m, true
 	}
-	data, ok := without(m.Data, "doc", "topics", "labels")
+	data, ok := dtm.Without(m.Data, "doc", "topics", "labels")
 	if !ok {
 		return m, false
 	}

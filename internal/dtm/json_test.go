@@ -1,4 +1,4 @@
-package message
+package dtm
 
 import (
 	"bytes"
@@ -34,7 +34,7 @@ func TestWithoutKeepsEveryOtherByte(t *testing.T) {
 		{"invalid UTF-8 stays", "{\"a\":\"\xff\xc3\",\"doc\":\"\xfe\"}", "{\"a\":\"\xff\xc3\"}"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got, ok := without([]byte(c.raw), large...)
+			got, ok := Without([]byte(c.raw), large...)
 			if !ok || string(got) != c.want {
 				t.Errorf("got %q, %v\nwant %q", got, ok, c.want)
 			}
@@ -44,22 +44,22 @@ func TestWithoutKeepsEveryOtherByte(t *testing.T) {
 
 func TestWithoutRefusesWhatIsNoObject(t *testing.T) {
 	for _, raw := range []string{``, ` `, `null`, `[]`, `"doc"`, `{`, `{"doc":1`, `{"doc":1}}`, `{"doc":1,}`, `{"doc" 1}`, `{doc:1}`, strings.Repeat("[", 1<<16)} {
-		if got, ok := without([]byte(raw), large...); ok {
-			t.Errorf("without(%.20q) = %q, want a refusal", raw, got)
+		if got, ok := Without([]byte(raw), large...); ok {
+			t.Errorf("Without(%.20q) = %q, want a refusal", raw, got)
 		}
 	}
 }
 
-type member struct{ Key, Value string }
+type readMember struct{ Key, Value string }
 
-// members reads the top-level members with the standard decoder, in order,
+// readMembers reads the top-level members with the standard decoder, in order,
 // duplicates included.
-func members(t interface{ Fatalf(string, ...any) }, raw []byte) []member {
+func readMembers(t interface{ Fatalf(string, ...any) }, raw []byte) []readMember {
 	dec := json.NewDecoder(bytes.NewReader(raw))
 	if tok, err := dec.Token(); err != nil || tok != json.Delim('{') {
 		t.Fatalf("no object: %v, %v in %q", tok, err, raw)
 	}
-	var ms []member
+	var ms []readMember
 	for dec.More() {
 		tok, err := dec.Token()
 		if err != nil {
@@ -69,7 +69,7 @@ func members(t interface{ Fatalf(string, ...any) }, raw []byte) []member {
 		if err := dec.Decode(&v); err != nil {
 			t.Fatalf("%v in %q", err, raw)
 		}
-		ms = append(ms, member{tok.(string), string(v)})
+		ms = append(ms, readMember{tok.(string), string(v)})
 	}
 	if _, err := dec.Token(); err != nil {
 		t.Fatalf("%v in %q", err, raw)
@@ -79,7 +79,7 @@ func members(t interface{ Fatalf(string, ...any) }, raw []byte) []member {
 
 func checkWithout(t interface{ Fatalf(string, ...any) }, raw []byte) {
 	before := bytes.Clone(raw)
-	got, ok := without(raw, large...)
+	got, ok := Without(raw, large...)
 	if !bytes.Equal(raw, before) {
 		t.Fatalf("its input was changed to %q from %q", raw, before)
 	}
@@ -93,8 +93,8 @@ func checkWithout(t interface{ Fatalf(string, ...any) }, raw []byte) {
 	if !json.Valid(got) {
 		t.Fatalf("invalid JSON %q of %q", got, raw)
 	}
-	want := slices.DeleteFunc(members(t, raw), func(m member) bool { return slices.Contains(large, m.Key) })
-	if !slices.Equal(want, members(t, got)) {
+	want := slices.DeleteFunc(readMembers(t, raw), func(m readMember) bool { return slices.Contains(large, m.Key) })
+	if !slices.Equal(want, readMembers(t, got)) {
 		t.Fatalf("%q became %q, want the members %q", raw, got, want)
 	}
 }
