@@ -16,6 +16,7 @@ import (
 	"dtmrelay.internal/dtmrelay/internal/drain"
 	"dtmrelay.internal/dtmrelay/internal/dtm"
 	"dtmrelay.internal/dtmrelay/internal/state"
+	"dtmrelay.internal/dtmrelay/internal/strictjson"
 )
 
 // A page of the list of backfills.
@@ -93,8 +94,8 @@ func doneShare(b state.Backfill) float64 {
 // postBackfill is POST /backfill: it records a backfill, or finds the one that
 // the same request means, and works it in the time of this request.
 func (a *App) postBackfill(w http.ResponseWriter, r *http.Request) {
-	fields, p := readBody(w, r)
-	if p == nil && fields == nil {
+	body, p := readBody(w, r)
+	if p == nil && body == nil {
 		p = &problem{Status: http.StatusBadRequest, Detail: `the body is empty; "since" is needed`}
 	}
 	if p != nil {
@@ -109,7 +110,7 @@ func (a *App) postBackfill(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	now := time.Now().UTC().Truncate(time.Millisecond)
-	b, note, p := a.readBackfill(fields, feed, now)
+	b, note, p := a.readBackfill(body, feed, now)
 	if p != nil {
 		p.write(w)
 		return
@@ -158,27 +159,27 @@ func (a *App) postBackfill(w http.ResponseWriter, r *http.Request) {
 }
 
 // readBackfill reads what is asked for, cut to what is before the live position.
-func (a *App) readBackfill(f *fields, feed state.Feed, now time.Time) (b state.Backfill, note string, p *problem) {
-	sinceText, untilText := f.text("since"), f.text("until")
+func (a *App) readBackfill(body *strictjson.Object, feed state.Feed, now time.Time) (b state.Backfill, note string, p *problem) {
+	sinceText, untilText := body.String("since"), body.String("until")
 	var filterText json.RawMessage
-	given := f.decode("filter", "a JSON object as DTM_FILTER takes", &filterText)
+	given := body.Decode("filter", "a JSON object as DTM_FILTER takes", &filterText)
 	b = state.Backfill{
-		Republish: f.boolean("republish"), DryRun: f.boolean("dry_run"), ID: f.text("id"),
+		Republish: body.Bool("republish"), DryRun: body.Bool("dry_run"), ID: body.String("id"),
 		State: state.Pending, RequestedAt: now, Filter: a.cfg.Filter.String(),
 	}
 	if given {
 		filter, _, err := dtm.ParseFilter(string(filterText))
 		if err != nil {
-			f.addProblem("the field \"filter\": %s", strings.ReplaceAll(err.Error(), "\n", "; "))
+			body.AddProblem("the field \"filter\": %s", strings.ReplaceAll(err.Error(), "\n", "; "))
 		}
 		b.Filter = filter.String()
 	}
 	if b.ID != "" && !state.ValidBackfillID(b.ID) {
-		f.addProblem("the field \"id\" is %q; allowed: 1 to 128 letters, digits, dots, dashes and underscores, a letter or digit first", shorten(b.ID))
+		body.AddProblem("the field \"id\" is %q; allowed: 1 to 128 letters, digits, dots, dashes and underscores, a letter or digit first", strictjson.Shorten(b.ID))
 	}
 	for _, own := range []string{"audit-", "sweep-"} {
 		if strings.HasPrefix(b.ID, own) {
-			f.addProblem("the field \"id\" is %q; what begins with %q is the relay's own", b.ID, own)
+			body.AddProblem("the field \"id\" is %q; what begins with %q is the relay's own", b.ID, own)
 		}
 	}
 	// Before this the live feed is done; from here on it is responsible.
@@ -188,30 +189,30 @@ func (a *App) readBackfill(f *fields, feed state.Feed, now time.Time) (b state.B
 	}
 	sinceOK := false
 	if sinceText == "" {
-		f.addProblem("the field \"since\" is missing; allowed: an RFC 3339 time, or a duration back from now such as \"72h\"")
+		body.AddProblem("the field \"since\" is missing; allowed: an RFC 3339 time, or a duration back from now such as \"72h\"")
 	} else {
-		b.Since, sinceOK = f.moment("since", sinceText, now)
+		b.Since, sinceOK = readMoment(body, "since", sinceText, now)
 	}
 	b.Until = position
 	untilOK := true
 	if untilText != "" {
-		b.Until, untilOK = f.moment("until", untilText, now)
+		b.Until, untilOK = readMoment(body, "until", untilText, now)
 	}
 	if sinceOK && untilOK {
 		switch {
 		case !b.Since.Before(now):
-			f.addProblem("the field \"since\" is %s, in the future", b.Since.Format(time.RFC3339Nano))
+			body.AddProblem("the field \"since\" is %s, in the future", b.Since.Format(time.RFC3339Nano))
 		case !b.Since.Before(b.Until) && untilText != "":
-			f.addProblem("the range is empty or reversed: \"since\" is %s, \"until\" is %s", b.Since.Format(time.RFC3339Nano), b.Until.Format(time.RFC3339Nano))
+			body.AddProblem("the range is empty or reversed: \"since\" is %s, \"until\" is %s", b.Since.Format(time.RFC3339Nano), b.Until.Format(time.RFC3339Nano))
 		case !b.Since.Before(position):
-			f.addProblem("the range begins at %s, and from the live position %s on the live feed is responsible",
+			body.AddProblem("the range begins at %s, and from the live position %s on the live feed is responsible",
 				b.Since.Format(time.RFC3339Nano), position.Format(time.RFC3339Nano))
 		case b.Until.After(position):
 			note = fmt.Sprintf("the range was cut at the live position %s: from there on the live feed is responsible", position.Format(time.RFC3339Nano))
 			b.Until = position
 		}
 	}
-	if p := f.problem(); p != nil {
+	if p := bodyProblem(body); p != nil {
 		return b, "", p
 	}
 	b.Slices = []state.Slice{{From: b.Since, To: b.Until, DoneUntil: b.Since}}
@@ -221,8 +222,8 @@ func (a *App) readBackfill(f *fields, feed state.Feed, now time.Time) (b state.B
 	return b, note, nil
 }
 
-// moment reads an RFC 3339 time, or a duration back from now.
-func (f *fields) moment(name, text string, now time.Time) (time.Time, bool) {
+// readMoment reads an RFC 3339 time, or a duration back from now.
+func readMoment(body *strictjson.Object, name, text string, now time.Time) (time.Time, bool) {
 	// RFC 3339 5.6: "t" and "z" may be small.
 	if t, err := time.Parse(time.RFC3339, strings.ToUpper(text)); err == nil && t.Year() >= 1970 && t.Year() < 10000 {
 		return t.UTC().Truncate(time.Millisecond), true
@@ -230,7 +231,7 @@ func (f *fields) moment(name, text string, now time.Time) (time.Time, bool) {
 	if d, err := time.ParseDuration(text); err == nil && d >= 0 {
 		return now.Add(-d).Truncate(time.Millisecond), true
 	}
-	f.addProblem("the field %q is %q; allowed: an RFC 3339 time such as \"2026-01-02T03:04:05Z\", or a duration back from now such as \"72h\"", name, shorten(text))
+	body.AddProblem("the field %q is %q; allowed: an RFC 3339 time such as \"2026-01-02T03:04:05Z\", or a duration back from now such as \"72h\"", name, strictjson.Shorten(text))
 	return time.Time{}, false
 }
 
@@ -338,7 +339,7 @@ func (a *App) getBackfill(w http.ResponseWriter, r *http.Request) {
 
 func (a *App) findBackfill(ctx context.Context, w http.ResponseWriter, r *http.Request) (state.Backfill, state.Revision, bool) {
 	id := r.PathValue("id")
-	missing := problem{Status: http.StatusNotFound, Detail: fmt.Sprintf("feed %s has no backfill %q", a.cfg.Feed, shorten(id))}
+	missing := problem{Status: http.StatusNotFound, Detail: fmt.Sprintf("feed %s has no backfill %q", a.cfg.Feed, strictjson.Shorten(id))}
 	if !state.ValidBackfillID(id) {
 		missing.write(w)
 		return state.Backfill{}, "", false
@@ -394,7 +395,7 @@ func (a *App) listBackfills(w http.ResponseWriter, r *http.Request) {
 	if text := r.URL.Query().Get("limit"); text != "" {
 		n, err := strconv.Atoi(text)
 		if err != nil || n < 1 || n > listMost {
-			problem{Status: http.StatusBadRequest, Detail: fmt.Sprintf("limit is %q; allowed: 1 to %d", shorten(text), listMost)}.write(w)
+			problem{Status: http.StatusBadRequest, Detail: fmt.Sprintf("limit is %q; allowed: 1 to %d", strictjson.Shorten(text), listMost)}.write(w)
 			return
 		}
 		limit = n
@@ -437,5 +438,5 @@ func (a *App) caller(r *http.Request) string {
 	if err != nil || json.Unmarshal(payload, &claims) != nil || !claims.Verified {
 		return ""
 	}
-	return shorten(claims.Email)
+	return strictjson.Shorten(claims.Email)
 }

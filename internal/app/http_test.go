@@ -8,6 +8,7 @@ import (
 
 	"dtmrelay.internal/dtmrelay/internal/drain"
 	"dtmrelay.internal/dtmrelay/internal/dtm"
+	"dtmrelay.internal/dtmrelay/internal/strictjson"
 )
 
 // TestStatusOfAFailedRun: what failed at GTI, what failed here, and when to come again.
@@ -58,9 +59,9 @@ func TestMoment(t *testing.T) {
 		"":                              {},
 		"9999-12-31t23:59:59.99+00:00Z": {},
 	} {
-		f := &fields{}
-		if got, ok := f.moment("since", text, now); !got.Equal(want) || ok == want.IsZero() || ok != (len(f.problems) == 0) {
-			t.Errorf("%q: %v, %t, %q", text, got, ok, f.problems)
+		body := &strictjson.Object{}
+		if got, ok := readMoment(body, "since", text, now); !got.Equal(want) || ok == want.IsZero() || ok != (len(body.Problems()) == 0) {
+			t.Errorf("%q: %v, %t, %q", text, got, ok, body.Problems())
 		}
 	}
 }

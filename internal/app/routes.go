@@ -45,11 +45,11 @@ func route(mux *http.ServeMux, path string, handlers map[string]http.HandlerFunc
 
 // postRun is POST /: a live run.
 func (a *App) postRun(w http.ResponseWriter, r *http.Request) {
-	fields, p := readBody(w, r)
+	body, p := readBody(w, r)
 	var dryRun bool
-	if p == nil && fields != nil {
-		dryRun = fields.boolean("dry_run")
-		p = fields.problem()
+	if p == nil && body != nil {
+		dryRun = body.Bool("dry_run")
+		p = bodyProblem(body)
 	}
 	if p != nil {
 		p.write(w)

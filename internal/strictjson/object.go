@@ -1,0 +1,138 @@
+// Package strictjson reads a JSON object field by field and collects everything that
+// is wrong with it, so that whoever wrote the object learns all problems at once.
+//
+// A reader parses the object, decodes each field that it knows, adds what is wrong
+// with the values, and asks at the end for the fields that it did not know:
+//
+//	o, err := strictjson.Parse(data)
+//	name := o.String("name")
+//	if name == "" {
+//		o.AddProblem("the field %q is missing; allowed: a string", "name")
+//	}
+//	o.AddUnknown()
+//	problems := o.Problems()
+//
+// An object within an object is decoded into a [json.RawMessage] and parsed likewise.
+package strictjson
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// What Parse returns for other data. The texts go on after "the body is ".
+var (
+	ErrInvalid   = errors.New("not valid JSON")
+	ErrNotObject = errors.New("not a JSON object")
+)
+
+// Object is a JSON object that is being read. The zero value has no fields.
+type Object struct {
+	// Mismatch words the problem of a field whose value is not what is allowed. Nil
+	// quotes the value. Set it where values must not be quoted.
+	Mismatch func(name, allowed string, value json.RawMessage) string
+
+	unread   map[string]json.RawMessage
+	repeated []string
+	known    []string
+	problems []string
+}
+
+// Parse reads data that holds one JSON object and nothing else. The error is
+// ErrInvalid or ErrNotObject.
+func Parse(data []byte) (*Object, error) {
+	if !json.Valid(data) {
+		return nil, ErrInvalid
+	}
+	dec := json.NewDecoder(bytes.NewReader(data))
+	if open, _ := dec.Token(); open != json.Delim('{') {
+		return nil, ErrNotObject
+	}
+	o := &Object{unread: map[string]json.RawMessage{}}
+	for dec.More() {
+		// The data is valid JSON: nothing fails here.
+		token, _ := dec.Token()
+		var value json.RawMessage
+		_ = dec.Decode(&value)
+		name, _ := token.(string)
+		if _, twice := o.unread[name]; twice {
+			o.repeated = append(o.repeated, name)
+		}
+		o.unread[name] = value
+	}
+	return o, nil
+}
+
+// Decode decodes a field into what into points at; allowed says what that is, such
+// as "a string". It reports false when the field is absent or null, and when its
+// value is something else, which is a problem. Of a field that is named more than
+// once it decodes the last value. When it reports false, into may be set in part.
+func (o *Object) Decode(name, allowed string, into any) bool {
+	o.known = append(o.known, name)
+	value, ok := o.unread[name]
+	delete(o.unread, name)
+	if !ok || string(value) == "null" {
+		return false
+	}
+	if json.Unmarshal(value, into) == nil {
+		return true
+	}
+	if o.Mismatch != nil {
+		o.problems = append(o.problems, o.Mismatch(name, allowed, value))
+	} else {
+		o.AddProblem("the field %q is %s; allowed: %s", name, Shorten(string(value)), allowed)
+	}
+	return false
+}
+
+// String decodes a field that is a string; empty when Decode reports false.
+func (o *Object) String(name string) (value string) {
+	o.Decode(name, "a string", &value)
+	return value
+}
+
+// Bool decodes a field that is true or false; false when Decode reports false.
+func (o *Object) Bool(name string) (value bool) {
+	o.Decode(name, "true or false", &value)
+	return value
+}
+
+// Repeated returns the names that the object has more than once, in their order:
+// one for each time too many.
+func (o *Object) Repeated() []string { return o.repeated }
+
+// Known returns the names that were decoded so far, in that order.
+func (o *Object) Known() []string { return o.known }
+
+// Unknown returns the names that were not decoded so far, sorted.
+func (o *Object) Unknown() []string { return slices.Sorted(maps.Keys(o.unread)) }
+
+// AddUnknown adds a problem for each field that was not decoded.
+func (o *Object) AddUnknown() {
+	for _, name := range o.Unknown() {
+		o.AddProblem("the field %q is unknown; allowed: %s", Shorten(name), strings.Join(o.known, ", "))
+	}
+}
+
+// AddProblem adds a problem that the reader found.
+func (o *Object) AddProblem(format string, args ...any) {
+	o.problems = append(o.problems, fmt.Sprintf(format, args...))
+}
+
+// Problems returns all problems so far, in the order in which they were found.
+func (o *Object) Problems() []string { return o.problems }
+
+// Shorten keeps a value that a problem quotes within a line: its first 100 bytes, as
+// valid UTF-8, and an ellipsis where that leaves something out.
+func Shorten(s string) string {
+	const most = 100
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most], "") + "…"
+}
