@@ -212,6 +212,7 @@ func TestLoadRefuses(t *testing.T) {
 		{"GTI_TOOL_NAME", "dtm\nrelay", `\n`, nil},
 		{"GTI_TOOL_NAME", strings.Repeat("x", 129), "128", nil},
 		{"DTM_FILTER", `{"severity":["terrible"]}`, "terrible", nil},
+		{"DTM_FILTER", `{"status":["false_positive"]}`, "Relevance System", nil},
 		{"DTM_FILTER", `[]`, "object", nil},
 		{"DTM_REFS", "maybe", "true or false", nil},
 		{"INITIAL_LOOKBACK", "24", `"24h"`, nil},

@@ -39,6 +39,11 @@ var (
 		"Compromised Credentials", "Document", "Domain Discovery", "Email", "Forum Post",
 		"Message", "Paste", "Shop Listing", "Tweet", "Web Content",
 	}
+	// relevanceWords are the states and severities of the Relevance System ("My
+	// Landscape", threatintelligence.googleapis.com v1beta) that DTM doesn't have.
+	relevanceWords = []string{
+		"triaged", "resolved", "false_positive", "not_actionable", "benign", "tracked_externally", "critical",
+	}
 	filterNames = []string{
 		"monitor_id", "status", "alert_type", "tags", "match_value", "severity",
 		"mscore_gte", "search", "has_analysis",
@@ -142,7 +147,11 @@ func enumList(value []byte, allowed []string) ([]string, error) {
 	problems := []error{err}
 	for _, s := range list {
 		if !slices.Contains(allowed, s) {
-			problems = append(problems, fmt.Errorf("unknown value %q (allowed: %s)", s, strings.Join(allowed, ", ")))
+			err := fmt.Errorf("unknown value %q (allowed: %s)", s, strings.Join(allowed, ", "))
+			if slices.Contains(relevanceWords, strings.ToLower(s)) {
+				err = fmt.Errorf("%w; it is a word of Google's Relevance System, another product, and DTM has no such value", err)
+			}
+			problems = append(problems, err)
 		}
 	}
 	return list, errors.Join(problems...)

@@ -94,6 +94,30 @@ func TestParseFilterRefuses(t *testing.T) {
 	}
 }
 
+// A value of the Relevance System is a mix-up of two products, not a misspelling.
+func TestParseFilterTellsTheRelevanceSystemApart(t *testing.T) {
+	const says = "a word of Google's Relevance System"
+	for text, want := range map[string]int{
+		`{"status":["false_positive","TRIAGED","benign","resolved","not_actionable","tracked_externally"],"severity":["critical"]}`: 7,
+		`{"severity":["Critical","high","severe"],"status":["open","New"]}`:                                                         1,
+		`{"tags":["triaged"],"severity":["hihg"]}`:                                                                                  0,
+	} {
+		_, _, err := ParseFilter(text)
+		if err == nil {
+			t.Errorf("%s was accepted", text)
+			continue
+		}
+		if got := strings.Count(err.Error(), says); got != want {
+			t.Errorf("%s: %d of the problems are of the Relevance System, want %d: %v", text, got, want, err)
+		}
+	}
+	for _, status := range Statuses {
+		if slices.Contains(relevanceWords, status) {
+			t.Errorf("%s is DTM's too", status)
+		}
+	}
+}
+
 // Each part of a filter is either changeable or lasting.
 func TestFilterChangeable(t *testing.T) {
 	for text, want := range map[string]bool{
