@@ -45,7 +45,7 @@ func MatchEcho(rec state.Record, a dtm.Alert) (origin string, left []state.Echo)
 
 // hasOpenIntent reports whether there is a write of which nobody knows the end.
 func hasOpenIntent(rec state.Record) bool {
-	return slices.ContainsFunc(rec.Intents, func(w state.Intent) bool { return w.Open })
+	return slices.ContainsFunc(rec.Intents, func(in state.Intent) bool { return in.Open })
 }
 
 // findEcho is which of the echoes a version is, or -1.

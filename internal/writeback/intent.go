@@ -50,8 +50,8 @@ func sameIntent(a, b state.Intent) bool {
 	return a.Field == b.Field && a.At.Equal(b.At) && a.Expect == b.Expect && slices.Equal(a.Values, b.Values)
 }
 
-func findIntent(list []state.Intent, w state.Intent) (state.Intent, bool) {
-	i := slices.IndexFunc(list, func(o state.Intent) bool { return sameIntent(o, w) })
+func findIntent(list []state.Intent, in state.Intent) (state.Intent, bool) {
+	i := slices.IndexFunc(list, func(o state.Intent) bool { return sameIntent(o, in) })
 	if i < 0 {
 		return state.Intent{}, false
 	}
@@ -77,25 +77,25 @@ func supersedes(x, y state.Intent) bool {
 	return false // what a later version of this program asks for is none of these
 }
 
-func isTag(w state.Intent) bool {
-	return w.Field == state.IntentAddTag || w.Field == state.IntentRemoveTag
+func isTag(in state.Intent) bool {
+	return in.Field == state.IntentAddTag || in.Field == state.IntentRemoveTag
 }
 
-func valueOf(w state.Intent) string {
-	if len(w.Values) == 0 {
+func valueOf(in state.Intent) string {
+	if len(in.Values) == 0 {
 		return ""
 	}
-	return w.Values[0]
+	return in.Values[0]
 }
 
-// isSupersededByLater reports whether an intent of the lists is for a later moment than w,
+// isSupersededByLater reports whether an intent of the lists is for a later moment than in,
 // and leaves nothing of it.
-func isSupersededByLater(recorded, mine []state.Intent, w state.Intent) bool {
-	return slices.ContainsFunc(slices.Concat(recorded, mine), func(o state.Intent) bool { return o.At.After(w.At) && supersedes(o, w) })
+func isSupersededByLater(recorded, mine []state.Intent, in state.Intent) bool {
+	return slices.ContainsFunc(slices.Concat(recorded, mine), func(o state.Intent) bool { return o.At.After(in.At) && supersedes(o, in) })
 }
 
-func isSuperseded(list []state.Intent, w state.Intent) bool {
-	return slices.ContainsFunc(list, func(o state.Intent) bool { return supersedes(o, w) })
+func isSuperseded(list []state.Intent, in state.Intent) bool {
+	return slices.ContainsFunc(list, func(o state.Intent) bool { return supersedes(o, in) })
 }
 
 // current is what GTI has of an alert.
@@ -115,12 +115,12 @@ func apply(alert current, intents, recorded []state.Intent) dtm.Patch {
 		status *state.Intent
 		list   *state.Intent
 	)
-	for i, w := range intents {
+	for i, in := range intents {
 		switch {
-		case isSuperseded(recorded, w) || isSuperseded(intents, w):
-		case w.Field == state.IntentStatus:
+		case isSuperseded(recorded, in) || isSuperseded(intents, in):
+		case in.Field == state.IntentStatus:
 			status = &intents[i]
-		case w.Field == state.IntentTags:
+		case in.Field == state.IntentTags:
 			list = &intents[i]
 		}
 	}
@@ -133,13 +133,13 @@ func apply(alert current, intents, recorded []state.Intent) dtm.Patch {
 		want = slices.Clone(list.Values)
 		singles = slices.Concat(intents, recorded)
 	}
-	for _, w := range singles {
+	for _, in := range singles {
 		switch {
-		case isSuperseded(recorded, w) || isSuperseded(intents, w):
-		case w.Field == state.IntentAddTag && !holdsTag(want, valueOf(w)):
-			want = append(want, valueOf(w))
-		case w.Field == state.IntentRemoveTag:
-			want = slices.DeleteFunc(want, func(tag string) bool { return strings.EqualFold(tag, valueOf(w)) })
+		case isSuperseded(recorded, in) || isSuperseded(intents, in):
+		case in.Field == state.IntentAddTag && !holdsTag(want, valueOf(in)):
+			want = append(want, valueOf(in))
+		case in.Field == state.IntentRemoveTag:
+			want = slices.DeleteFunc(want, func(tag string) bool { return strings.EqualFold(tag, valueOf(in)) })
 		}
 	}
 	if !sameSet(alert.tags, want) || list != nil && !alert.all {
@@ -173,22 +173,22 @@ type plan struct {
 // planFor says what is to be done for the intents that were asked.
 func planFor(rec state.Record, asked []state.Intent) plan {
 	var p plan
-	for _, w := range asked {
-		old, found := findIntent(rec.Intents, w)
+	for _, in := range asked {
+		old, found := findIntent(rec.Intents, in)
 		switch {
 		case found && !old.Open:
 			p.done = true
 			continue
 		case found:
-			w = old
+			in = old
 		default:
-			w.Seq, w.Open = rec.IntentSeq+1, true
+			in.Seq, in.Open = rec.IntentSeq+1, true
 		}
 		switch {
-		case !isSuperseded(rec.Intents, w):
-			p.mine = append(p.mine, w)
+		case !isSuperseded(rec.Intents, in):
+			p.mine = append(p.mine, in)
 		case found:
-			p.superseded = append(p.superseded, w)
+			p.superseded = append(p.superseded, in)
 		}
 	}
 	return p
@@ -196,8 +196,8 @@ func planFor(rec state.Record, asked []state.Intent) plan {
 
 // seq names the message among those of the record.
 func (p plan) seq() int64 {
-	for _, w := range slices.Concat(p.mine, p.superseded) {
-		return w.Seq
+	for _, in := range slices.Concat(p.mine, p.superseded) {
+		return in.Seq
 	}
 	return 0
 }
@@ -205,21 +205,21 @@ func (p plan) seq() int64 {
 // write puts the message's intents into the record.
 func (p plan) write(rec *state.Record, open bool) {
 	rec.Intents = slices.Clone(rec.Intents)
-	for i, w := range rec.Intents {
-		if _, begun := findIntent(p.superseded, w); begun {
+	for i, in := range rec.Intents {
+		if _, begun := findIntent(p.superseded, in); begun {
 			rec.Intents[i].Open = open
 		}
 	}
-	kept := slices.DeleteFunc(slices.Clone(rec.Intents), func(w state.Intent) bool {
-		_, mine := findIntent(p.mine, w)
+	kept := slices.DeleteFunc(slices.Clone(rec.Intents), func(in state.Intent) bool {
+		_, mine := findIntent(p.mine, in)
 		// Intents of the same moment stay, or a duplicate of one would pass for the latest.
-		return mine || !w.Open && isSupersededByLater(rec.Intents, p.mine, w)
+		return mine || !in.Open && isSupersededByLater(rec.Intents, p.mine, in)
 	})
 	kept = dropOldest(kept, maxIntents-len(p.mine), maxIntentBytes)
-	for _, w := range p.mine {
-		w.Open = open
-		kept = append(kept, w)
-		rec.IntentSeq = max(rec.IntentSeq, w.Seq)
+	for _, in := range p.mine {
+		in.Open = open
+		kept = append(kept, in)
+		rec.IntentSeq = max(rec.IntentSeq, in.Seq)
 	}
 	rec.Intents = kept
 }
@@ -228,8 +228,8 @@ func (p plan) write(rec *state.Record, open bool) {
 // were any.
 func remove(rec *state.Record, asked []state.Intent) bool {
 	before := len(rec.Intents)
-	rec.Intents = slices.DeleteFunc(slices.Clone(rec.Intents), func(w state.Intent) bool {
-		_, own := findIntent(asked, w)
+	rec.Intents = slices.DeleteFunc(slices.Clone(rec.Intents), func(in state.Intent) bool {
+		_, own := findIntent(asked, in)
 		return own
 	})
 	return len(rec.Intents) < before
@@ -239,13 +239,13 @@ func remove(rec *state.Record, asked []state.Intent) bool {
 // last: their messages come again, and bring them back.
 func dropOldest(list []state.Intent, n, bytes int) []state.Intent {
 	held := 0
-	for _, w := range list {
-		held += textBytes(w)
+	for _, in := range list {
+		held += textBytes(in)
 	}
 	for len(list) > max(0, n) || held > bytes {
 		oldest := 0
-		for i, w := range list {
-			if o := list[oldest]; w.Open != o.Open && o.Open || w.Open == o.Open && w.Seq < o.Seq {
+		for i, in := range list {
+			if o := list[oldest]; in.Open != o.Open && o.Open || in.Open == o.Open && in.Seq < o.Seq {
 				oldest = i
 			}
 		}
@@ -255,7 +255,7 @@ func dropOldest(list []state.Intent, n, bytes int) []state.Intent {
 	return list
 }
 
-func textBytes(w state.Intent) int { return len(w.By) + len(w.Expect) + bytesOf(w.Values) }
+func textBytes(in state.Intent) int { return len(in.By) + len(in.Expect) + bytesOf(in.Values) }
 
 func bytesOf(texts []string) (n int) {
 	for _, text := range texts {

@@ -30,7 +30,7 @@ func echoOf(p dtm.Patch, seq int64) state.Echo {
 // recoverVersion takes the alert's version for that of what an earlier delivery wrote,
 // without living to hear the answer.
 func (d *delivery) recoverVersion(rec state.Record, p plan, alert current) {
-	if d.written || !slices.ContainsFunc(p.mine, func(w state.Intent) bool { _, begun := findIntent(rec.Intents, w); return begun }) {
+	if d.written || !slices.ContainsFunc(p.mine, func(in state.Intent) bool { _, begun := findIntent(rec.Intents, in); return begun }) {
 		return
 	}
 	for _, e := range rec.Echoes {
@@ -173,7 +173,7 @@ func isUnconfirmed(o, e state.Echo) bool {
 }
 
 func isOpen(intents []state.Intent, seq int64) bool {
-	return slices.ContainsFunc(intents, func(w state.Intent) bool { return w.Open && w.Seq == seq })
+	return slices.ContainsFunc(intents, func(in state.Intent) bool { return in.Open && in.Seq == seq })
 }
 
 // withdraw takes what the message began out of the record before it is rejected,

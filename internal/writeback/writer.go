@@ -1,5 +1,69 @@
 // Package writeback writes changes of alerts back to GTI, as messages ask for, and
-// tells a version that is the echo of such a change from what others have changed.
+// tells a version that is the echo of such a change from what others have changed
+// (MatchEcho).
+//
+// GTI's change of an alert replaces its tags, and takes no condition (DTM API). So a
+// change that was computed from an older state of the alert undoes what another
+// process has written since, and nobody can call back one that is on its way.
+// Therefore one process at a time changes an alert: the one that holds the lease in
+// the alert's record. This package writes a record only on the condition that it is as
+// it was read (delivery.record).
+//
+// A push request brings a message to Writer.Handle. These are its steps:
+//
+//  1. ParseRequest reads the message's request, and Request.intents makes an intent of
+//     each change that it asks for.
+//  2. Writer.write waits until no other message of this process is at work on the alert
+//     (alertLocks.lock). Then delivery.run goes through the steps 3 to 11.
+//  3. delivery.awaitLeaseEnd reads the record. While somebody holds its lease, it waits
+//     and reads again. When the message's time (workTime) is over, that is an error.
+//  4. planFor compares the intents with those of the record. One that is recorded as
+//     done needs nothing more. Nor does one that a later request supersedes, unless it
+//     is recorded as open: delivery.completeUnchanged then records it as done. If that
+//     is all, the message is acknowledged.
+//  5. delivery.acquireSlot waits until the message may talk to GTI. The rest is
+//     delivery.attempt.
+//  6. delivery.get reads the alert from GTI, and delivery.change computes the change.
+//  7. If there is nothing to change, delivery.completeUnchanged records the intents as
+//     done, on the condition that the record is as in step 3, and the message is
+//     acknowledged. The condition proves that nobody took the lease since step 3, so
+//     that the alert was read with all changes in it. If it fails: step 3.
+//     What an earlier delivery of this message has written shows in the alert now:
+//     delivery.recoverVersion takes the alert's version for that of its echo.
+//  8. Else delivery.begin records the intents as open, the change's echo, and this
+//     process as the lease's holder, on the same condition. If it fails: step 3.
+//  9. delivery.update sends the PATCH, within patchTime of step 8. A process that stood
+//     still meanwhile sends nothing.
+//  10. If that fails, delivery.giveUp gives the lease back when the change can't happen
+//     any more: it was not sent, or GTI itself has answered (isOver). After anything
+//     else, such as a connection that broke, the change may still happen: the lease
+//     stays, until its time is over.
+//  11. After success, delivery.attempt looks whether GTI's answer shows the change, and
+//     reads the alert once more if it doesn't. Then delivery.completeChanged records the
+//     intents as done, the echo's version, and that nobody holds the lease, and the
+//     message is acknowledged. If the lease was lost, because the process stood still
+//     for longer than leaseTime: step 3.
+//
+// After an error Pub/Sub delivers the message again, because the push request fails. The
+// message begins at step 1, and an open intent of its own says that an earlier delivery
+// came as far as step 8. An error that no further delivery changes is a permanentError:
+// ParseRequest, delivery.change and asPermanent, which looks at GTI's errors, return
+// them. Then delivery.withdraw takes the message's intents out of the record and gives
+// the lease back, and Writer.Handle sends the message to the rejects topic.
+//
+// So this may be under way at GTI when a message is acknowledged: nothing that was
+// sent for it, by any delivery, and nothing that was sent before step 3. A change
+// that another process sends after that belongs to a message that is not
+// acknowledged, and was computed with what this one has done. Hence, of two
+// requests for a field the later one stands, every tag that nobody named is kept,
+// and after the last acknowledgement nothing is sent.
+//
+// Two things are beyond this. Somebody who changes the alert in GTI between steps 6
+// and 9 may lose a tag. And a machine that stands still between its last look at
+// the clock and the sending, for the rest of leaseTime, sends a change too late.
+//
+// A crash, or an answer that is lost, costs the alert's write-backs the lease's
+// time, and no other alert anything.
 package writeback
 
 import (
@@ -92,52 +156,8 @@ type WriterOptions struct {
 	TTL time.Duration
 }
 
-// Writer writes changes of alerts back to GTI, as messages ask for. There is one
-// in a process.
-//
-// GTI's change of an alert replaces its tags, and takes no condition (DTM API).
-// So a change that was computed from an older state of the alert undoes what
-// another process has written since, and nobody can call back one that is on its
-// way. Therefore one process at a time changes an alert: the one that holds the
-// lease in the alert's record, to which every write is conditional on the record
-// being as it was read. These are the steps of a message:
-//
-//  1. The process works one message for an alert at a time (alertLocks.lock).
-//  2. It reads the record. While somebody holds the lease, it waits and reads
-//     again (delivery.awaitLeaseEnd). When its time is over, the message is delivered again.
-//  3. Intents that the record has as done, or that a later request supersedes, are
-//     completed (planFor). If that is all of the message, it is acknowledged.
-//  4. It reads the alert from GTI, and computes the change (delivery.change).
-//  5. If there is nothing to change, it records the intents as done, on the
-//     condition that the record is as in step 2 (delivery.completeUnchanged), and the message is
-//     acknowledged. The condition proves that nobody took the lease since step 2,
-//     so that the alert was read with all changes in it.
-//  6. Else it records the intents as open, the change's echo, and itself as the
-//     lease's holder, on the same condition (delivery.begin). If it fails: step 2.
-//  7. It sends the change, within patchTime of step 6. A process that stood still
-//     meanwhile sends nothing (delivery.update).
-//  8. If GTI itself answers with an error, the change is over, and the lease is given
-//     back (delivery.giveUp). After anything else, such as a connection that broke, the
-//     change may still happen: the lease stays, until its time is over. Either way
-//     the message is rejected or delivered again; then it begins at step 1, and an
-//     open intent of its own says that an earlier delivery came as far as step 6.
-//  9. After success it records the intents as done, the echo's version, and that
-//     nobody holds the lease (delivery.completeChanged), and the message is acknowledged. If it
-//     has lost the lease, because it stood still for longer than leaseTime: step 2.
-//
-// So this may be under way at GTI when a message is acknowledged: nothing that was
-// sent for it, by any delivery, and nothing that was sent before step 2. A change
-// that another process sends after that belongs to a message that is not
-// acknowledged, and was computed with what this one has done. Hence, of two
-// requests for a field the later one stands, every tag that nobody named is kept,
-// and after the last acknowledgement nothing is sent.
-//
-// Two things are beyond this. Somebody who changes the alert in GTI between steps 4
-// and 7 may lose a tag. And a machine that stands still between its last look at
-// the clock and the sending, for the rest of leaseTime, sends a change too late.
-//
-// A crash, or an answer that is lost, costs the alert's write-backs the lease's
-// time, and no other alert anything.
+// Writer does what write-back messages ask for. There is one in a process. It is safe
+// for concurrent use.
 type Writer struct {
 	WriterOptions
 

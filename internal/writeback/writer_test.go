@@ -29,8 +29,8 @@ var anySeq = cmpopts.IgnoreFields(state.Echo{}, "Seq", "At")
 
 // answered are the echoes whose version is known. One of an attempt that failed
 // may be left beside them until the alert is published next.
-func answered(marks []state.Echo) []state.Echo {
-	return slices.DeleteFunc(slices.Clone(marks), func(e state.Echo) bool { return e.Version.IsZero() })
+func answered(echoes []state.Echo) []state.Echo {
+	return slices.DeleteFunc(slices.Clone(echoes), func(e state.Echo) bool { return e.Version.IsZero() })
 }
 
 // TestWriteback delivers messages one after the other to the alert "a", which is
@@ -943,15 +943,15 @@ func TestWritebackRecordIsBounded(t *testing.T) {
 			if size := len(o.ledger["a"].text); size > 1<<20-240_000 {
 				t.Errorf("the record has %d bytes", size)
 			}
-			marks := 0
+			tagBytes := 0
 			for _, e := range o.record("a").Echoes {
-				marks += len(strings.Join(e.Tags, ""))
+				tagBytes += len(strings.Join(e.Tags, ""))
 				if e.Seq == 1 && e.Tags != nil {
 					t.Errorf("an echo of a status alone has tags: %+v", e)
 				}
 			}
-			if marks > 128<<10 {
-				t.Errorf("the echoes hold %d bytes of tags", marks)
+			if tagBytes > 128<<10 {
+				t.Errorf("the echoes hold %d bytes of tags", tagBytes)
 			}
 		}
 		o.api.AddFault(dtmsim.Fault{Kind: dtmsim.Patch, ResetBefore: true, Times: requests})
