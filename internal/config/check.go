@@ -202,8 +202,8 @@ func (p *problems) boolean(name, value string) bool {
 	return b
 }
 
-// spans reads the durations and how they must stand to each other.
-func (p *problems) spans(env environment, c *Config) {
+// durations reads the durations and how they must stand to each other.
+func (p *problems) durations(env environment, c *Config) {
 	var okInitial, okOverlap, okSettle, okMax, okTTL, okUpdates bool
 	c.InitialLookback, okInitial = p.duration("INITIAL_LOOKBACK", env.InitialLookback)
 	c.Overlap, okOverlap = p.duration("OVERLAP", env.Overlap)

@@ -34,7 +34,7 @@ type Config struct {
 	Filter   dtm.Filter
 	Refs     bool
 
-	// All spans are in whole milliseconds.
+	// All durations are in whole milliseconds.
 	InitialLookback time.Duration
 	Overlap         time.Duration
 	Settle          time.Duration
@@ -135,7 +135,7 @@ func load(ctx context.Context, lookup envconfig.Lookuper, cloud bool) (Config, [
 	c.ToolName = p.match("GTI_TOOL_NAME", env.ToolName, headerValue, "up to 128 printable ASCII characters")
 	c.Filter = p.filter(env.Filter)
 	c.Refs = p.boolean("DTM_REFS", env.Refs)
-	p.spans(env, &c)
+	p.durations(env, &c)
 	c.MaxAlerts = p.integer("MAX_ALERTS_PER_RUN", env.MaxAlerts, 0, noLimit)
 	c.Concurrency = p.integer("MAX_CONCURRENCY", env.Concurrency, 1, 10) // DTM API: 10 requests at a time for one user
 	c.QPS = p.qps(env.QPS)

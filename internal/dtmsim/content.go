@@ -230,7 +230,7 @@ func (g *generator) content(k kind, a *Alert) *content {
 	docID := g.uuid()
 	// DTM API: these still point to the Mandiant host.
 	base := "https://api.intelligence.mandiant.com/v4/dtm/docs/" + k.docType + "/" + docID
-	stamp := func(before time.Duration) []byte {
+	timeBefore := func(before time.Duration) []byte {
 		return timeJSON(a.CreatedAt.Add(-before).Truncate(time.Second))
 	}
 	c := &content{members: make([]keyValue, 0, 36), slim: map[string][]byte{}}
@@ -243,8 +243,8 @@ func (g *generator) content(k kind, a *Alert) *content {
 			{"__id", mustJSON(docID)},
 			{"__type", mustJSON(k.docType)},
 			{"source", mustJSON(k.source)},
-			{"timestamp", stamp(time.Hour)},
-			{"ingested", stamp(10 * time.Second)},
+			{"timestamp", timeBefore(time.Hour)},
+			{"ingested", timeBefore(10 * time.Second)},
 		}, k.doc(g)...)))
 		add("labels", raw(`[{"id":"%s","classifier":"classifier-language","version":"1.0","label":"en","confidence":%d,"element_path":"body"}]`, g.uuid(), g.rng.IntN(101)))
 		add("topics", raw(`[{"id":"%s","type":"organization","value":"Example Corp","extractor":"analysis-pipeline.example","extractor_version":"4-0-2","confidence":%d,"entity_locations":[{"element_path":"body","offsets":[0,12]}]}]`, g.uuid(), g.rng.IntN(101)))

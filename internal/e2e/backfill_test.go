@@ -86,15 +86,15 @@ func TestBackfill(t *testing.T) {
 	}
 	w.sub.mu.Lock()
 	for key, copies := range w.sub.alerts {
-		marks := map[string]bool{}
+		ids := map[string]bool{}
 		for _, m := range copies {
-			marks[m.Attributes["backfill"]] = true
+			ids[m.Attributes["backfill"]] = true
 			if m.Attributes["event"] != "created" {
 				t.Errorf("%s: event %s", key, m.Attributes["event"])
 			}
 		}
-		if !marks[first] || !marks["for-the-siem"] {
-			t.Fatalf("%s has the backfills %v", key, marks)
+		if !ids[first] || !ids["for-the-siem"] {
+			t.Fatalf("%s has the backfills %v", key, ids)
 		}
 	}
 	w.sub.mu.Unlock()

@@ -72,7 +72,7 @@ func (w *world) rejects() []string {
 }
 
 // TestWriteBack: a change that is asked for by a message is written to GTI once,
-// and comes round as the relay's own.
+// and comes back as the relay's own.
 func TestWriteBack(t *testing.T) {
 	t.Parallel()
 	alerts := recent(41, 20)

@@ -42,18 +42,18 @@ func NewClient(ctx context.Context, project string) (*pubsub.Client, error) {
 // batches and waits 10 ms for more, but a page is a batch already.
 type PubSub struct {
 	client          *vkit.TopicAdminClient
-	alerts, rejects string // full names
-	room            *semaphore.Weighted
+	alerts, rejects string              // full names
+	inFlight        *semaphore.Weighted // bytes
 }
 
 // New publishes with client. Topics are ids of the client's project, or full
 // names (projects/…/topics/…).
 func New(client *pubsub.Client, alertsTopic, rejectsTopic string) *PubSub {
 	return &PubSub{
-		client:  client.TopicAdminClient,
-		alerts:  topicName(client.Project(), alertsTopic),
-		rejects: topicName(client.Project(), rejectsTopic),
-		room:    semaphore.NewWeighted(inFlightBytes),
+		client:   client.TopicAdminClient,
+		alerts:   topicName(client.Project(), alertsTopic),
+		rejects:  topicName(client.Project(), rejectsTopic),
+		inFlight: semaphore.NewWeighted(inFlightBytes),
 	}
 }
 
@@ -84,20 +84,20 @@ func (p *PubSub) publish(ctx context.Context, topic string, messages []message.M
 	var failure atomic.Pointer[error]
 	var calls sync.WaitGroup
 	for _, b := range batches(messages) {
-		batch, results := messages[b.from:b.to], errs[b.from:b.to]
+		part, results := messages[b.from:b.to], errs[b.from:b.to]
 		if b.bytes > message.MaxSize {
 			results[0] = fmt.Errorf("publishing to %s: a message of %d bytes: %w", topic, b.bytes, message.ErrRefused)
 			continue
 		}
-		if err := p.room.Acquire(ctx, int64(b.bytes)); err != nil {
+		if err := p.inFlight.Acquire(ctx, int64(b.bytes)); err != nil {
 			err = fmt.Errorf("publishing to %s: %w", topic, context.Cause(ctx))
 			failure.CompareAndSwap(nil, &err)
 			fill(results, err)
 			continue
 		}
 		calls.Go(func() {
-			defer p.room.Release(int64(b.bytes))
-			p.send(ctx, topic, batch, results, &failure)
+			defer p.inFlight.Release(int64(b.bytes))
+			p.send(ctx, topic, part, results, &failure)
 		})
 	}
 	calls.Wait()
@@ -134,22 +134,22 @@ func fill(errs []error, err error) {
 	}
 }
 
-// A span of messages that go in one call.
-type span struct{ from, to, bytes int }
+// batch is where the messages of one call begin and end, and their size.
+type batch struct{ from, to, bytes int }
 
-// batches cuts messages into spans of at most 1,000 (Pub/Sub's limit for a
-// call) and batchBytes; a larger message is alone in its span.
-func batches(messages []message.Message) []span {
-	var spans []span
+// batches cuts messages into batches of at most 1,000 (Pub/Sub's limit for a
+// call) and batchBytes; a larger message is alone in its batch.
+func batches(messages []message.Message) []batch {
+	var list []batch
 	for i, m := range messages {
 		size := m.Size()
-		if n := len(spans) - 1; n >= 0 && spans[n].bytes+size <= batchBytes &&
-			spans[n].to-spans[n].from < pubsub.MaxPublishRequestCount {
-			spans[n].to++
-			spans[n].bytes += size
+		if n := len(list) - 1; n >= 0 && list[n].bytes+size <= batchBytes &&
+			list[n].to-list[n].from < pubsub.MaxPublishRequestCount {
+			list[n].to++
+			list[n].bytes += size
 			continue
 		}
-		spans = append(spans, span{from: i, to: i + 1, bytes: size})
+		list = append(list, batch{from: i, to: i + 1, bytes: size})
 	}
-	return spans
+	return list
 }

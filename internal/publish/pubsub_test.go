@@ -121,12 +121,12 @@ func TestBatchesCoverThePageInOrder(t *testing.T) {
 			}
 			var got []int
 			next := 0
-			for _, s := range batches(messages) {
-				if s.from != next || s.to <= s.from {
-					t.Fatalf("span %v after %d", s, next)
+			for _, b := range batches(messages) {
+				if b.from != next || b.to <= b.from {
+					t.Fatalf("batch %v after %d", b, next)
 				}
-				next = s.to
-				got = append(got, s.to-s.from)
+				next = b.to
+				got = append(got, b.to-b.from)
 			}
 			if next != len(messages) || !slices.Equal(got, c.want) {
 				t.Errorf("batches of %v messages, want %v", got, c.want)

@@ -47,9 +47,9 @@ type Key struct {
 	version atomic.Pointer[string]
 	ended   atomic.Int64 // how many reads have ended
 
-	// turn is held by whoever reads or writes what is below. It is no sync.Mutex,
-	// because waiting for a read has to end with the caller's context.
-	turn   chan struct{}
+	// locked holds a token while somebody reads or writes what is below. It is no
+	// sync.Mutex, because waiting for a read has to end with the caller's context.
+	locked chan struct{}
 	value  string
 	readAt time.Time // when to read it again
 	err    error     // of the last read
@@ -59,17 +59,17 @@ type Key struct {
 // (projects/…/secrets/…/versions/…), which is read at its first use and again
 // after each ttl.
 func New(a Accessor, name string, ttl time.Duration) *Key {
-	return &Key{accessor: a, name: name, ttl: ttl, turn: make(chan struct{}, 1)}
+	return &Key{accessor: a, name: name, ttl: ttl, locked: make(chan struct{}, 1)}
 }
 
 // Key returns the key. When Secret Manager can't be reached for a re-read, the
 // key of the last read goes on being used, and the next try is a minute later.
 func (k *Key) Key(ctx context.Context) (string, error) {
-	waited, err := k.take(ctx)
+	waited, err := k.lock(ctx)
 	if err != nil {
 		return "", err
 	}
-	defer k.give()
+	defer k.unlock()
 
 	if k.value != "" && time.Now().Before(k.readAt) {
 		return k.value, nil
@@ -87,11 +87,11 @@ func (k *Key) Key(ctx context.Context) (string, error) {
 // Renew returns the key to use after the API has refused one: it reads again,
 // unless another caller has already done so. It may return the refused key.
 func (k *Key) Renew(ctx context.Context, refused string) (string, error) {
-	waited, err := k.take(ctx)
+	waited, err := k.lock(ctx)
 	if err != nil {
 		return "", err
 	}
-	defer k.give()
+	defer k.unlock()
 
 	if k.value != "" && k.value != refused {
 		return k.value, nil
@@ -115,19 +115,19 @@ func (k *Key) Version() string {
 	return ""
 }
 
-// take waits for the turn, and reports whether another caller's read has ended
+// lock waits for the lock, and reports whether another caller's read has ended
 // in the meantime: its outcome then serves this caller too.
-func (k *Key) take(ctx context.Context) (waited bool, err error) {
+func (k *Key) lock(ctx context.Context) (waited bool, err error) {
 	ended := k.ended.Load()
 	select {
-	case k.turn <- struct{}{}:
+	case k.locked <- struct{}{}:
 		return k.ended.Load() != ended, nil
 	case <-ctx.Done():
 		return false, fmt.Errorf("waiting for secret %s to be read: %w", k.name, context.Cause(ctx))
 	}
 }
 
-func (k *Key) give() { <-k.turn }
+func (k *Key) unlock() { <-k.locked }
 
 // read reads the secret. When it fails, the value read before is kept if the
 // cause will pass, and forgotten if somebody took the key away.
