@@ -39,6 +39,10 @@ locals {
   secret_name    = try(basename(var.secret.existing), "${local.name}-gti-api-key")
   secret_id      = "projects/${local.secret_project}/secrets/${local.secret_name}"
 
+  # Go durations in whole milliseconds, as internal/config wants them: a fraction
+  # has so many digits at most.
+  duration_pattern = "^([0-9]+(\\.[0-9]{1,5})?h|[0-9]+(\\.[0-9]{1,4})?m|[0-9]+(\\.[0-9]{1,3})?s|[0-9]+ms)+$"
+
   # Terraform compares times, not durations: the validations add them to this one.
   epoch = "1970-01-01T00:00:00Z"
 

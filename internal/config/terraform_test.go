@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/sethvargo/go-envconfig"
+
+	"dtmrelay.internal/dtmrelay/internal/dtm"
 )
 
 // TestTerraformsEnvironment: the functions are given what they know, and what
@@ -51,6 +53,34 @@ func TestTerraformsEnvironment(t *testing.T) {
 	for _, name := range known {
 		if !slices.Contains(given, name) && !slices.Contains(optional, name) {
 			t.Errorf("%s can't be set", name)
+		}
+	}
+}
+
+// TestTerraformsFilter: what the plan lets stand in DTM_FILTER is what the functions
+// take, neither less nor more.
+func TestTerraformsFilter(t *testing.T) {
+	text, err := os.ReadFile("../../terraform/variables.tf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for list, unknown := range map[string]string{
+		"keys(jsondecode(var.gti.filter))":    `{"x":1}`,
+		"jsondecode(var.gti.filter).severity": `{"severity":["x"]}`,
+		"jsondecode(var.gti.filter).status":   `{"status":["x"]}`,
+	} {
+		found := regexp.MustCompile(`setsubtract\(` + regexp.QuoteMeta(list) + `, \[([^\]]*)\]`).FindSubmatch(text)
+		if found == nil {
+			t.Errorf("no list of what %s may hold", list)
+			continue
+		}
+		var allowed []string
+		for _, m := range regexp.MustCompile(`"([a-z_]+)"`).FindAllSubmatch(found[1], -1) {
+			allowed = append(allowed, string(m[1]))
+		}
+		_, _, err := dtm.ParseFilter(unknown)
+		if want := "(allowed: " + strings.Join(allowed, ", ") + ")"; err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: Terraform's list is %s, and the functions say %v", list, want, err)
 		}
 	}
 }

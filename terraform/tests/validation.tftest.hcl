@@ -23,34 +23,10 @@ run "project_id_with_capitals" {
   expect_failures = [var.project_id]
 }
 
-run "region_is_a_zone" {
+run "region_of_nothing" {
   command = plan
   variables {
-    region = "us-central1-a"
-  }
-  expect_failures = [var.region]
-}
-
-run "region_misspelt" {
-  command = plan
-  variables {
-    region = "us-centrall1"
-  }
-  expect_failures = [var.region]
-}
-
-run "region_that_can_not_be" {
-  command = plan
-  variables {
-    region = "europe-west99"
-  }
-  expect_failures = [var.region]
-}
-
-run "region_is_a_multi_region" {
-  command = plan
-  variables {
-    region = "eu"
+    region = ""
   }
   expect_failures = [var.region]
 }
@@ -87,18 +63,10 @@ run "feed_too_long" {
   expect_failures = [var.feed]
 }
 
-run "label_with_a_capital" {
+run "label_with_too_long_a_value" {
   command = plan
   variables {
-    labels = { Team = "soc" }
-  }
-  expect_failures = [var.labels]
-}
-
-run "label_with_a_bad_value" {
-  command = plan
-  variables {
-    labels = { team = "SOC" }
+    labels = { team = join("", [for n in range(64) : "x"]) }
   }
   expect_failures = [var.labels]
 }
@@ -155,6 +123,22 @@ run "filter_with_a_string_for_a_list" {
   command = plan
   variables {
     gti = { filter = "{\"monitor_id\":\"m1\"}" }
+  }
+  expect_failures = [var.gti]
+}
+
+run "filter_with_a_score_below_zero" {
+  command = plan
+  variables {
+    gti = { filter = "{\"mscore_gte\":-1}" }
+  }
+  expect_failures = [var.gti]
+}
+
+run "filter_with_a_score_in_quotes" {
+  command = plan
+  variables {
+    gti = { filter = "{\"mscore_gte\":\"50\"}" }
   }
   expect_failures = [var.gti]
 }
@@ -266,15 +250,7 @@ run "filter_with_an_empty_tag" {
 run "filter_with_a_score_with_a_fraction" {
   command = plan
   variables {
-    gti = { filter = "{\"mscore_gte\":50.0}" }
-  }
-  expect_failures = [var.gti]
-}
-
-run "filter_with_a_score_with_an_exponent" {
-  command = plan
-  variables {
-    gti = { filter = "{\"mscore_gte\":5e1}" }
+    gti = { filter = "{\"mscore_gte\":50.5}" }
   }
   expect_failures = [var.gti]
 }
@@ -283,14 +259,6 @@ run "filter_with_a_score_of_null" {
   command = plan
   variables {
     gti = { filter = "{\"mscore_gte\":null}" }
-  }
-  expect_failures = [var.gti]
-}
-
-run "filter_with_a_name_twice" {
-  command = plan
-  variables {
-    gti = { filter = "{\"severity\":[\"high\"],\"severity\":[\"low\"]}" }
   }
   expect_failures = [var.gti]
 }
@@ -391,34 +359,18 @@ run "base_url_unencrypted" {
   expect_failures = [var.gti]
 }
 
+run "base_url_with_a_user" {
+  command = plan
+  variables {
+    gti = { base_url = "https://user:password@gti.example.com/" }
+  }
+  expect_failures = [var.gti]
+}
+
 run "base_url_with_a_query" {
   command = plan
   variables {
     gti = { base_url = "https://gti.example.com/?key=1" }
-  }
-  expect_failures = [var.gti]
-}
-
-run "base_url_with_a_port_too_high" {
-  command = plan
-  variables {
-    gti = { base_url = "https://gti.example.com:65536/" }
-  }
-  expect_failures = [var.gti]
-}
-
-run "base_url_with_a_bad_host" {
-  command = plan
-  variables {
-    gti = { base_url = "https://gti..example.com/" }
-  }
-  expect_failures = [var.gti]
-}
-
-run "base_url_with_a_bad_escape" {
-  command = plan
-  variables {
-    gti = { base_url = "https://gti.example.com/%zz" }
   }
   expect_failures = [var.gti]
 }
@@ -560,26 +512,10 @@ run "interval_of_half_a_minute" {
   expect_failures = [var.schedule]
 }
 
-run "cron_of_four_fields" {
+run "cron_of_nothing" {
   command = plan
   variables {
-    schedule = { cron = "0 6 * *", interval_minutes = 1440 }
-  }
-  expect_failures = [var.schedule]
-}
-
-run "cron_of_a_minute_that_is_not" {
-  command = plan
-  variables {
-    schedule = { cron = "60 * * * *", interval_minutes = 60 }
-  }
-  expect_failures = [var.schedule]
-}
-
-run "cron_in_words" {
-  command = plan
-  variables {
-    schedule = { cron = "every 5 minutes please", interval_minutes = 5 }
+    schedule = { cron = " ", interval_minutes = 1440 }
   }
   expect_failures = [var.schedule]
 }
@@ -600,18 +536,10 @@ run "cron_with_an_interval_of_months" {
   expect_failures = [var.schedule]
 }
 
-run "time_zone_of_another_planet" {
+run "time_zone_of_nothing" {
   command = plan
   variables {
-    schedule = { time_zone = "Mars/Olympus" }
-  }
-  expect_failures = [var.schedule]
-}
-
-run "time_zone_with_a_space" {
-  command = plan
-  variables {
-    schedule = { time_zone = "Europe/New Zurich" }
+    schedule = { time_zone = "" }
   }
   expect_failures = [var.schedule]
 }
@@ -833,34 +761,10 @@ run "subscription_and_topic_with_too_long_a_name" {
   expect_failures = [var.alert_subscriptions]
 }
 
-run "subscription_with_a_filter_of_another_language" {
-  command = plan
-  variables {
-    alert_subscriptions = { soar = { filter = "attributes.priority == \"P1\"" } }
-  }
-  expect_failures = [var.alert_subscriptions]
-}
-
-run "subscription_with_a_filter_of_open_parentheses" {
-  command = plan
-  variables {
-    alert_subscriptions = { soar = { filter = "(attributes.priority = \"P1)\"" } }
-  }
-  expect_failures = [var.alert_subscriptions]
-}
-
 run "subscription_with_a_filter_of_257_bytes" {
   command = plan
   variables {
-    alert_subscriptions = { soar = { filter = "attributes.a = \"${join("", [for n in range(120) : "ü"])}\"" } }
-  }
-  expect_failures = [var.alert_subscriptions]
-}
-
-run "subscription_with_a_bad_filter" {
-  command = plan
-  variables {
-    alert_subscriptions = { soar = { filter = "priority = \"P1\"" } }
+    alert_subscriptions = { soar = { filter = "attributes.a = \"${join("", [for n in range(240) : "x"])}\"" } }
   }
   expect_failures = [var.alert_subscriptions]
 }
@@ -913,14 +817,6 @@ run "database_with_a_bad_name" {
   expect_failures = [var.database]
 }
 
-run "database_like_a_uuid" {
-  command = plan
-  variables {
-    database = { name = "f47ac10b-58cc-4372-a567-0e02b2c3d479" }
-  }
-  expect_failures = [var.database]
-}
-
 run "database_of_no_name" {
   command = plan
   variables {
@@ -929,18 +825,10 @@ run "database_of_no_name" {
   expect_failures = [var.database]
 }
 
-run "database_in_a_region_that_can_not_be" {
+run "database_in_no_place" {
   command = plan
   variables {
-    database = { location = "europe-central1" }
-  }
-  expect_failures = [var.database]
-}
-
-run "database_in_a_bad_place" {
-  command = plan
-  variables {
-    database = { location = "EU" }
+    database = { location = "" }
   }
   expect_failures = [var.database]
 }
@@ -1053,5 +941,19 @@ run "what_looks_odd_and_is_right" {
     database   = { existing = "f47ac10b-58cc-4372-a567-0e02b2c3d47", policies = false }
     secret     = { existing = join("", [for n in range(8) : "0123ABCD"]) }
     monitoring = { notification_channels = [for n in range(16) : "projects/p/notificationChannels/${n}"] }
+  }
+}
+
+# What is Google's to judge goes through: what it adds needs no change here.
+run "what_google_may_add" {
+  command = plan
+  variables {
+    region   = "mars-north1"
+    labels   = { été = "équipe" }
+    schedule = { cron = "every 5 minutes", interval_minutes = 5, time_zone = "Mars/Olympus" }
+    database = { location = "sol3" }
+    alert_subscriptions = {
+      table = { bigquery_table = "my-project.dtm.alerts 2026", filter = "attributes.priority IN (\"P1\")" }
+    }
   }
 }
