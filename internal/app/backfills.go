@@ -175,7 +175,7 @@ func (a *App) readBackfill(body *strictjson.Object, feed state.Feed, now time.Ti
 		b.Filter = filter.String()
 	}
 	if b.ID != "" && !state.ValidBackfillID(b.ID) {
-		body.AddProblem("the field \"id\" is %q; allowed: 1 to 128 letters, digits, dots, dashes and underscores, a letter or digit first", strictjson.Shorten(b.ID))
+		body.AddProblem("the field \"id\" is %q; allowed: 1 to 128 letters, digits, dots, dashes and underscores, a letter or digit first", dtm.Shorten(b.ID))
 	}
 	for _, own := range []string{"audit-", "sweep-"} {
 		if strings.HasPrefix(b.ID, own) {
@@ -231,7 +231,7 @@ func readMoment(body *strictjson.Object, name, text string, now time.Time) (time
 	if d, err := time.ParseDuration(text); err == nil && d >= 0 {
 		return now.Add(-d).Truncate(time.Millisecond), true
 	}
-	body.AddProblem("the field %q is %q; allowed: an RFC 3339 time such as \"2026-01-02T03:04:05Z\", or a duration back from now such as \"72h\"", name, strictjson.Shorten(text))
+	body.AddProblem("the field %q is %q; allowed: an RFC 3339 time such as \"2026-01-02T03:04:05Z\", or a duration back from now such as \"72h\"", name, dtm.Shorten(text))
 	return time.Time{}, false
 }
 
@@ -339,7 +339,7 @@ func (a *App) getBackfill(w http.ResponseWriter, r *http.Request) {
 
 func (a *App) findBackfill(ctx context.Context, w http.ResponseWriter, r *http.Request) (state.Backfill, state.Revision, bool) {
 	id := r.PathValue("id")
-	missing := problem{Status: http.StatusNotFound, Detail: fmt.Sprintf("feed %s has no backfill %q", a.cfg.Feed, strictjson.Shorten(id))}
+	missing := problem{Status: http.StatusNotFound, Detail: fmt.Sprintf("feed %s has no backfill %q", a.cfg.Feed, dtm.Shorten(id))}
 	if !state.ValidBackfillID(id) {
 		missing.write(w)
 		return state.Backfill{}, "", false
@@ -395,7 +395,7 @@ func (a *App) listBackfills(w http.ResponseWriter, r *http.Request) {
 	if text := r.URL.Query().Get("limit"); text != "" {
 		n, err := strconv.Atoi(text)
 		if err != nil || n < 1 || n > listMost {
-			problem{Status: http.StatusBadRequest, Detail: fmt.Sprintf("limit is %q; allowed: 1 to %d", strictjson.Shorten(text), listMost)}.write(w)
+			problem{Status: http.StatusBadRequest, Detail: fmt.Sprintf("limit is %q; allowed: 1 to %d", dtm.Shorten(text), listMost)}.write(w)
 			return
 		}
 		limit = n
@@ -438,5 +438,5 @@ func (a *App) caller(r *http.Request) string {
 	if err != nil || json.Unmarshal(payload, &claims) != nil || !claims.Verified {
 		return ""
 	}
-	return strictjson.Shorten(claims.Email)
+	return dtm.Shorten(claims.Email)
 }

@@ -355,8 +355,8 @@ func newAPIError(resp *http.Response, body []byte, key string) *APIError {
 	var own bool
 	e.Code, e.Message, own = errorText(body)
 	e.Foreign = !own
-	e.Code = cut(clean(e.Code, key), maxMessage)
-	e.Message = cut(clean(e.Message, key), maxMessage-len(e.Code))
+	e.Code = Cut(clean(e.Code, key), maxMessage)
+	e.Message = Cut(clean(e.Message, key), maxMessage-len(e.Code))
 	return e
 }
 
@@ -444,8 +444,9 @@ func maskKey(text, key string) string {
 	return strings.ReplaceAll(text, key, "[API key]")
 }
 
-// cut shortens valid UTF-8 to at most n bytes, between two characters.
-func cut(text string, n int) string {
+// Cut makes valid UTF-8 of at most n bytes of a text: it ends between two characters.
+func Cut(text string, n int) string {
+	text = strings.ToValidUTF8(text, "\uFFFD")
 	if len(text) <= n {
 		return text
 	}
@@ -453,4 +454,13 @@ func cut(text string, n int) string {
 		n--
 	}
 	return text[:n]
+}
+
+// Shorten keeps a value that an error quotes within a line.
+func Shorten(text string) string {
+	const most = 100
+	if len(text) <= most {
+		return text
+	}
+	return Cut(text, most) + "…"
 }

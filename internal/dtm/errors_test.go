@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -112,6 +113,20 @@ func TestKindOfJoined(t *testing.T) {
 			if a, b := Kind(errors.Join(first, second)), Kind(errors.Join(second, first)); a != want || b != want {
 				t.Errorf("%v and %v: %s and %s, want %s", first, second, a, b, want)
 			}
+		}
+	}
+}
+
+func TestShorten(t *testing.T) {
+	for text, want := range map[string]string{
+		"":                                     "",
+		strings.Repeat("a", 100):               strings.Repeat("a", 100),
+		strings.Repeat("a", 101):               strings.Repeat("a", 100) + "…",
+		strings.Repeat("a", 99) + "ü":          strings.Repeat("a", 99) + "…",
+		strings.Repeat("a", 98) + "ü" + "bbbb": strings.Repeat("a", 98) + "ü…",
+	} {
+		if got := Shorten(text); got != want {
+			t.Errorf("%q: %q, want %q", text, got, want)
 		}
 	}
 }

@@ -109,7 +109,7 @@ func ParseFilter(text string) (f Filter, warnings []string, err error) {
 			}
 			f.HasAnalysis = &b
 		default:
-			problems = append(problems, fmt.Errorf("%s: unknown name (allowed: %s)", cut(strconv.Quote(name), 100), strings.Join(filterNames, ", ")))
+			problems = append(problems, fmt.Errorf("%s: unknown name (allowed: %s)", Cut(strconv.Quote(name), 100), strings.Join(filterNames, ", ")))
 		}
 		if err != nil {
 			problems = append(problems, fmt.Errorf("%s: %w", name, err))

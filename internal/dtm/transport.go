@@ -343,7 +343,7 @@ func follow(req request, from *url.URL, resp *http.Response, key string) (*url.U
 		refused.Why = whyNowhere
 		return nil, refused
 	}
-	refused.Host = cut(clean(site(to), key), maxMessage) // who answers may send the key back
+	refused.Host = Cut(clean(site(to), key), maxMessage) // who answers may send the key back
 	switch {
 	case to.Scheme != from.Scheme || !strings.EqualFold(to.Hostname(), from.Hostname()) || port(to) != port(from):
 		refused.Why = whyElsewhere
@@ -389,7 +389,7 @@ func discreet(err error, key string) error {
 	if certificate := (*tls.CertificateVerificationError)(nil); !errors.As(err, &certificate) {
 		text = quoted.ReplaceAllString(text, `"…"`)
 	}
-	if text = cut(clean(text, key), maxMessage); text != err.Error() {
+	if text = Cut(clean(text, key), maxMessage); text != err.Error() {
 		return errors.New(text)
 	}
 	return err

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"dtmrelay.internal/dtmrelay/internal/dtm"
-	"dtmrelay.internal/dtmrelay/internal/message"
 	"dtmrelay.internal/dtmrelay/internal/state"
 	"dtmrelay.internal/dtmrelay/internal/writeback"
 )
@@ -138,7 +137,7 @@ func (p *Processor) classify(it *item) {
 	switch {
 	case !rec.Known(), p.Mode == Republish && wasPublished(rec, a):
 		it.event = Created
-	case rec.Status != message.Cut(a.Status):
+	case rec.Status != field(a.Status):
 		it.event = StatusChanged
 	default:
 		it.event = Updated

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"dtmrelay.internal/dtmrelay/internal/dtm"
 	"dtmrelay.internal/dtmrelay/internal/message"
 	"dtmrelay.internal/dtmrelay/internal/state"
 	"dtmrelay.internal/dtmrelay/internal/writeback"
@@ -110,9 +111,7 @@ func (p *Processor) merge(rec *state.Record, it *item, now time.Time) {
 		case rec.HandledVersion.IsZero():
 			rec.HandledVersion = before
 		}
-		// A database refuses a record with a field of a megabyte, which would stop the
-		// feed at this alert: no more of it than an attribute holds.
-		rec.Type, rec.Severity, rec.MonitorID = message.Cut(a.Type), message.Cut(a.Severity), message.Cut(a.MonitorID)
+		rec.Type, rec.Severity, rec.MonitorID = field(a.Type), field(a.Severity), field(a.MonitorID)
 		if a.Invalid == "" {
 			rec.Priority = message.Priority(a.Severity)
 		}
@@ -122,7 +121,7 @@ func (p *Processor) merge(rec *state.Record, it *item, now time.Time) {
 		v.Event = it.event
 		if first {
 			_, rec.Echoes = writeback.MatchEcho(*rec, a)
-			status := message.Cut(a.Status)
+			status := field(a.Status)
 			if !rec.Known() || rec.Status != status {
 				rec.Statuses = trim(append(slices.Clone(rec.Statuses),
 					state.StatusChange{Status: status, At: version, Origin: it.origin}))
@@ -139,6 +138,9 @@ func (p *Processor) merge(rec *state.Record, it *item, now time.Time) {
 	rec.Versions = trim(append(slices.Clone(rec.Versions), v))
 	rec.ExpireAt = now.Add(p.TTL)
 }
+
+// field is an alert's text as a record holds it.
+func field(text string) string { return dtm.Cut(text, state.MaxFieldBytes) }
 
 // trim keeps the first and the latest of a list, which are what a timeline is
 // read for.

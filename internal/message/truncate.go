@@ -2,8 +2,6 @@ package message
 
 import (
 	"maps"
-	"strings"
-	"unicode/utf8"
 
 	"dtmrelay.internal/dtmrelay/internal/dtm"
 )
@@ -51,13 +49,5 @@ func Fit(m Message) (Message, bool) {
 // Cut makes a value what Pub/Sub takes: valid UTF-8 of at most maxValueBytes,
 // ended between two runes.
 func Cut(v string) string {
-	v = strings.ToValidUTF8(v, "\uFFFD")
-	if len(v) <= maxValueBytes {
-		return v
-	}
-	end := maxValueBytes
-	for !utf8.RuneStart(v[end]) {
-		end--
-	}
-	return v[:end]
+	return dtm.Cut(v, maxValueBytes)
 }

@@ -2,6 +2,12 @@ package state
 
 import "time"
 
+// MaxFieldBytes is how much of an alert's text a field of a record holds. A database
+// refuses a record with a field of a megabyte, which would stop the feed at this
+// alert. A status is told from the one before by as much: another limit would make
+// changes of all those that are longer.
+const MaxFieldBytes = 1024
+
 // Record is an alert's document in the ledger. It holds no text of the alert.
 // An element that is no usable alert has one too, under x-<sha256 of its bytes>.
 type Record struct {

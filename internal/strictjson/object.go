@@ -23,6 +23,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"dtmrelay.internal/dtmrelay/internal/dtm"
 )
 
 // What Parse returns for other data. The texts go on after "the body is ".
@@ -85,7 +87,7 @@ func (o *Object) Decode(name, allowed string, into any) bool {
 	if o.Mismatch != nil {
 		o.problems = append(o.problems, o.Mismatch(name, allowed, value))
 	} else {
-		o.AddProblem("the field %q is %s; allowed: %s", name, Shorten(string(value)), allowed)
+		o.AddProblem("the field %q is %s; allowed: %s", name, dtm.Shorten(string(value)), allowed)
 	}
 	return false
 }
@@ -115,7 +117,7 @@ func (o *Object) Unknown() []string { return slices.Sorted(maps.Keys(o.unread)) 
 // AddUnknown adds a problem for each field that was not decoded.
 func (o *Object) AddUnknown() {
 	for _, name := range o.Unknown() {
-		o.AddProblem("the field %q is unknown; allowed: %s", Shorten(name), strings.Join(o.known, ", "))
+		o.AddProblem("the field %q is unknown; allowed: %s", dtm.Shorten(name), strings.Join(o.known, ", "))
 	}
 }
 
@@ -126,13 +128,3 @@ func (o *Object) AddProblem(format string, args ...any) {
 
 // Problems returns all problems so far, in the order in which they were found.
 func (o *Object) Problems() []string { return o.problems }
-
-// Shorten keeps a value that a problem quotes within a line: its first 100 bytes, as
-// valid UTF-8, and an ellipsis where that leaves something out.
-func Shorten(s string) string {
-	const most = 100
-	if len(s) <= most {
-		return s
-	}
-	return strings.ToValidUTF8(s[:most], "") + "…"
-}

@@ -143,21 +143,6 @@ func TestNames(t *testing.T) {
 	}
 }
 
-func TestShorten(t *testing.T) {
-	for text, want := range map[string]string{
-		"":                                     "",
-		strings.Repeat("a", 100):               strings.Repeat("a", 100),
-		strings.Repeat("a", 101):               strings.Repeat("a", 100) + "…",
-		strings.Repeat("a", 99) + "ü":          strings.Repeat("a", 99) + "…",
-		"\xff" + strings.Repeat("a", 100):      strings.Repeat("a", 99) + "…",
-		strings.Repeat("a", 98) + "ü" + "bbbb": strings.Repeat("a", 98) + "ü…",
-	} {
-		if got := strictjson.Shorten(text); got != want {
-			t.Errorf("%q: %q, want %q", text, got, want)
-		}
-	}
-}
-
 // FuzzObject: what Parse takes is what the standard library takes for an object, each
 // of its fields is known or unknown, and no problem is longer than a line.
 func FuzzObject(f *testing.F) {

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"dtmrelay.internal/dtmrelay/internal/dtm"
-	"dtmrelay.internal/dtmrelay/internal/message"
 	"dtmrelay.internal/dtmrelay/internal/state"
 )
 
@@ -54,7 +53,7 @@ func findEcho(rec state.Record, a dtm.Alert) int {
 	if i := slices.IndexFunc(rec.Echoes, exact); i >= 0 {
 		return i
 	}
-	status := message.Cut(a.Status)
+	status := dtm.Cut(a.Status, state.MaxFieldBytes)
 	changed := rec.Known() && rec.Status != status
 	last, unknown := -1, -1
 	for i, e := range rec.Echoes {

@@ -60,7 +60,7 @@ func ParseRequest(data []byte, feed string, published time.Time) (Request, error
 	}
 	p.text("reason", maxTextBytes) // for those who read the message
 	if named := ""; p.Decode("feed", "a string", &named) && named != feed {
-		p.AddProblem("feed is %q; this function serves %q", strictjson.Shorten(named), feed)
+		p.AddProblem("feed is %q; this function serves %q", dtm.Shorten(named), feed)
 	}
 	p.unknown()
 	if len(p.Problems()) == 0 {
@@ -88,7 +88,7 @@ func newRequestParser(data []byte) (requestParser, error) {
 	}
 	o.Mismatch = func(name, allowed string, _ json.RawMessage) string { return name + " is not " + allowed }
 	for _, name := range o.Repeated() {
-		o.AddProblem("the field %q is named more than once", strictjson.Shorten(name))
+		o.AddProblem("the field %q is named more than once", dtm.Shorten(name))
 	}
 	return requestParser{o}, nil
 }
@@ -108,7 +108,7 @@ func (p requestParser) alertID() string {
 	case p.Decode("alert_id", "a string", &id) && dtm.ValidID(id):
 		return id
 	case id != "":
-		p.AddProblem("alert_id is %q; allowed: %s", strictjson.Shorten(id), allowed)
+		p.AddProblem("alert_id is %q; allowed: %s", dtm.Shorten(id), allowed)
 	case len(p.Problems()) == had:
 		p.AddProblem("alert_id is missing; allowed: %s", allowed)
 	}
@@ -118,7 +118,7 @@ func (p requestParser) alertID() string {
 func (p requestParser) status(name string) string {
 	var status string
 	if p.Decode(name, "a string", &status) && !slices.Contains(dtm.Statuses, status) {
-		p.AddProblem("%s is %q; allowed: %s", name, strictjson.Shorten(status), strings.Join(dtm.Statuses, ", "))
+		p.AddProblem("%s is %q; allowed: %s", name, dtm.Shorten(status), strings.Join(dtm.Statuses, ", "))
 	}
 	return status
 }
@@ -166,7 +166,7 @@ func (p requestParser) requestedAt(published time.Time) time.Time {
 	// RFC 3339, 5.6: T and Z may be small.
 	at, err := time.Parse(time.RFC3339, strings.ToUpper(text))
 	if err != nil || at.Unix() < 0 {
-		p.AddProblem("requested_at is %q; allowed: %s", strictjson.Shorten(text), allowed)
+		p.AddProblem("requested_at is %q; allowed: %s", dtm.Shorten(text), allowed)
 		return published
 	}
 	if at = at.UTC().Truncate(time.Millisecond); at.After(published) {
@@ -181,7 +181,7 @@ func (p requestParser) unknown() {
 		return
 	}
 	for i, name := range names {
-		names[i] = strconv.Quote(strictjson.Shorten(name))
+		names[i] = strconv.Quote(dtm.Shorten(name))
 	}
 	p.AddProblem("unknown fields: %s; allowed: %s", strings.Join(names, ", "), strings.Join(p.Known(), ", "))
 }

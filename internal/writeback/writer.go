@@ -79,7 +79,6 @@ import (
 	"dtmrelay.internal/dtmrelay/internal/dtm"
 	"dtmrelay.internal/dtmrelay/internal/message"
 	"dtmrelay.internal/dtmrelay/internal/state"
-	"dtmrelay.internal/dtmrelay/internal/strictjson"
 )
 
 const (
@@ -397,7 +396,7 @@ func (d *delivery) attempt(ctx context.Context, entry state.Entry, p plan) (comp
 func (d *delivery) change(rec state.Record, p plan, alert current) (dtm.Patch, error) {
 	change := apply(alert, p.mine, rec.Intents)
 	if d.expect != "" && alert.status != d.expect && !isEmpty(change) {
-		return dtm.Patch{}, permanentError(fmt.Sprintf("the alert's status is %q, and expect_status is %q", strictjson.Shorten(alert.status), d.expect))
+		return dtm.Patch{}, permanentError(fmt.Sprintf("the alert's status is %q, and expect_status is %q", dtm.Shorten(alert.status), d.expect))
 	}
 	unsure := slices.ContainsFunc(p.mine, func(in state.Intent) bool {
 		return in.Field == state.IntentTags || in.Field == state.IntentRemoveTag // one that can't be read may be what it names
