@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	mathrand "math/rand/v2"
 	"net/http"
 	"time"
 
@@ -52,7 +51,7 @@ func New(cfg config.Config, parts Parts, log *slog.Logger) (*App, error) {
 	meter := dtm.NewMeter(cfg.RequestsPerDay)
 	client, err := dtm.New(dtm.Options{
 		BaseURL: cfg.BaseURL, ToolName: cfg.ToolName, UserAgent: "dtm-relay/" + Version,
-		Keys: parts.Keys, Meter: meter, Concurrency: cfg.Concurrency, QPS: cfg.QPS, Rand: mathrand.Float64,
+		Keys: parts.Keys, Meter: meter, Concurrency: cfg.Concurrency, QPS: cfg.QPS,
 	})
 	if err != nil {
 		return nil, err

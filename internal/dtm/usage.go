@@ -78,33 +78,11 @@ func (m *Meter) Used() (requests, errors int64) {
 	return m.requests.used(now), m.errors.used(now)
 }
 
-// Allow returns a *BudgetError when the share has nothing left.
-func (m *Meter) Allow(s Share) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.allow(s, time.Now())
-}
-
-// admit is Allow and, when it is allowed, counts the request.
+// admit counts a request, or returns a *BudgetError when the share has nothing left.
 func (m *Meter) admit(s Share) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	now := time.Now()
-	if err := m.allow(s, now); err != nil {
-		return err
-	}
-	m.requests.add(now)
-	return nil
-}
-
-// failed counts an answer of 400 or above.
-func (m *Meter) failed() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.errors.add(time.Now())
-}
-
-func (m *Meter) allow(s Share, now time.Time) error {
 	for _, b := range []struct {
 		what    string
 		counter *counter
@@ -117,7 +95,15 @@ func (m *Meter) allow(s Share, now time.Time) error {
 			return &BudgetError{What: b.what, Used: used, Limit: b.limit, RetryAfter: b.counter.below(b.limit, now)}
 		}
 	}
+	m.requests.add(now)
 	return nil
+}
+
+// failed counts an answer of 400 or above.
+func (m *Meter) failed() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.errors.add(time.Now())
 }
 
 // counter counts in buckets of one length, of which the newest are kept.

@@ -22,7 +22,7 @@ func TestMeterErrorsLeaveTheWindow(t *testing.T) {
 		}
 		share := Share{Errors: 4, Requests: 1}
 		var budget *BudgetError
-		if err := m.Allow(share); !errors.As(err, &budget) {
+		if err := m.admit(share); !errors.As(err, &budget) {
 			t.Fatalf("allowed with 5 of 4 errors: %v", err)
 		}
 		// The first bucket began at the full hour; without it 2 are left.
@@ -31,11 +31,11 @@ func TestMeterErrorsLeaveTheWindow(t *testing.T) {
 			t.Errorf("-want +got:\n%s", diff)
 		}
 		time.Sleep(budget.RetryAfter - time.Second)
-		if m.Allow(share) == nil {
+		if m.admit(share) == nil {
 			t.Error("allowed before RetryAfter")
 		}
 		time.Sleep(time.Second)
-		if err := m.Allow(share); err != nil {
+		if err := m.admit(share); err != nil {
 			t.Errorf("not allowed after RetryAfter: %v", err)
 		}
 	})
@@ -56,7 +56,7 @@ func TestMeterRequestsByShare(t *testing.T) {
 		if requests, _ := m.Used(); requests != 6 {
 			t.Errorf("a refused request was counted: %d", requests)
 		}
-		if err := m.Allow(LiveShare); err != nil {
+		if err := m.admit(LiveShare); err != nil {
 			t.Errorf("side work stopped the feed: %v", err)
 		}
 	})

@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"slices"
 	"time"
 )
 
@@ -20,45 +19,27 @@ import (
 // WARNING, ERROR), message, time, and from the context what [WithTrace] put
 // there. Without a project there is no trace, because its name needs one.
 func NewLogger(w io.Writer, level slog.Level, project string) *slog.Logger {
-	return slog.New(&handler{
-		lines:   slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: rename}),
-		project: project,
-	})
+	return slog.New(handler{slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: rename}), project})
 }
 
-// handler adds the trace. It keeps the logger's own attributes and groups aside
-// until a record comes, because Cloud Logging looks for the trace outside of
-// all groups.
+// handler adds the trace.
 type handler struct {
-	lines   slog.Handler
+	slog.Handler
 	project string
-	with    []func(slog.Handler) slog.Handler
 }
 
-func (h *handler) Enabled(ctx context.Context, level slog.Level) bool {
-	return h.lines.Enabled(ctx, level)
+func (h handler) Handle(ctx context.Context, r slog.Record) error {
+	return h.Handler.WithAttrs(traceFrom(ctx).attrs(h.project)).Handle(ctx, r)
 }
 
-func (h *handler) Handle(ctx context.Context, r slog.Record) error {
-	lines := h.lines.WithAttrs(traceFrom(ctx).attrs(h.project))
-	for _, with := range h.with {
-		lines = with(lines)
-	}
-	return lines.Handle(ctx, r)
+func (h handler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return handler{h.Handler.WithAttrs(attrs), h.project}
 }
 
-func (h *handler) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return h.plus(func(lines slog.Handler) slog.Handler { return lines.WithAttrs(attrs) })
-}
-
-func (h *handler) WithGroup(name string) slog.Handler {
-	return h.plus(func(lines slog.Handler) slog.Handler { return lines.WithGroup(name) })
-}
-
-func (h *handler) plus(with func(slog.Handler) slog.Handler) slog.Handler {
-	c := *h
-	c.with = append(slices.Clip(h.with), with)
-	return &c
+// WithGroup opens a group, as nobody here does: Cloud Logging looks for the trace
+// outside of all groups, and it would be inside.
+func (h handler) WithGroup(name string) slog.Handler {
+	return handler{h.Handler.WithGroup(name), h.project}
 }
 
 // rename gives slog's own fields the names of Cloud Logging.

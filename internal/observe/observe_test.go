@@ -109,7 +109,7 @@ func TestTrace(t *testing.T) {
 			ctx := WithTrace(t.Context(), r)
 			var b bytes.Buffer
 			plain := NewLogger(&b, slog.LevelInfo, "p")
-			for _, log := range []*slog.Logger{plain, plain.With("a", 1).WithGroup("group").With("b", 2)} {
+			for _, log := range []*slog.Logger{plain, plain.With("a", 1)} {
 				log.InfoContext(ctx, "text", "c", 3)
 				var got fields
 				if err := json.Unmarshal(b.Bytes(), &got); err != nil {
@@ -124,24 +124,18 @@ func TestTrace(t *testing.T) {
 	}
 }
 
-func TestGroupsStayWhereTheyAre(t *testing.T) {
+func TestLabelsWithoutAProject(t *testing.T) {
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", nil)
 	r.Header.Set("Function-Execution-Id", "e1")
 	var b bytes.Buffer
-	log := NewLogger(&b, slog.LevelInfo, "").With("a", 1).WithGroup("g")
-	one1, two := log.With("b", 1), log.With("b", 2) // two loggers of one parent don't disturb each other
-	one1.InfoContext(WithTrace(t.Context(), r), "text", "c", 3)
+	NewLogger(&b, slog.LevelInfo, "").With("a", 1).InfoContext(WithTrace(t.Context(), r), "text", "c", 3)
 	got := one(t, &b)
 	delete(got, "time")
 	want := map[string]any{
-		"severity": "INFO", "message": "text", "a": 1.0, "g": map[string]any{"b": 1.0, "c": 3.0},
+		"severity": "INFO", "message": "text", "a": 1.0, "c": 3.0,
 		"logging.googleapis.com/labels": map[string]any{"execution_id": "e1"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("(-want +got)\n%s", diff)
-	}
-	two.Info("text")
-	if diff := cmp.Diff(map[string]any{"b": 2.0}, one(t, &b)["g"]); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
 }

@@ -44,8 +44,7 @@ type Key struct {
 	name     string
 	ttl      time.Duration
 
-	version atomic.Pointer[string]
-	ended   atomic.Int64 // how many reads have ended
+	ended atomic.Int64 // how many reads have ended
 
 	// locked holds a token while somebody reads or writes what is below. It is no
 	// sync.Mutex, because waiting for a read has to end with the caller's context.
@@ -106,15 +105,6 @@ func (k *Key) Renew(ctx context.Context, refused string) (string, error) {
 	return k.value, nil
 }
 
-// Version returns the resource name of the version that was last read, for the
-// logs; empty before the first read.
-func (k *Key) Version() string {
-	if v := k.version.Load(); v != nil {
-		return *v
-	}
-	return ""
-}
-
 // lock waits for the lock, and reports whether another caller's read has ended
 // in the meantime: its outcome then serves this caller too.
 func (k *Key) lock(ctx context.Context) (waited bool, err error) {
@@ -173,8 +163,6 @@ func (k *Key) access(ctx context.Context) (string, error) {
 			return "", fmt.Errorf("secret %s: %w: %s holds spaces, control characters or others that no key has: %s",
 				k.name, ErrMissing, resp.GetName(), k.howToAdd())
 		}
-		version := resp.GetName()
-		k.version.Store(&version)
 		return value, nil
 	}
 	return "", fmt.Errorf("secret %s: %w", k.name, errDamaged)

@@ -55,6 +55,7 @@ func findEcho(rec state.Record, a dtm.Alert) int {
 	}
 	status := dtm.Cut(a.Status, state.MaxFieldBytes)
 	changed := rec.Known() && rec.Status != status
+	tags, _ := a.Tags()
 	last, unknown := -1, -1
 	for i, e := range rec.Echoes {
 		switch {
@@ -62,7 +63,6 @@ func findEcho(rec state.Record, a dtm.Alert) int {
 		case e.Version.IsZero():
 			soon := a.UpdatedAt.Before(e.At.Add(underWay))
 			ends := changed && e.Status != "" && e.Status == status && (soon || hasOpenIntent(rec))
-			tags, _ := a.Tags()
 			same := rec.Known() && !changed && (e.Status == "" || e.Status == status) && (e.Tags == nil || sameTags(e.Tags, tags)) && soon
 			if unknown < 0 && (ends || same) {
 				unknown = i
