@@ -20,6 +20,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
+	"golang.org/x/sync/semaphore"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -967,6 +968,61 @@ func TestCreatedAhead(t *testing.T) {
 	const fault = "its created_at lies in the future"
 	if diff := cmp.Diff([]string{"", fault, fault}, faults); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
+// TestCreatedAheadOfBothClocks: the fault is an alert's only when its time lies ahead of
+// whichever clock is later, ours or the API's.
+func TestCreatedAheadOfBothClocks(t *testing.T) {
+	for _, tc := range []struct{ api, created time.Duration }{
+		{48 * time.Hour, 71 * time.Hour},
+		{-48 * time.Hour, 23 * time.Hour},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			now := time.Now().UTC()
+			c := newClient(t, direct(func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Date", now.Add(tc.api).Format(http.TimeFormat))
+				_, _ = fmt.Fprintf(w, `{"alerts":[{"id":"a","created_at":%q},{"id":"b","created_at":%q}]}`,
+					now.Add(tc.created).Format(time.RFC3339), now.Add(tc.created+2*time.Hour).Format(time.RFC3339))
+			}), nil)
+			for page, err := range c.Session(LiveShare).List(t.Context(), Query{}) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !page.Date.Equal(now.Add(tc.api)) {
+					t.Errorf("the API's clock says %v", page.Date)
+				}
+				if a, b := page.Alerts[0], page.Alerts[1]; a.Invalid != "" || b.Invalid == "" {
+					t.Errorf("the API's clock is %v ahead: %q and %q", tc.api, a.Invalid, b.Invalid)
+				}
+			}
+		})
+	}
+}
+
+// TestPageMemoryIsShared: a page's share grows as far as there is memory, and gives
+// back what it shrinks by.
+func TestPageMemoryIsShared(t *testing.T) {
+	pool := semaphore.NewWeighted(10)
+	left := func(want int64) {
+		t.Helper()
+		if !pool.TryAcquire(want) {
+			t.Fatalf("less than %d are left", want)
+		}
+		if pool.TryAcquire(1) {
+			t.Fatalf("more than %d are left", want)
+		}
+		pool.Release(want)
+	}
+	m := &pageMemory{pool: pool}
+	for _, step := range []struct {
+		size, left int64
+		ok         bool
+	}{{4, 6, true}, {4, 6, true}, {10, 0, true}, {11, 0, false}, {3, 7, true}, {11, 7, false}, {0, 10, true}} {
+		if ok := m.resize(step.size); ok != step.ok {
+			t.Errorf("resize(%d) = %t", step.size, ok)
+		}
+		left(step.left)
 	}
 }
 

@@ -88,7 +88,7 @@ func (s *Session) List(ctx context.Context, q Query) iter.Seq2[Page, error] {
 
 // ahead reports whether an alert's updated_at lies too far in the API's future.
 func (r response) ahead(alert Alert) bool {
-	now := r.date()
+	now := r.date
 	if now.IsZero() {
 		now = r.askedAt
 	}
@@ -107,9 +107,10 @@ func readPageOf(got response, alone bool) ([]Alert, error) {
 			return nil, err
 		}
 	}
+	latest := got.latest().Add(maxAhead)
 	for i, a := range alerts {
 		// Such a created_at is later than all that a listing will ever ask for.
-		if a.CreatedAt.After(got.latest().Add(maxAhead)) {
+		if a.CreatedAt.After(latest) {
 			alerts[i] = Alert{Raw: a.Raw, Digest: a.Digest, Invalid: "its created_at lies in the future"}
 		}
 		alerts[i].Ahead = got.ahead(alerts[i])

@@ -158,6 +158,15 @@ func TestOversizedPage(t *testing.T) {
 			size = a.Digest.Size
 		}
 		sizes = append(sizes, size)
+		if a.Digest != nil {
+			if !c.memory.TryAcquire(limit - oversizedHead) {
+				t.Fatal("a page that is not kept holds more than its head's memory")
+			}
+			if c.memory.TryAcquire(1) {
+				t.Error("a page that is not kept holds less than its head's memory")
+			}
+			c.memory.Release(limit - oversizedHead)
+		}
 		page.Release()
 	}
 	want := []int64{int64(len(oversizedAlert(5 * limit))), int64(len(oversizedAlert(5)))}

@@ -45,16 +45,17 @@ type response struct {
 	alerts     []Alert
 	askedAt    time.Time
 	receivedAt time.Time // when it began
+	date       time.Time // by the API's clock; zero when it doesn't say
 	release    func()    // gives the body's memory back
 }
 
 func (r response) page() Page {
-	return Page{Alerts: r.alerts, AskedAt: r.askedAt, ReceivedAt: r.receivedAt, Date: r.date(), release: r.release}
+	return Page{Alerts: r.alerts, AskedAt: r.askedAt, ReceivedAt: r.receivedAt, Date: r.date, release: r.release}
 }
 
-// date is the API's clock; zero when it doesn't say.
-func (r response) date() time.Time {
-	date, err := http.ParseTime(r.header.Get("Date"))
+// dateOf is the API's clock; zero when it doesn't say.
+func dateOf(header http.Header) time.Time {
+	date, err := http.ParseTime(header.Get("Date"))
 	if err != nil {
 		return time.Time{}
 	}
@@ -64,8 +65,8 @@ func (r response) date() time.Time {
 // latest is the later one of our clock and the API's: what lies far ahead of both
 // is a mistake of the alert, and of neither clock.
 func (r response) latest() time.Time {
-	if date := r.date(); date.After(r.askedAt) {
-		return date
+	if r.date.After(r.askedAt) {
+		return r.date
 	}
 	return r.askedAt
 }
@@ -205,7 +206,7 @@ func (s *Session) send(ctx context.Context, req request, target *url.URL, key st
 		watch.Reset(bodyTimeout)
 		s.count(func(st *Stats) { st.Bytes += int64(n) })
 	}}, 16)
-	got.receivedAt, got.status, got.header = time.Now(), resp.StatusCode, resp.Header
+	got.receivedAt, got.status, got.header, got.date = time.Now(), resp.StatusCode, resp.Header, dateOf(resp.Header)
 
 	switch {
 	case req.changes() && resp.StatusCode/100 == 2:
