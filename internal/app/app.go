@@ -35,12 +35,31 @@ type Parts struct {
 	Keys      dtm.KeySource
 }
 
+// maxErrors is how many answers of 400 and above within an hour the API takes before
+// it locks the user out.
+const maxErrors = 100
+
+// shares are what each kind of work may use of the key's budgets.
+type shares struct{ live, sweep, backfill, sync dtm.Share }
+
+// sharesOf divides the errors of an hour and the requests of a day, so that side work
+// never stops the feed. What live work leaves of the errors is for whatever else uses
+// the same user. Nobody but their senders bounds how many write-backs come, so they
+// stop before all other work.
+func sharesOf(errorsPerHour int) shares {
+	share := func(percentOfErrors int, ofRequests float64) dtm.Share {
+		return dtm.Share{Errors: errorsPerHour * percentOfErrors / 100, Requests: ofRequests}
+	}
+	return shares{live: share(50, 1), sweep: share(35, 0.9), backfill: share(35, 0.6), sync: share(20, 0.9)}
+}
+
 // App is the function, ready to serve.
 type App struct {
 	cfg    config.Config
 	parts  Parts
 	client *dtm.Client
 	meter  *dtm.Meter
+	shares shares
 	log    *slog.Logger
 	routes http.Handler // of the function Ingest
 	sync   http.Handler // of the function SyncStatus
@@ -56,7 +75,7 @@ func New(cfg config.Config, parts Parts, log *slog.Logger) (*App, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &App{cfg: cfg, parts: parts, client: client, meter: meter, log: log}
+	a := &App{cfg: cfg, parts: parts, client: client, meter: meter, shares: sharesOf(maxErrors), log: log}
 	a.routes, a.sync = a.handler(), a.syncHandler()
 	return a, nil
 }
@@ -72,7 +91,7 @@ func (a *App) runner() *drain.Runner {
 	id := runID(time.Now())
 	return &drain.Runner{
 		Feed: a.cfg.Feed, RunID: id, KeyID: a.keyID, Store: a.parts.Store, Meter: a.meter, Log: a.log,
-		LiveAPI: a.client.Session(dtm.LiveShare), SweepAPI: a.client.Session(dtm.SweepShare), BackfillAPI: a.client.Session(dtm.BackfillShare),
+		LiveAPI: a.client.Session(a.shares.live), SweepAPI: a.client.Session(a.shares.sweep), BackfillAPI: a.client.Session(a.shares.backfill),
 		Options: drain.Options{
 			Workers: a.cfg.Concurrency, PageSize: dtm.PageSize(a.cfg.Refs), Refs: a.cfg.Refs, Filter: a.cfg.Filter,
 			Overlap: a.cfg.Overlap, Settle: a.cfg.Settle,

@@ -26,7 +26,7 @@ const maxPush = 16 << 20
 func (a *App) syncHandler() http.Handler {
 	s := &statusSync{app: a, writer: writeback.NewWriter(writeback.WriterOptions{
 		Ledger: a.parts.Store, Rejects: a.parts.Publisher, Feed: a.cfg.Feed, TTL: a.cfg.LedgerTTL,
-		Session: func() writeback.API { return a.client.Session(dtm.SyncShare).Once() },
+		Session: func() writeback.API { return a.client.Session(a.shares.sync).Once() },
 		KeyID:   a.keyID, Counter: newUsageCounter(a),
 	})}
 	handler := observe.Recover(a.log, http.HandlerFunc(s.push))

@@ -79,7 +79,7 @@ func (a *App) getStatus(w http.ResponseWriter, r *http.Request) {
 	s := status{
 		Feed: a.cfg.Feed, LastRun: orNull(feed.LastRun), Filter: orNull(json.RawMessage(feed.Filter)),
 		Requests: used{requests, int64(a.cfg.RequestsPerDay), "24h"},
-		Errors:   used{failures, int64(dtm.LiveShare.Errors), "1h"},
+		Errors:   used{failures, int64(a.shares.live.Errors), "1h"},
 		Gaps:     append([]state.Gap{}, feed.Gaps...), Backfills: []unfinished{}, FilterPast: timeRanges(feed.FilterPast),
 		LastSweep: orAbsent(feed.LastSweep), SweepReachesBackTo: orAbsent(feed.SweepSince),
 		LastAudit: orAbsent(feed.LastAudit), LateMaxSeconds: feed.LateMax.Seconds(),

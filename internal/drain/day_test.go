@@ -154,7 +154,7 @@ func (d *day) run(t *testing.T, i int) {
 	runner := &drain.Runner{
 		Feed: "default", RunID: id, Store: d.store, Meter: dtm.NewMeter(1 << 30), Log: d.log,
 		KeyID:   func(context.Context) (string, error) { return "key", nil },
-		LiveAPI: d.client.Session(dtm.LiveShare), SweepAPI: d.client.Session(dtm.SweepShare), BackfillAPI: d.client.Session(dtm.BackfillShare),
+		LiveAPI: d.client.Session(liveShare), SweepAPI: d.client.Session(sweepShare), BackfillAPI: d.client.Session(backfillShare),
 		Options: drain.Options{
 			Workers: 6, PageSize: dtm.PageSize(d.refs), Refs: d.refs, Overlap: 10 * time.Minute, Settle: 30 * time.Second,
 			InitialLookback: 72 * time.Hour, MaxLookback: 120 * time.Hour, UpdatesWindow: 720 * time.Hour, AuditWindow: 72 * time.Hour,

@@ -149,8 +149,11 @@ func newRun(t *testing.T, s state.Store, api http.RoundTripper, to *topic) *Runn
 			Workers: 2, PageSize: 25, Refs: true, InitialLookback: time.Hour, MaxLookback: 120 * time.Hour, Overlap: 10 * time.Minute,
 			Settle: 30 * time.Second, Budget: 9 * time.Minute, UpdatesWindow: 24 * time.Hour,
 		},
-		KeyID:   func(context.Context) (string, error) { return "k", nil },
-		LiveAPI: c.Session(dtm.LiveShare), SweepAPI: c.Session(dtm.SweepShare), BackfillAPI: c.Session(dtm.BackfillShare),
+		KeyID:       func(context.Context) (string, error) { return "k", nil },
+		LiveAPI:     c.Session(dtm.Share{Errors: 50, Requests: 1}),
+		SweepAPI:    c.Session(dtm.Share{Errors: 35, Requests: 0.9}),
+		BackfillAPI: c.Session(dtm.Share{Errors: 35, Requests: 0.6}),
+
 		NewProcessor: func(o ledger.Options) Processor {
 			return &ledger.Processor{
 				Store: s, Publisher: to, Feed: "f", RunID: "r", TTL: 1000 * time.Hour, Options: o,

@@ -20,6 +20,14 @@ import (
 
 const goodKey = "good key"
 
+// Shares as the app makes them.
+var (
+	liveShare     = dtm.Share{Errors: 50, Requests: 1}
+	sweepShare    = dtm.Share{Errors: 35, Requests: 0.9}
+	backfillShare = dtm.Share{Errors: 35, Requests: 0.6}
+	syncShare     = dtm.Share{Errors: 20, Requests: 0.9}
+)
+
 // world is what is outside of the processes that run the feed: the API, the
 // topics, the database, and an observer who knows the truth.
 type world struct {
@@ -149,10 +157,11 @@ func (w *world) run(s step) *proc {
 		}
 	}
 	meter, client := p.client()
-	p.live, p.sweeps = client.Session(dtm.LiveShare), client.Session(dtm.SweepShare)
+	p.live, p.sweeps = client.Session(liveShare), client.Session(sweepShare)
 	runner := &drain.Runner{
-		Feed: w.feed, Options: w.Feed, RunID: p.name, Store: database{p}, Meter: meter,
-		LiveAPI: alternating{p.live, p, true}, SweepAPI: alternating{p.sweeps, p, true}, BackfillAPI: alternating{client.Session(dtm.BackfillShare), p, false}, Log: slog.New(slog.DiscardHandler),
+		Feed: w.feed, Options: w.Feed, RunID: p.name, Store: database{p}, Meter: meter, Log: slog.New(slog.DiscardHandler),
+		LiveAPI: alternating{p.live, p, true}, SweepAPI: alternating{p.sweeps, p, true},
+		BackfillAPI: alternating{client.Session(backfillShare), p, false},
 		KeyID: func(context.Context) (string, error) { return w.feed + "-key", nil },
 		Now:   func() time.Time { return time.Now().Add(s.Skew) },
 		NewProcessor: func(o ledger.Options) drain.Processor {

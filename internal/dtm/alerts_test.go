@@ -33,7 +33,7 @@ func simulated(t *testing.T) *dtmsim.Server {
 func TestGet(t *testing.T) {
 	sim := simulated(t)
 	c := newClient(t, sim.RoundTripper(), func(o *Options) { o.PageLimit, o.PageMemory = 1<<20, 1<<20 })
-	s := c.Session(LiveShare)
+	s := c.Session(liveShare)
 	for _, refs := range []bool{true, false} {
 		page, err := s.Get(t.Context(), "a1", refs)
 		if err != nil {
@@ -79,7 +79,7 @@ var others = []string{
 func TestGetSomethingElse(t *testing.T) {
 	for _, body := range others {
 		rt := direct(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, body+"\n") })
-		s := newClient(t, rt, nil).Session(LiveShare).Once()
+		s := newClient(t, rt, nil).Session(liveShare).Once()
 		var none *NoAnswerError
 		if page, err := s.Get(t.Context(), "a1", true); !errors.As(err, &none) || !none.Answered || len(page.Alerts) > 0 {
 			t.Errorf("%s: %+v, %v", body, page.Alerts, err)
@@ -88,7 +88,7 @@ func TestGetSomethingElse(t *testing.T) {
 	// What it has is enough to change it.
 	const undated = `{"id":"a1","status":"read","tags":["x"],"created_at":"soon"}`
 	rt := direct(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, undated+"\n") })
-	page, err := newClient(t, rt, nil).Session(LiveShare).Get(t.Context(), "a1", true)
+	page, err := newClient(t, rt, nil).Session(liveShare).Get(t.Context(), "a1", true)
 	if err != nil || len(page.Alerts) != 1 {
 		t.Fatalf("%+v, %v", page.Alerts, err)
 	}
@@ -108,7 +108,7 @@ func TestGetAhead(t *testing.T) {
 			w.Header().Set("Date", "Mon, 02 Mar 2026 10:00:00 GMT")
 			_, _ = fmt.Fprintf(w, `{"id":"a1","created_at":"2026-03-02T09:00:00Z","updated_at":%q}`, c.updated)
 		})
-		page, err := newClient(t, rt, nil).Session(LiveShare).Get(t.Context(), "a1", true)
+		page, err := newClient(t, rt, nil).Session(liveShare).Get(t.Context(), "a1", true)
 		if err != nil || page.Alerts[0].Ahead != c.ahead {
 			t.Errorf("updated at %s: %+v, %v", c.updated, page.Alerts, err)
 		}
@@ -120,14 +120,14 @@ func TestGetLimit(t *testing.T) {
 	c := newClient(t, direct(func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, strings.Repeat(" ", limit+1))
 	}), func(o *Options) { o.PageLimit, o.PageMemory = limit, limit })
-	_, err := c.Session(LiveShare).Get(t.Context(), "a1", true)
+	_, err := c.Session(liveShare).Get(t.Context(), "a1", true)
 	if diff := cmp.Diff(error(&PageTooLargeError{Size: 1, Refs: true, Limit: limit}), err); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
 	if !c.memory.TryAcquire(limit) {
 		t.Fatal("memory is still held")
 	}
-	if _, err := c.Session(LiveShare).Get(t.Context(), "a1", true); !errors.Is(err, ErrMemory) {
+	if _, err := c.Session(liveShare).Get(t.Context(), "a1", true); !errors.Is(err, ErrMemory) {
 		t.Errorf("without memory: %v", err)
 	}
 }
@@ -163,7 +163,7 @@ func TestUpdate(t *testing.T) {
 			tr := newTransport(1)
 			defer tr.CloseIdleConnections()
 			c := newClient(t, tr, func(o *Options) { o.BaseURL = ts.URL + "/api/v3" })
-			got, err := c.Session(SyncShare).Update(t.Context(), "a1", tc.patch)
+			got, err := c.Session(syncShare).Update(t.Context(), "a1", tc.patch)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -186,7 +186,7 @@ func TestUpdate(t *testing.T) {
 func TestUpdateSomethingElse(t *testing.T) {
 	for _, body := range others {
 		rt := direct(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, body+"\n") })
-		got, err := newClient(t, rt, nil).Session(SyncShare).Once().Update(t.Context(), "a1", Patch{Status: new("closed")})
+		got, err := newClient(t, rt, nil).Session(syncShare).Once().Update(t.Context(), "a1", Patch{Status: new("closed")})
 		var none *NoAnswerError
 		if wantErr := strings.Contains(body, "error"); got.ID != "" || errors.As(err, &none) != wantErr || wantErr && !none.Answered || !wantErr && err != nil {
 			t.Errorf("%s: %+v, %v", body, got, err)
@@ -210,7 +210,7 @@ func TestUpdateWithoutAUsableAnswer(t *testing.T) {
 			_, _ = io.WriteString(w, strings.Repeat(" ", maxChanged)+usable)
 		},
 	} {
-		s := newClient(t, rt, nil).Session(SyncShare)
+		s := newClient(t, rt, nil).Session(syncShare)
 		got, err := s.Update(t.Context(), "a1", Patch{Status: new("closed")})
 		if diff := cmp.Diff(Alert{}, got); err != nil || diff != "" || s.Stats().Requests != 1 {
 			t.Errorf("%s: %v, %d requests, -want +got:\n%s", name, err, s.Stats().Requests, diff)
@@ -221,7 +221,7 @@ func TestUpdateWithoutAUsableAnswer(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				sim := simulated(t)
 				sim.AddFault(f)
-				got, err := newClient(t, sim.RoundTripper(), nil).Session(SyncShare).Update(t.Context(), "a1", Patch{Status: new("closed")})
+				got, err := newClient(t, sim.RoundTripper(), nil).Session(syncShare).Update(t.Context(), "a1", Patch{Status: new("closed")})
 				if err != nil || got.ID != "" || len(sim.Versions("a1")) != 2 {
 					t.Errorf("%+v, %v, %d versions", got, err, len(sim.Versions("a1")))
 				}
@@ -281,7 +281,7 @@ func TestFailuresOfOneAlert(t *testing.T) {
 						sim.AddFault(tc.fault)
 						meter := NewMeter(1000)
 						c := newClient(t, sim.RoundTripper(), func(o *Options) { o.Meter = meter })
-						s, want := c.Session(LiveShare), tc.many
+						s, want := c.Session(liveShare), tc.many
 						if once {
 							s, want = s.Once(), tc.once
 						}
@@ -320,7 +320,7 @@ func TestUpdateIsRepeated(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sim := simulated(t)
 		sim.AddFault(dtmsim.Fault{Status: 500, AfterWork: true, Times: 2})
-		s := newClient(t, sim.RoundTripper(), nil).Session(LiveShare)
+		s := newClient(t, sim.RoundTripper(), nil).Session(liveShare)
 		got, err := s.Update(t.Context(), "a1", Patch{Tags: &[]string{"x"}})
 		if err != nil || !slices.Equal(tagsOf(got), []string{"x"}) || s.Stats().Retries != 2 {
 			t.Errorf("%+v, %v, %+v", got, err, s.Stats())
@@ -338,7 +338,7 @@ func TestOnceRenewsTheKey(t *testing.T) {
 	}{{testKey, 2, true}, {"bad", 2, false}, {"old-key", 1, false}} {
 		sim := simulated(t)
 		c := newClient(t, sim.RoundTripper(), func(o *Options) { o.Keys = &keys{key: "old-key", renewed: tc.renewed} })
-		_, err := c.Session(SyncShare).Once().Update(t.Context(), "a1", Patch{Status: new("closed")})
+		_, err := c.Session(syncShare).Once().Update(t.Context(), "a1", Patch{Status: new("closed")})
 		var key *KeyError
 		if tc.ok != (err == nil) || !tc.ok && !errors.As(err, &key) || sim.Stats().Requests != tc.requests {
 			t.Errorf("%s: %v after %d requests, want %d", tc.renewed, err, sim.Stats().Requests, tc.requests)
@@ -367,7 +367,7 @@ func TestRedirectOfAChange(t *testing.T) {
 				t.Errorf("%d: %s with %s", status, r.Method, body)
 			}
 		}), nil)
-		_, err := c.Session(SyncShare).Update(t.Context(), "a1", Patch{Status: new("closed")})
+		_, err := c.Session(syncShare).Update(t.Context(), "a1", Patch{Status: new("closed")})
 		if diff := cmp.Diff(want, err); diff != "" || (moved == 1) != (want == nil) {
 			t.Errorf("%d, sent on %d times: -want +got:\n%s", status, moved, diff)
 		}
@@ -380,8 +380,8 @@ func TestBadIDIsNotSent(t *testing.T) {
 		return nil, io.EOF
 	}), nil)
 	for _, id := range []string{"", ".", "..", "a/b", "a?b", "%2e", "a b", "ü", strings.Repeat("a", 129)} {
-		_, getErr := c.Session(LiveShare).Get(t.Context(), id, true)
-		_, updateErr := c.Session(LiveShare).Update(t.Context(), id, Patch{})
+		_, getErr := c.Session(liveShare).Get(t.Context(), id, true)
+		_, updateErr := c.Session(liveShare).Update(t.Context(), id, Patch{})
 		if getErr == nil || updateErr == nil {
 			t.Errorf("%q was accepted: %v, %v", id, getErr, updateErr)
 		}

@@ -45,6 +45,13 @@ type transport func(r *http.Request) (*http.Response, error)
 
 func (f transport) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
+// Shares as the app makes them.
+var (
+	liveShare  = Share{Errors: 50, Requests: 1}
+	sweepShare = Share{Errors: 35, Requests: 0.9}
+	syncShare  = Share{Errors: 20, Requests: 0.9}
+)
+
 // keys is a source of one key, and of another after Renew.
 type keys struct {
 	key, renewed string
@@ -162,7 +169,7 @@ func TestListRequests(t *testing.T) {
 		t.Fatal(err)
 	}
 	since := time.Date(2026, 1, 2, 4, 4, 5, 67e6, time.FixedZone("", 3600))
-	s := c.Session(LiveShare)
+	s := c.Session(liveShare)
 	ids, err := collect(t.Context(), s, Query{Since: since, Until: since.Add(time.Hour), Size: 25, Refs: true, Filter: filter})
 	if err != nil {
 		t.Fatal(err)
@@ -193,7 +200,7 @@ func TestListIsLazy(t *testing.T) {
 		requests++
 		writePage(w, fmt.Sprint(requests), "a")
 	}), nil)
-	for page, err := range c.Session(LiveShare).List(t.Context(), Query{}) {
+	for page, err := range c.Session(liveShare).List(t.Context(), Query{}) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -280,7 +287,7 @@ func TestFailures(t *testing.T) {
 						return tc.rt(r)
 					}), func(o *Options) { o.Meter = meter })
 					start := time.Now()
-					s := c.Session(LiveShare)
+					s := c.Session(liveShare)
 					_, err := collect(t.Context(), s, Query{})
 					if err == nil {
 						t.Fatal("no error")
@@ -334,7 +341,7 @@ func TestErrorTypes(t *testing.T) {
 		var answer func(http.ResponseWriter, *http.Request)
 		c := newClient(t, direct(func(w http.ResponseWriter, r *http.Request) { answer(w, r) }), nil)
 		list := func() error {
-			_, err := collect(t.Context(), c.Session(LiveShare), Query{Size: 100})
+			_, err := collect(t.Context(), c.Session(liveShare), Query{Size: 100})
 			return err
 		}
 		answer = func(w http.ResponseWriter, _ *http.Request) { fail(w, 429, "QuotaExceededError") }
@@ -468,7 +475,7 @@ func TestListOfSomethingElse(t *testing.T) {
 							}
 							writePage(w, "2", "a")
 						}), func(o *Options) { o.PageLimit, o.PageMemory = 64<<10, 64<<10 })
-						ids, err := collect(t.Context(), c.Session(LiveShare), Query{Size: size})
+						ids, err := collect(t.Context(), c.Session(liveShare), Query{Size: size})
 						if large := (*PageTooLargeError)(nil); size > 1 && pad != "" && errors.As(err, &large) {
 							return
 						}
@@ -484,7 +491,7 @@ func TestListOfSomethingElse(t *testing.T) {
 	}
 	for _, body := range []string{`{"alerts":null}`, `{"alerts":[],"error":null}`, `{"error":null,"alerts":null}`, `{"alerts":[],"errors":["x"]}`} {
 		c := newClient(t, direct(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, body) }), nil)
-		if ids, err := collect(t.Context(), c.Session(LiveShare), Query{Size: 100}); err != nil || len(ids) > 0 {
+		if ids, err := collect(t.Context(), c.Session(liveShare), Query{Size: 100}); err != nil || len(ids) > 0 {
 			t.Errorf("%s: %q, %v", body, ids, err)
 		}
 	}
@@ -520,7 +527,7 @@ func TestBackoff(t *testing.T) {
 			}
 			writePage(w, "", "a")
 		}), nil)
-		s := c.Session(LiveShare)
+		s := c.Session(liveShare)
 		if _, err := collect(t.Context(), s, Query{}); err != nil {
 			t.Fatal(err)
 		}
@@ -563,16 +570,16 @@ func TestRetryAfterHoldsBackAll(t *testing.T) {
 				writePage(w, "", "c")
 			}
 		}), nil)
-		beside := c.Session(LiveShare)
+		beside := c.Session(liveShare)
 		var wg sync.WaitGroup
 		wg.Go(func() {
-			ids, err := collect(t.Context(), c.Session(LiveShare), Query{})
+			ids, err := collect(t.Context(), c.Session(liveShare), Query{})
 			if diff := cmp.Diff([]string{"a", "c"}, ids); diff != "" || err != nil {
 				t.Errorf("%v, -want +got:\n%s", err, diff)
 			}
 		})
 		time.Sleep(2 * time.Second)
-		if _, err := collect(t.Context(), c.Session(LiveShare), Query{Size: 7}); err != nil || other != 2*time.Second {
+		if _, err := collect(t.Context(), c.Session(liveShare), Query{Size: 7}); err != nil || other != 2*time.Second {
 			t.Errorf("a session that was opened later asked after %v: %v", other, err)
 		}
 		if _, err := collect(t.Context(), beside, Query{Size: 7}); err != nil || other != 101*time.Second {
@@ -600,7 +607,7 @@ func TestWaitsThatDontFit(t *testing.T) {
 			defer cancel()
 			start := time.Now()
 			var wait *WaitError
-			if _, err := collect(ctx, c.Session(LiveShare), Query{}); !errors.As(err, &wait) || wait.Wait != time.Minute {
+			if _, err := collect(ctx, c.Session(liveShare), Query{}); !errors.As(err, &wait) || wait.Wait != time.Minute {
 				t.Errorf("%T %v", err, err)
 			}
 			if time.Since(start) != 0 {
@@ -613,13 +620,13 @@ func TestWaitsThatDontFit(t *testing.T) {
 			c := newClient(t, limited("600"), nil)
 			start := time.Now()
 			var restart *RestartError
-			if _, err := collect(t.Context(), c.Session(LiveShare), Query{}); !errors.As(err, &restart) {
+			if _, err := collect(t.Context(), c.Session(liveShare), Query{}); !errors.As(err, &restart) {
 				t.Errorf("%T %v", err, err)
 			}
 			if time.Since(start) != 0 {
 				t.Errorf("slept %v before the restart", time.Since(start))
 			}
-			if _, err := collect(t.Context(), c.Session(LiveShare), Query{}); !errors.As(err, &restart) {
+			if _, err := collect(t.Context(), c.Session(liveShare), Query{}); !errors.As(err, &restart) {
 				t.Errorf("%T %v", err, err)
 			}
 			if time.Since(start) != 10*time.Minute {
@@ -635,7 +642,7 @@ func TestWaitsThatDontFit(t *testing.T) {
 				writePage(w, "token", "a")
 			}), nil)
 			var restart *RestartError
-			for _, err := range c.Session(LiveShare).List(t.Context(), Query{}) {
+			for _, err := range c.Session(liveShare).List(t.Context(), Query{}) {
 				if err == nil {
 					time.Sleep(10 * time.Minute)
 				} else if !errors.As(err, &restart) {
@@ -654,7 +661,7 @@ func TestWaitsThatDontFit(t *testing.T) {
 			defer cancel()
 			start := time.Now()
 			// Our own limit is no reason by itself: it ends as the run does.
-			if _, err := collect(ctx, c.Session(LiveShare), Query{}); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != time.Minute {
+			if _, err := collect(ctx, c.Session(liveShare), Query{}); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != time.Minute {
 				t.Errorf("%T %v after %v", err, err, time.Since(start))
 			}
 		})
@@ -674,7 +681,7 @@ func TestRateAndConcurrency(t *testing.T) {
 			writePage(w, "", "a")
 		}), func(o *Options) { o.Concurrency, o.QPS = 3, 2 })
 		start := time.Now()
-		s := c.Session(LiveShare)
+		s := c.Session(liveShare)
 		var wg sync.WaitGroup
 		for range 12 {
 			wg.Go(func() {
@@ -711,7 +718,7 @@ func TestCancelEndsAtOnce(t *testing.T) {
 				ctx, cancel := context.WithCancelCause(t.Context())
 				start := time.Now()
 				time.AfterFunc(time.Second, func() { cancel(why) })
-				s := newClient(t, rt, nil).Session(LiveShare)
+				s := newClient(t, rt, nil).Session(liveShare)
 				if _, err := collect(ctx, s, Query{}); !errors.Is(err, why) {
 					t.Errorf("%T %v", err, err)
 				}
@@ -749,7 +756,7 @@ func TestKeyIsRenewedOnce(t *testing.T) {
 					}
 					writePage(w, "", "a")
 				}), func(o *Options) { o.Keys, o.Meter = source, meter })
-				s := c.Session(LiveShare)
+				s := c.Session(liveShare)
 				var wg sync.WaitGroup
 				for range 6 {
 					wg.Go(func() {
@@ -789,7 +796,7 @@ func TestKeyIsReplacedWithinAListing(t *testing.T) {
 				writePage(w, "", "b")
 			}
 		}), func(o *Options) { o.Keys = &keys{key: testKey, renewed: "new-key"} })
-		ids, err := collect(t.Context(), c.Session(LiveShare), Query{})
+		ids, err := collect(t.Context(), c.Session(liveShare), Query{})
 		if restart := (*RestartError)(nil); !errors.As(err, &restart) || tokens != 1 || len(ids) != 1 {
 			t.Errorf("%v, %v, %d requests with the token", ids, err, tokens)
 		}
@@ -810,7 +817,7 @@ func TestKeyWithdrawnInTheMiddle(t *testing.T) {
 			}
 			writePage(w, "", "a")
 		}), func(o *Options) { o.Keys = source })
-		s := c.Session(LiveShare)
+		s := c.Session(liveShare)
 		if _, err := collect(t.Context(), s, Query{}); err != nil {
 			t.Fatal(err)
 		}
@@ -892,7 +899,7 @@ func TestRedirectedError(t *testing.T) {
 		}
 		http.Redirect(w, r, "/maintenance?"+r.URL.RawQuery, http.StatusFound)
 	}), nil)
-	_, err := c.Session(LiveShare).Get(t.Context(), "a1", false)
+	_, err := c.Session(liveShare).Get(t.Context(), "a1", false)
 	if api := (*APIError)(nil); !errors.As(err, &api) || api.Final() {
 		t.Errorf("final: %v", err)
 	}
@@ -906,7 +913,7 @@ func TestCauseOfSilence(t *testing.T) {
 				return nil, errors.New("connect: connection refused")
 			}), nil)
 			c.lingers = lingers
-			_, err := collect(t.Context(), c.Session(LiveShare), Query{})
+			_, err := collect(t.Context(), c.Session(liveShare), Query{})
 			if err == nil || !strings.Contains(err.Error(), "connection refused") {
 				t.Errorf("lingering %t: %v", lingers, err)
 			}
@@ -927,7 +934,7 @@ func TestRedirectOnTheSameHost(t *testing.T) {
 		}
 		writePage(w, "", "a")
 	}), func(o *Options) { o.Meter = meter })
-	ids, err := collect(t.Context(), c.Session(LiveShare), Query{Size: 25})
+	ids, err := collect(t.Context(), c.Session(liveShare), Query{Size: 25})
 	if requests, _ := meter.Used(); err != nil || len(ids) != 1 || requests != 2 {
 		t.Errorf("%v, %v, %d requests", ids, err, requests)
 	}
@@ -939,7 +946,7 @@ func TestUnusableNextIsNotTheEnd(t *testing.T) {
 		w.Header().Set("Link", `<https://h/?size=1>; rel="next"`)
 		writePage(w, "", "a")
 	}), nil)
-	ids, err := collect(t.Context(), c.Session(LiveShare), Query{})
+	ids, err := collect(t.Context(), c.Session(liveShare), Query{})
 	var restart *RestartError
 	if len(ids) != 1 || !errors.As(err, &restart) {
 		t.Errorf("%v, %v", ids, err)
@@ -954,7 +961,7 @@ func TestCreatedAhead(t *testing.T) {
 			ahead(23*time.Hour), ahead(25*time.Hour))
 	}), nil)
 	var faults []string
-	for page, err := range c.Session(LiveShare).List(t.Context(), Query{}) {
+	for page, err := range c.Session(liveShare).List(t.Context(), Query{}) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -985,7 +992,7 @@ func TestCreatedAheadOfBothClocks(t *testing.T) {
 				_, _ = fmt.Fprintf(w, `{"alerts":[{"id":"a","created_at":%q},{"id":"b","created_at":%q}]}`,
 					now.Add(tc.created).Format(time.RFC3339), now.Add(tc.created+2*time.Hour).Format(time.RFC3339))
 			}), nil)
-			for page, err := range c.Session(LiveShare).List(t.Context(), Query{}) {
+			for page, err := range c.Session(liveShare).List(t.Context(), Query{}) {
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -1036,11 +1043,11 @@ func TestPageLimit(t *testing.T) {
 	for _, alone := range []bool{false, true} {
 		q := Query{Size: 60, Refs: true, Alone: alone}
 		size = limit
-		if ids, err := collect(t.Context(), c.Session(LiveShare), q); err != nil || len(ids) != 60 {
+		if ids, err := collect(t.Context(), c.Session(liveShare), q); err != nil || len(ids) != 60 {
 			t.Errorf("a page of exactly the limit: %d, %v", len(ids), err)
 		}
 		size = limit + 1
-		_, err := collect(t.Context(), c.Session(LiveShare), q)
+		_, err := collect(t.Context(), c.Session(liveShare), q)
 		if diff := cmp.Diff(error(&PageTooLargeError{Size: 60, Refs: true, Limit: limit}), err); diff != "" {
 			t.Errorf("-want +got:\n%s", diff)
 		}
@@ -1062,7 +1069,7 @@ func TestPageMemory(t *testing.T) {
 			}
 			_, _ = w.Write(page)
 		}), func(o *Options) { o.PageLimit, o.PageMemory = limit, limit+100<<10 })
-		s := c.Session(LiveShare)
+		s := c.Session(liveShare)
 		first := func(q Query) (Page, error) {
 			for page, err := range s.List(t.Context(), q) {
 				return page, err
@@ -1102,7 +1109,7 @@ func TestPageMemory(t *testing.T) {
 func TestAloneGivesBack(t *testing.T) {
 	c := newClient(t, direct(func(w http.ResponseWriter, _ *http.Request) { writePage(w, "", "a") }),
 		func(o *Options) { o.PageLimit, o.PageMemory = 1<<20, 1<<20 })
-	for page, err := range c.Session(LiveShare).List(t.Context(), Query{Alone: true}) {
+	for page, err := range c.Session(liveShare).List(t.Context(), Query{Alone: true}) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -1125,7 +1132,7 @@ func TestAlertsOutliveTheirPage(t *testing.T) {
 	}), nil)
 	var raws []string
 	var kept []Alert
-	for page, err := range c.Session(LiveShare).List(t.Context(), Query{}) {
+	for page, err := range c.Session(liveShare).List(t.Context(), Query{}) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -1181,7 +1188,7 @@ func TestTokenIsSentOnce(t *testing.T) {
 	})
 	tr := newTransport(1)
 	c := newClient(t, tr, func(o *Options) { o.BaseURL = "http://" + ln.Addr().String() })
-	_, err = collect(t.Context(), c.Session(LiveShare), Query{})
+	_, err = collect(t.Context(), c.Session(liveShare), Query{})
 	var restart *RestartError
 	if !errors.As(err, &restart) || tokens.Load() != 1 || lists.Load() != 1 {
 		t.Errorf("%v; %d token and %d list requests", err, tokens.Load(), lists.Load())
@@ -1214,7 +1221,7 @@ func TestRequestOnTheWire(t *testing.T) {
 		_, _ = io.WriteString(server, "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
 	}()
 	c := newClient(t, tr, func(o *Options) { o.BaseURL = "http://127.0.0.1" })
-	if _, err := collect(t.Context(), c.Session(LiveShare), Query{}); err != nil {
+	if _, err := collect(t.Context(), c.Session(liveShare), Query{}); err != nil {
 		t.Fatal(err)
 	}
 	text := strings.ToLower(<-got)

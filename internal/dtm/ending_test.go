@@ -148,7 +148,7 @@ func TestEndings(t *testing.T) {
 	t.Run("204 for one alert", func(t *testing.T) {
 		c, end := endingClient(t, raw(t, "HTTP/1.1 204 No Content\r\n\r\n"), nil)
 		defer end()
-		if _, err := c.Session(LiveShare).Get(t.Context(), "a1", true); !lost(err) || !Failed(err) {
+		if _, err := c.Session(liveShare).Get(t.Context(), "a1", true); !lost(err) || !Failed(err) {
 			t.Errorf("%T %v", err, err)
 		}
 	})
@@ -243,12 +243,12 @@ func testEnding(t *testing.T, base string, setUp func(*http.Transport), want fun
 			t.Errorf("%s: the error has %d bytes", what, len(err.Error()))
 		}
 	}
-	_, err := collect(t.Context(), c.Session(LiveShare), Query{Size: 100})
+	_, err := collect(t.Context(), c.Session(liveShare), Query{Size: 100})
 	check("list", err)
-	_, err = c.Session(LiveShare).Once().Get(t.Context(), "a1", true)
+	_, err = c.Session(liveShare).Once().Get(t.Context(), "a1", true)
 	check("get", err)
 	// An answer of success that can't be read doesn't say that a change failed.
-	if got, err := c.Session(LiveShare).Once().Update(t.Context(), "a1", Patch{Status: new("closed")}); err != nil {
+	if got, err := c.Session(liveShare).Once().Update(t.Context(), "a1", Patch{Status: new("closed")}); err != nil {
 		check("change", err)
 	} else if got.ID != "" {
 		t.Errorf("change: %+v", got)

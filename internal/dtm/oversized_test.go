@@ -148,7 +148,7 @@ func TestOversizedPage(t *testing.T) {
 		_, _ = io.WriteString(w, `{"alerts":[`+oversizedAlert(5)+`]}`)
 	}), func(o *Options) { o.PageLimit, o.PageMemory = limit, limit })
 	var sizes []int64
-	for page, err := range c.Session(LiveShare).List(t.Context(), Query{Size: 1}) {
+	for page, err := range c.Session(liveShare).List(t.Context(), Query{Size: 1}) {
 		if err != nil {
 			t.Fatal(err)
 		}

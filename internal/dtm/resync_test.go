@@ -234,7 +234,7 @@ func TestListBroken(t *testing.T) {
 		_, _ = io.WriteString(w, `{"alerts":[`+element+`,`+usable("a")+"]}\n")
 	}), nil)
 	list := func(q Query) (alerts []Alert, err error) {
-		for page, err := range c.Session(LiveShare).List(t.Context(), q) {
+		for page, err := range c.Session(liveShare).List(t.Context(), q) {
 			if err != nil {
 				return alerts, err
 			}

@@ -41,10 +41,10 @@ func TestGivenUpRequestsCount(t *testing.T) {
 		<-arrived
 		cancel(giveUp)
 	}()
-	if _, err := collect(ctx, c.Session(LiveShare), Query{}); !errors.Is(err, giveUp) {
+	if _, err := collect(ctx, c.Session(liveShare), Query{}); !errors.Is(err, giveUp) {
 		t.Errorf("given up: %v", err)
 	}
-	if _, err := collect(t.Context(), c.Session(SweepShare), Query{}); err != nil {
+	if _, err := collect(t.Context(), c.Session(sweepShare), Query{}); err != nil {
 		t.Error(err)
 	}
 	if requests, failed := meter.Used(); requests != 2 || failed != 0 || sim.Stats().MaxConcurrent != 1 {
@@ -101,10 +101,10 @@ func TestGivenUpRequestsEnd(t *testing.T) {
 				client.lingers = true
 				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 				defer cancel()
-				if err := c.do(ctx, client.Session(LiveShare)); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != time.Second {
+				if err := c.do(ctx, client.Session(liveShare)); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != time.Second {
 					t.Errorf("after %v: %v", time.Since(start), err)
 				}
-				if _, err := collect(t.Context(), client.Session(LiveShare), Query{}); err != nil {
+				if _, err := collect(t.Context(), client.Session(liveShare), Query{}); err != nil {
 					t.Error(err)
 				}
 				if _, failed := meter.Used(); next != c.next || failed != c.failed {

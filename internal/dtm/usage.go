@@ -14,20 +14,6 @@ type Share struct {
 	Requests float64 // part of the day's requests, 0 to 1
 }
 
-// LiveShare is the share of live runs. The API locks a user out for 100 errors
-// in an hour; the rest is left to whatever else uses the same user.
-var LiveShare = Share{Errors: 50, Requests: 1}
-
-// BackfillShare is the share of backfills: the feed always has the rest.
-var BackfillShare = Share{Errors: 35, Requests: 0.6}
-
-// SweepShare is the share of sweeps for changed alerts.
-var SweepShare = Share{Errors: 35, Requests: 0.9}
-
-// SyncShare is the share of write-backs. Nobody but its senders bounds how many
-// come, so it stops before all other work.
-var SyncShare = Share{Errors: 20, Requests: 0.9}
-
 const (
 	budgetErrors   = "errors"
 	budgetRequests = "requests"

@@ -45,7 +45,7 @@ func TestMeterRequestsByShare(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := NewMeter(10)
 		for range 6 {
-			if err := m.admit(LiveShare); err != nil {
+			if err := m.admit(liveShare); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -56,7 +56,7 @@ func TestMeterRequestsByShare(t *testing.T) {
 		if requests, _ := m.Used(); requests != 6 {
 			t.Errorf("a refused request was counted: %d", requests)
 		}
-		if err := m.admit(LiveShare); err != nil {
+		if err := m.admit(liveShare); err != nil {
 			t.Errorf("side work stopped the feed: %v", err)
 		}
 	})
@@ -74,7 +74,7 @@ func TestMeterLoadAndTake(t *testing.T) {
 		}
 		count := func() {
 			t.Helper()
-			if err := m.admit(LiveShare); err != nil {
+			if err := m.admit(liveShare); err != nil {
 				t.Fatal(err)
 			}
 			m.failed()

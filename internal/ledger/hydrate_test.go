@@ -190,7 +190,7 @@ func TestHydrateWhenGTIAnswersBadly(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				session := client.Session(dtm.BackfillShare)
+				session := client.Session(dtm.Share{Errors: 35, Requests: 0.6})
 				processor, _, topic := newProcessor()
 				processor.FetchFull = func(ctx context.Context, id string) (dtm.Page, error) { return session.Get(ctx, id, true) }
 				page := []dtm.Alert{bare("bad", 0), bare("good", 0)}
@@ -271,7 +271,7 @@ func TestHydrateReleasesAll(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			session := client.Session(dtm.LiveShare)
+			session := client.Session(dtm.Share{Errors: 50, Requests: 1})
 			processor, _, topic := newProcessor()
 			processor.FetchFull = func(ctx context.Context, id string) (dtm.Page, error) { return session.Get(ctx, id, true) }
 			counts, err := processor.Process(t.Context(), []dtm.Alert{bare("a", 0), bare("b", 0), bare("c", 0)}, all)

@@ -161,8 +161,10 @@ func (o *world) newProcess() *process {
 	client := o.client()
 	p.Writer = writeback.NewWriter(writeback.WriterOptions{
 		Ledger: p, Rejects: p, Counter: p, Feed: "default", TTL: time.Hour,
-		Session: func() writeback.API { return &steppedAPI{p, client.Session(dtm.SyncShare).Once()} },
-		KeyID:   o.keys.Key,
+		Session: func() writeback.API {
+			return &steppedAPI{p, client.Session(dtm.Share{Errors: 20, Requests: 0.9}).Once()}
+		},
+		KeyID: o.keys.Key,
 	})
 	return p
 }
