@@ -17,29 +17,13 @@ locals {
   set_policies = var.database.existing == null || var.database.policies == true
 
   # All fields of feeds/{feed}/alerts/{k} but expire_at (internal/state/firestore,
-  # encodeRecord). Nothing queries them: records are read by their names, and each
-  # index that Firestore keeps by itself would be paid with each write. One by
-  # one, because the provider can't set the field "*":
-  # https://github.com/hashicorp/terraform-provider-google/issues/19598
+  # recordDocument). Nothing queries them: records are read by their names, and each
+  # index that Firestore keeps by itself would be paid with each write. The map
+  # "record" takes the indexes of all that is in it with it:
+  # https://firebase.google.com/docs/firestore/solutions/index-map-field
   ledger_fields = [
+    "record",
     "schema",
-    "id",
-    "type",
-    "severity",
-    "monitor_id",
-    "priority",
-    "status",
-    "created_at",
-    "first_seen",
-    "published_version",
-    "handled_version",
-    "backfill",
-    "intents",
-    "intent_seq",
-    "echoes",
-    "write_lease",
-    "statuses",
-    "versions",
   ]
 }
 

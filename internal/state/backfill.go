@@ -8,48 +8,53 @@ import (
 // Backfill is the document feeds/{feed}/backfills/{id}: a past range that is to
 // be relayed once more, and how far that is.
 type Backfill struct {
-	ID    string
-	Kind  string
-	State string
+	ID    string `json:"id"`
+	Kind  string `json:"kind"`
+	State string `json:"state"`
 
-	Since, Until time.Time
-	Filter       string // in its canonical form
-	Republish    bool
-	DryRun       bool
+	Since     time.Time `json:"since"`
+	Until     time.Time `json:"until"`
+	Filter    string    `json:"filter"` // in its canonical form
+	Republish bool      `json:"republish"`
 	// Request is the SHA-256 of the request's text, as 64 hex digits: the same
 	// request without an id means the same backfill while it is unfinished.
-	Request string
+	Request string `json:"request_sha256"`
 	// Latest is set in the first of several backfills of the same request, none of
 	// which had an id: the number in which the latest one's id ends, as far as is known.
-	Latest      int64
-	RequestedAt time.Time
-	RequestedBy string // verified e-mail of the caller; empty when the platform gave none
+	Latest int64 `json:"latest"`
+	// RequestedAt is what the list goes by. A query leaves out what has no such field,
+	// so a zero one is stored too.
+	RequestedAt time.Time `json:"requested_at" store:"always"`
+	RequestedBy string    `json:"requested_by"` // verified e-mail of the caller; empty when the platform gave none
 
-	Slices []Slice // pending
+	Slices []Slice `json:"slices"` // pending
 	// What was done so far.
-	Fetched, Published, Suppressed, Dropped, Rejected, Requests int64
-	WouldPublish                                                int64 // of a dry run
-	ByType, BySeverity                                          map[string]int64
+	Fetched    int64 `json:"fetched"`
+	Published  int64 `json:"published"`
+	Suppressed int64 `json:"suppressed"`
+	Dropped    int64 `json:"dropped"`
+	Rejected   int64 `json:"rejected"`
+	Requests   int64 `json:"requests"`
 
-	Refused []Gap // spans that the API does not answer for
+	// A dry run is not stored.
+	DryRun       bool             `json:"-"`
+	WouldPublish int64            `json:"-"`
+	ByType       map[string]int64 `json:"-"`
+	BySeverity   map[string]int64 `json:"-"`
+
+	Refused []Gap `json:"refused"` // spans that the API does not answer for
 	// LateMax is an upper bound of how late the alerts that an audit found came
 	// into the index, in whole milliseconds.
-	LateMax    time.Duration
-	WorkedFor  time.Duration // in whole milliseconds
-	Error      string        // the last one
-	FinishedAt time.Time
-	ExpireAt   time.Time // the database deletes a finished one some time after this; zero: never
+	LateMax    time.Duration `json:"late_max"`
+	WorkedFor  time.Duration `json:"worked_for"` // in whole milliseconds
+	Error      string        `json:"error"`      // the last one
+	FinishedAt time.Time     `json:"finished_at"`
+	ExpireAt   time.Time     `json:"expire_at"` // the database deletes a finished one some time after this; zero: never
 }
 
 // Finished reports whether nothing is to be done any more.
 func (b Backfill) Finished() bool {
 	return b.State == Done || b.State == Cancelled || b.State == Failed
-}
-
-// Expired reports whether it is as good as deleted: the database deletes it up to
-// a day after its time, or never.
-func (b Backfill) Expired(now time.Time) bool {
-	return b.Finished() && !b.ExpireAt.IsZero() && !b.ExpireAt.After(now)
 }
 
 // States of a backfill.

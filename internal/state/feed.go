@@ -8,48 +8,48 @@ import (
 
 // Feed is the document feeds/{feed}. All its writes come from the holder of the lease.
 type Feed struct {
-	BeginsAt time.Time // start of the first run less INITIAL_LOOKBACK
+	BeginsAt time.Time `json:"begins_at"` // start of the first run less INITIAL_LOOKBACK
 	// End is where the newest slice ends: everything from BeginsAt to End is
 	// either done, in Slices, or in Gaps.
-	End time.Time
+	End time.Time `json:"end"`
 	// RereadFrom is the lowest created_at that was listed while younger than
 	// OVERLAP since the last time that nothing was pending; zero when there is none.
-	RereadFrom time.Time
+	RereadFrom time.Time `json:"reread_from"`
 	// Newest is the newest created_at that was read, never ahead of GTI's clock: what
 	// a time that lies ahead is taken back to.
-	Newest  time.Time
-	Slices  []Slice // pending: disjoint, sorted, at most 64
-	Gaps    []Gap
-	Refusal *Refusal
+	Newest  time.Time `json:"newest"`
+	Slices  []Slice   `json:"slices"` // pending: disjoint, sorted, at most 64
+	Gaps    []Gap     `json:"gaps"`
+	Refusal *Refusal  `json:"refusal"`
 
-	Filter      string // DTM_FILTER in force, in its canonical form
-	FilterSince time.Time
+	Filter      string    `json:"filter"` // DTM_FILTER in force, in its canonical form
+	FilterSince time.Time `json:"filter_since"`
 	// FilterPast are the spans that were read with another filter than the one in
 	// force: backfills that would cover them.
-	FilterPast []Gap
+	FilterPast []Gap `json:"filter_past"`
 
-	FirstRun time.Time // start of the first run
+	FirstRun time.Time `json:"first_run"` // start of the first run
 	// LastSweep is the start of the last sweep that was read to its end, or handed
 	// to a backfill; SweepSince the created_at back to which it looked.
-	LastSweep  time.Time
-	SweepSince time.Time
-	LastAudit  time.Time     // when the last audit was asked for
-	LateMax    time.Duration // Backfill.LateMax of the last finished audit
+	LastSweep  time.Time     `json:"last_sweep"`
+	SweepSince time.Time     `json:"sweep_since"`
+	LastAudit  time.Time     `json:"last_audit"` // when the last audit was asked for
+	LateMax    time.Duration `json:"late_max"`   // Backfill.LateMax of the last finished audit
 
-	KeyID   string          // which keys/… document the last run counted in
-	LastRun json.RawMessage // run report
+	KeyID   string          `json:"key_id"`   // which keys/… document the last run counted in
+	LastRun json.RawMessage `json:"last_run"` // run report
 
 	// Unfinished are the ids of the backfills that are pending or running, oldest
 	// first. Open reads them; WriteFeed leaves them alone, as they have other writers.
-	Unfinished []string
+	Unfinished []string `json:"-"`
 
-	Lease *Lease // nil when nobody holds it
+	Lease *Lease `json:"lease"` // nil when nobody holds it
 	// Writer is the run that wrote the document last. Generation grows with each
 	// holder, Write with each write of one holder: together they tell a holder its
 	// own write whose answer was lost.
-	Writer     string
-	Generation int64
-	Write      int64
+	Writer     string `json:"writer"`
+	Generation int64  `json:"generation"`
+	Write      int64  `json:"write"`
 }
 
 // Position is the created_at up to which every alert is acknowledged: the

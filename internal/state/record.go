@@ -11,42 +11,42 @@ const MaxFieldBytes = 1024
 // Record is an alert's document in the ledger. It holds no text of the alert.
 // An element that is no usable alert has one too, under x-<sha256 of its bytes>.
 type Record struct {
-	ID        string
-	Type      string
-	Severity  string
-	MonitorID string
-	Priority  string
-	Status    string // of the version that was published last
-	CreatedAt time.Time
-	FirstSeen time.Time
+	ID        string    `json:"id"`
+	Type      string    `json:"type"`
+	Severity  string    `json:"severity"`
+	MonitorID string    `json:"monitor_id"`
+	Priority  string    `json:"priority"`
+	Status    string    `json:"status"` // of the version that was published last
+	CreatedAt time.Time `json:"created_at"`
+	FirstSeen time.Time `json:"first_seen"`
 
 	// PublishedVersion is the newest updated_at that was published; it never goes
 	// back. Zero: none was, so the alert is not known. A version whose updated_at lay
 	// more than a day ahead of GTI's clock is only in Versions: where no other was
 	// published, this is a millisecond before CreatedAt.
-	PublishedVersion time.Time
+	PublishedVersion time.Time `json:"published_version"`
 	// HandledVersion is the newest updated_at that anything was done with,
 	// also when it was dropped or rejected; of one that lay ahead as above.
-	HandledVersion time.Time
+	HandledVersion time.Time `json:"handled_version"`
 
 	// Backfill is the one that last published or rejected a version, so that it
 	// does so once.
-	Backfill string
+	Backfill string `json:"backfill"`
 
 	// Intents are the latest requests to write something back, for each field, and
 	// those whose write was begun and not completed. IntentSeq counts all that came.
-	Intents   []Intent
-	IntentSeq int64
+	Intents   []Intent `json:"intents"`
+	IntentSeq int64    `json:"intent_seq"`
 	// Echoes are what was written back and was not seen in a listing yet, oldest first.
-	Echoes []Echo
+	Echoes []Echo `json:"echoes"`
 	// WriteLease is held by the one process that may change the alert in GTI, from
 	// before its change is sent until its end is known; nil: nobody holds it. The
 	// lease of one that has crashed ends by its time.
-	WriteLease *Lease
+	WriteLease *Lease `json:"write_lease"`
 
-	Statuses []StatusChange // the first and the latest 50
-	Versions []AlertVersion // the first and the latest 50
-	ExpireAt time.Time      // the database deletes it some time after this
+	Statuses []StatusChange `json:"statuses"`  // the first and the latest 50
+	Versions []AlertVersion `json:"versions"`  // the first and the latest 50
+	ExpireAt time.Time      `json:"expire_at"` // the database deletes it some time after this
 }
 
 // Known reports whether a version of the alert was published.

@@ -27,7 +27,7 @@ func (s *Store) CreateBackfill(ctx context.Context, feed string, b state.Backfil
 			return state.ErrConflict
 		}
 		old.found = nil // what has expired leaves nothing
-		if err := put(bucket, b.ID, old.next(cutBackfill(b))); err != nil {
+		if err := put(bucket, b.ID, old.next(state.InMilliseconds(b))); err != nil {
 			return err
 		}
 		return list(tx, feed, b)
@@ -64,7 +64,7 @@ func (s *Store) WriteBackfill(ctx context.Context, feed string, b state.Backfill
 		if old.version() != v {
 			return state.ErrConflict
 		}
-		next = old.next(cutBackfill(b))
+		next = old.next(state.InMilliseconds(b))
 		if err := put(bucket, b.ID, next); err != nil || !b.Finished() {
 			return err
 		}
@@ -94,19 +94,13 @@ func list(tx *bbolt.Tx, feed string, b state.Backfill) error {
 // Backfills implements state.Store.
 func (s *Store) Backfills(ctx context.Context, feed, next string, limit int) ([]state.Backfill, string, error) {
 	doing := "listing backfills of feed " + feed
-	if limit < 1 {
-		return nil, "", fmt.Errorf("%s: the limit is %d, not at least 1", doing, limit)
+	page, err := state.ParsePage(next, limit)
+	if err != nil {
+		return nil, "", fmt.Errorf("%s: %w", doing, err)
 	}
-	var after state.Backfill
-	if next != "" {
-		p, err := state.ParseCursor(next)
-		if err != nil {
-			return nil, "", fmt.Errorf("%s: %w", doing, err)
-		}
-		after.RequestedAt, after.ID = p.RequestedAt, p.ID
-	}
+	after := state.Backfill{RequestedAt: page.RequestedAt, ID: page.ID}
 	var all []state.Backfill
-	err := s.view(ctx, doing, func(tx *bbolt.Tx) error {
+	err = s.view(ctx, doing, func(tx *bbolt.Tx) error {
 		bucket := tx.Bucket(backfills).Bucket([]byte(feed))
 		if bucket == nil {
 			return nil
@@ -137,16 +131,4 @@ func (s *Store) Backfills(ctx context.Context, feed, next string, limit int) ([]
 // newestFirst orders the list as Firestore does.
 func newestFirst(a, b state.Backfill) int {
 	return cmp.Or(b.RequestedAt.Compare(a.RequestedAt), cmp.Compare(b.ID, a.ID))
-}
-
-func cutBackfill(b state.Backfill) state.Backfill {
-	b.Since, b.Until = cut(b.Since), cut(b.Until)
-	b.RequestedAt = cut(b.RequestedAt)
-	b.Slices = cutSlices(b.Slices)
-	b.Refused = cutGaps(b.Refused)
-	b.LateMax = b.LateMax.Truncate(time.Millisecond)
-	b.WorkedFor = b.WorkedFor.Truncate(time.Millisecond)
-	b.FinishedAt = cut(b.FinishedAt)
-	b.ExpireAt = cut(b.ExpireAt)
-	return b
 }

@@ -8,7 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
+	"reflect"
 	"strconv"
 	"time"
 
@@ -145,7 +145,7 @@ func (s *Store) WriteFeed(ctx context.Context, feed string, f state.Feed, v stat
 		if old.version() != v {
 			return state.ErrConflict
 		}
-		next = old.next(cutFeed(f))
+		next = old.next(state.InMilliseconds(f))
 		return put(b, feed, next)
 	})
 	if err != nil {
@@ -161,18 +161,14 @@ func (s *Store) Records(ctx context.Context, feed string, ids []string) ([]state
 		b := tx.Bucket(alerts).Bucket([]byte(feed))
 		now := time.Now()
 		for i, id := range ids {
-			entries[i].Record.ID = id
-			if b == nil { // nothing was written for this feed yet
-				continue
+			var d document[state.Record]
+			if b != nil { // else nothing was written for this feed yet
+				var err error
+				if d, err = get[state.Record](b, id); err != nil {
+					return fmt.Errorf("record %s: %w", id, err)
+				}
 			}
-			d, err := get[state.Record](b, id)
-			if err != nil {
-				return fmt.Errorf("record %s: %w", id, err)
-			}
-			entries[i].Revision = d.version()
-			if r := d.Value; d.Revision > 0 && (r.ExpireAt.IsZero() || r.ExpireAt.After(now)) {
-				entries[i].Record = r
-			}
+			entries[i] = state.EntryOf(id, d.Value, d.version(), now)
 		}
 		return nil
 	})
@@ -184,19 +180,16 @@ func (s *Store) Records(ctx context.Context, feed string, ids []string) ([]state
 
 // WriteRecords implements state.Store with one transaction.
 func (s *Store) WriteRecords(ctx context.Context, feed string, entries []state.Entry) ([]error, error) {
-	results := make([]error, len(entries))
+	results := state.FirstOfEach(entries)
 	err := s.update(ctx, "writing records of feed "+feed, func(tx *bbolt.Tx) error {
 		b, err := tx.Bucket(alerts).CreateBucketIfNotExists([]byte(feed))
 		if err != nil {
 			return err
 		}
-		seen := make(map[string]bool, len(entries))
 		for i, e := range entries {
-			if seen[e.Record.ID] {
-				results[i] = state.ErrConflict // Firestore takes a document once in a bulk
+			if results[i] != nil {
 				continue
 			}
-			seen[e.Record.ID] = true
 			if err := putRecord(b, e); err != nil {
 				results[i] = fmt.Errorf("writing record %s: %w", e.Record.ID, err)
 			}
@@ -217,7 +210,7 @@ func putRecord(b *bbolt.Bucket, e state.Entry) error {
 	if old.version() != e.Revision {
 		return state.ErrConflict
 	}
-	return put(b, e.Record.ID, old.next(cutRecord(e.Record)))
+	return put(b, e.Record.ID, old.next(state.InMilliseconds(e.Record)))
 }
 
 // AddUsage implements state.Store. A bucket that is added to is not dropped.
@@ -301,8 +294,8 @@ func decode[T any](raw []byte) (document[T], error) {
 	if d.Schema > state.Schema { // then the value may well be unreadable
 		return document[T]{}, fmt.Errorf("schema %d: %w", d.Schema, state.ErrSchema)
 	}
-	if r, ok := any(&d.Value).(*state.Record); ok && err == nil {
-		err = readRests(r, raw)
+	if err == nil {
+		err = readRests(reflect.ValueOf(&d.Value).Elem(), raw)
 	}
 	if err != nil {
 		return document[T]{}, fmt.Errorf("the file is damaged: %w", err)
@@ -313,7 +306,7 @@ func decode[T any](raw []byte) (document[T], error) {
 func put[T any](b *bbolt.Bucket, key string, d document[T]) error {
 	raw, err := json.Marshal(d)
 	if err == nil && d.found != nil {
-		raw, err = merge(raw, d.found, any(d.Value))
+		raw, err = merge(raw, d.found, reflect.ValueOf(&d.Value).Elem())
 	}
 	if err != nil {
 		return err
@@ -342,76 +335,4 @@ func run(ctx context.Context, doing string, transaction func(func(*bbolt.Tx) err
 		return fmt.Errorf("%s: %w", doing, err)
 	}
 	return nil
-}
-
-// cut makes a time what the contract says: UTC, in whole milliseconds.
-func cut(t time.Time) time.Time { return t.Truncate(time.Millisecond).UTC() }
-
-func cutFeed(f state.Feed) state.Feed {
-	f.BeginsAt = cut(f.BeginsAt)
-	f.End = cut(f.End)
-	f.RereadFrom, f.Newest = cut(f.RereadFrom), cut(f.Newest)
-	f.Slices = cutSlices(f.Slices)
-	f.Gaps = cutGaps(f.Gaps)
-	if f.Refusal != nil {
-		f.Refusal = &state.Refusal{At: cut(f.Refusal.At), Age: f.Refusal.Age.Truncate(time.Millisecond)}
-	}
-	f.FilterSince = cut(f.FilterSince)
-	f.FilterPast = cutGaps(f.FilterPast)
-	f.FirstRun = cut(f.FirstRun)
-	f.LastSweep, f.SweepSince = cut(f.LastSweep), cut(f.SweepSince)
-	f.LastAudit = cut(f.LastAudit)
-	f.LateMax = f.LateMax.Truncate(time.Millisecond)
-	f.Lease = cutLease(f.Lease)
-	f.Unfinished = nil // kept beside it
-	return f
-}
-
-func cutSlices(all []state.Slice) []state.Slice {
-	all = slices.Clone(all)
-	for i, s := range all {
-		all[i] = state.Slice{From: cut(s.From), To: cut(s.To), DoneUntil: cut(s.DoneUntil)}
-	}
-	return all
-}
-
-func cutGaps(all []state.Gap) []state.Gap {
-	all = slices.Clone(all)
-	for i, g := range all {
-		all[i].Since, all[i].Until = cut(g.Since), cut(g.Until)
-	}
-	return all
-}
-
-func cutLease(l *state.Lease) *state.Lease {
-	if l == nil {
-		return nil
-	}
-	return &state.Lease{Owner: l.Owner, ExpiresAt: cut(l.ExpiresAt)}
-}
-
-func cutRecord(r state.Record) state.Record {
-	r.CreatedAt = cut(r.CreatedAt)
-	r.FirstSeen = cut(r.FirstSeen)
-	r.PublishedVersion = cut(r.PublishedVersion)
-	r.HandledVersion = cut(r.HandledVersion)
-	r.Intents = slices.Clone(r.Intents)
-	for i, w := range r.Intents {
-		r.Intents[i].At = cut(w.At)
-	}
-	r.Echoes = slices.Clone(r.Echoes)
-	for i, e := range r.Echoes {
-		r.Echoes[i].Version, r.Echoes[i].At = cut(e.Version), cut(e.At)
-	}
-	r.WriteLease = cutLease(r.WriteLease)
-	r.Statuses = slices.Clone(r.Statuses)
-	for i, s := range r.Statuses {
-		r.Statuses[i].At = cut(s.At)
-	}
-	r.Versions = slices.Clone(r.Versions)
-	for i, v := range r.Versions {
-		r.Versions[i].UpdatedAt, r.Versions[i].At = cut(v.UpdatedAt), cut(v.At)
-	}
-	r.ExpireAt = cut(r.ExpireAt)
-	return r
 }

@@ -78,7 +78,7 @@ func extend(t *testing.T, s *Store, path ...string) (left func() int) {
 			return
 		}
 		value["later"] = later
-		for _, list := range []string{"Intents", "Echoes", "Statuses", "Versions"} {
+		for _, list := range []string{"intents", "echoes", "statuses", "versions"} {
 			all, _ := value[list].([]any)
 			for _, e := range all {
 				e.(map[string]any)["later"] = later
@@ -168,7 +168,7 @@ func TestDamagedValue(t *testing.T) {
 	}
 	defer s.Close()
 	err = s.db.Update(func(tx *bbolt.Tx) error {
-		return tx.Bucket(feeds).Put([]byte("default"), []byte(`{"schema":1,"revision":1,"value":{"Write":"x"}}`))
+		return tx.Bucket(feeds).Put([]byte("default"), []byte(`{"schema":1,"revision":1,"value":{"write":"x"}}`))
 	})
 	if err != nil {
 		t.Fatal(err)

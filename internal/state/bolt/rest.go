@@ -14,65 +14,51 @@ import (
 
 type members = map[string]json.RawMessage
 
-// elements are the lists of a record whose elements have a Rest.
-type elements struct {
-	Intents, Echoes, Statuses, Versions []members
-}
-
-// readRests fills in what a record's elements hold beside what was decoded from raw.
-func readRests(r *state.Record, raw []byte) error {
+// readRests fills in what the elements of a value's lists hold beside what was decoded
+// from raw, the document.
+func readRests(value reflect.Value, raw []byte) error {
 	var d struct {
-		Value elements `json:"value"`
+		Value members `json:"value"`
+	}
+	if value.Kind() != reflect.Struct { // a list of ids
+		return nil
 	}
 	if err := json.Unmarshal(raw, &d); err != nil {
 		return err
 	}
-	for i := range r.Intents {
-		r.Intents[i].Rest = restOf[state.Intent](d.Value.Intents[i])
-	}
-	for i := range r.Echoes {
-		r.Echoes[i].Rest = restOf[state.Echo](d.Value.Echoes[i])
-	}
-	for i := range r.Statuses {
-		r.Statuses[i].Rest = restOf[state.StatusChange](d.Value.Statuses[i])
-	}
-	for i := range r.Versions {
-		r.Versions[i].Rest = restOf[state.AlertVersion](d.Value.Versions[i])
-	}
-	return nil
-}
-
-// restOf is the JSON object of those members that a T has no field for.
-func restOf[T any](m members) state.Rest {
-	for _, f := range reflect.VisibleFields(reflect.TypeFor[T]()) {
-		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-		delete(m, name)
-	}
-	if len(m) == 0 {
-		return ""
-	}
-	raw, _ := json.Marshal(m) // members that were just decoded
-	return state.Rest(raw)
+	return eachRest(value, d.Value, func(element reflect.Value, rest *state.Rest, m members) error {
+		for _, f := range reflect.VisibleFields(element.Type()) {
+			delete(m, nameOf(f))
+		}
+		if len(m) == 0 {
+			return nil
+		}
+		raw, err := json.Marshal(m)
+		*rest = state.Rest(raw)
+		return err
+	})
 }
 
 // merge adds to a document's JSON what the one that it takes the place of has and
 // this program doesn't know.
-func merge(raw, old []byte, value any) ([]byte, error) {
-	d, err := union(raw, old)
+func merge(raw, old []byte, value reflect.Value) ([]byte, error) {
+	d, before, err := union(raw, old)
 	if err != nil {
 		return nil, err
 	}
-	var before struct {
-		Value json.RawMessage `json:"value"`
-	}
-	if err := json.Unmarshal(old, &before); err != nil {
-		return nil, err
-	}
-	if v, err := union(d["value"], before.Value); err == nil { // else a list
-		if r, ok := value.(state.Record); ok {
-			if err := writeRests(r, v); err != nil {
-				return nil, err
+	if value.Kind() == reflect.Struct {
+		v, _, err := union(d["value"], before["value"])
+		if err != nil {
+			return nil, err
+		}
+		err = eachRest(value, v, func(_ reflect.Value, rest *state.Rest, m members) error {
+			if *rest == "" {
+				return nil
 			}
+			return json.Unmarshal([]byte(*rest), &m) // adds to it
+		})
+		if err != nil {
+			return nil, err
 		}
 		if d["value"], err = json.Marshal(v); err != nil {
 			return nil, err
@@ -82,51 +68,49 @@ func merge(raw, old []byte, value any) ([]byte, error) {
 }
 
 // union is an object with the members of another one that it doesn't have.
-func union(raw, other []byte) (members, error) {
-	var all, m members
-	if err := json.Unmarshal(other, &all); err != nil {
-		return nil, err
+func union(raw, other []byte) (all, before members, err error) {
+	if err := json.Unmarshal(other, &before); err != nil {
+		return nil, nil, err
 	}
-	if err := json.Unmarshal(raw, &m); err != nil {
-		return nil, err
+	all = maps.Clone(before)
+	if err := json.Unmarshal(raw, &all); err != nil {
+		return nil, nil, err
 	}
-	maps.Copy(all, m)
-	return all, nil
+	return all, before, nil
 }
 
-// writeRests puts the rests of a record's elements into the members of its JSON.
-func writeRests(r state.Record, value members) error {
-	for name, rests := range map[string][]state.Rest{
-		"Intents":  rests(r.Intents, func(w state.Intent) state.Rest { return w.Rest }),
-		"Echoes":   rests(r.Echoes, func(e state.Echo) state.Rest { return e.Rest }),
-		"Statuses": rests(r.Statuses, func(s state.StatusChange) state.Rest { return s.Rest }),
-		"Versions": rests(r.Versions, func(v state.AlertVersion) state.Rest { return v.Rest }),
-	} {
-		var list []members
-		if err := json.Unmarshal(value[name], &list); err != nil {
+// eachRest lets f change the Rest of each element of a value's lists, or the element's
+// members in the value's JSON.
+func eachRest(value reflect.Value, in members, f func(element reflect.Value, rest *state.Rest, m members) error) error {
+	for i := range value.NumField() {
+		list := value.Field(i)
+		if list.Kind() != reflect.Slice || list.Type().Elem().Kind() != reflect.Struct {
+			continue
+		}
+		at, ok := list.Type().Elem().FieldByName("Rest")
+		if !ok {
+			continue
+		}
+		name := nameOf(value.Type().Field(i))
+		var all []members
+		if err := json.Unmarshal(in[name], &all); err != nil {
 			return err
 		}
-		for i, rest := range rests {
-			if rest == "" {
-				continue
-			}
-			if err := json.Unmarshal([]byte(rest), &list[i]); err != nil { // adds to it
+		for j, m := range all {
+			element := list.Index(j)
+			if err := f(element, element.FieldByIndex(at.Index).Addr().Interface().(*state.Rest), m); err != nil {
 				return err
 			}
 		}
-		raw, err := json.Marshal(list)
-		if err != nil {
+		var err error
+		if in[name], err = json.Marshal(all); err != nil {
 			return err
 		}
-		value[name] = raw
 	}
 	return nil
 }
 
-func rests[T any](list []T, of func(T) state.Rest) []state.Rest {
-	all := make([]state.Rest, len(list))
-	for i, e := range list {
-		all[i] = of(e)
-	}
-	return all
+func nameOf(f reflect.StructField) string {
+	name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+	return name
 }

@@ -55,7 +55,7 @@ func (s *Store) Backfill(ctx context.Context, feed, id string) (state.Backfill, 
 
 // WriteBackfill implements state.Store with one Commit.
 func (s *Store) WriteBackfill(ctx context.Context, feed string, b state.Backfill, v state.Revision) (state.Revision, error) {
-	return s.writeBackfill(ctx, fmt.Sprintf("writing backfill %s of feed %s", b.ID, feed), feed, b, v, backfillFields)
+	return s.writeBackfill(ctx, fmt.Sprintf("writing backfill %s of feed %s", b.ID, feed), feed, b, v, backfillMask)
 }
 
 // Backfills implements state.Store with one RunQuery. Both orders go down, so
@@ -63,8 +63,9 @@ func (s *Store) WriteBackfill(ctx context.Context, feed string, b state.Backfill
 // left out here and not by the query, which would need an index of its own.
 func (s *Store) Backfills(ctx context.Context, feed, next string, limit int) ([]state.Backfill, string, error) {
 	doing := "listing backfills of feed " + feed
-	if limit < 1 {
-		return nil, "", fmt.Errorf("%s: the limit is %d, not at least 1", doing, limit)
+	page, err := state.ParsePage(next, limit)
+	if err != nil {
+		return nil, "", fmt.Errorf("%s: %w", doing, err)
 	}
 	query := &pb.StructuredQuery{
 		From: []*pb.StructuredQuery_CollectionSelector{{CollectionId: backfillCollection}},
@@ -75,13 +76,9 @@ func (s *Store) Backfills(ctx context.Context, feed, next string, limit int) ([]
 		Limit: wrapperspb.Int32(int32(limit + 1)), // one more tells whether this is the last page
 	}
 	if next != "" {
-		p, err := state.ParseCursor(next)
-		if err != nil {
-			return nil, "", fmt.Errorf("%s: %w", doing, err)
-		}
 		query.StartAt = &pb.Cursor{Values: []*pb.Value{
-			{ValueType: &pb.Value_TimestampValue{TimestampValue: timestamppb.New(p.RequestedAt)}},
-			{ValueType: &pb.Value_ReferenceValue{ReferenceValue: s.name(backfillPath(feed, p.ID))}},
+			{ValueType: &pb.Value_TimestampValue{TimestampValue: timestamppb.New(page.RequestedAt)}},
+			{ValueType: &pb.Value_ReferenceValue{ReferenceValue: s.name(backfillPath(feed, page.ID))}},
 		}}
 	}
 	docs, err := s.query(ctx, doing, feedPath(feed), query)

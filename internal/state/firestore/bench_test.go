@@ -87,7 +87,7 @@ func BenchmarkProcessorTime(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			w, err := s.update(path, nil, recordFields, "")
+			w, err := s.update(path, nil, recordMask, "")
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -163,6 +163,19 @@ func BenchmarkRecordCodec(b *testing.B) {
 	b.Run("unmarshal generated", func(b *testing.B) {
 		perDocument(b, 1, func() error {
 			return proto.Unmarshal(raw, new(pb.Document))
+		})
+	})
+	b.Run("encode and decode", func(b *testing.B) {
+		perDocument(b, 1, func() error {
+			fields, err := encodeRecord(r)
+			if err != nil {
+				return err
+			}
+			if _, err := proto.Marshal(document(doc.GetName(), fields)); err != nil {
+				return err
+			}
+			_, err = decodeRecord(doc.GetName(), doc.GetFields())
+			return err
 		})
 	})
 	b.Run("decode", func(b *testing.B) {

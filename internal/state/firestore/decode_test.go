@@ -7,6 +7,7 @@ import (
 	"time"
 
 	pb "cloud.google.com/go/firestore/apiv1/firestorepb"
+	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -26,7 +27,7 @@ func TestMistypedFields(t *testing.T) {
 		{"slices", "slices", text("none")},
 		{"slices[0]", "slices", array([]*pb.Value{text("none")})},
 		{"slices[0]", "slices", array([]*pb.Value{nil})},
-		{"slices[1].to", "slices", array([]*pb.Value{object(nil), object(map[string]*pb.Value{"to": boolean(true)})})},
+		{"slices[1].to", "slices", array([]*pb.Value{object(nil), object(map[string]*pb.Value{"to": boolean()})})},
 		{"gaps[0].suspected", "gaps", array([]*pb.Value{object(map[string]*pb.Value{"suspected": integer(1)})})},
 		{"lease", "lease", text("me")},
 		{"lease.owner", "lease", object(map[string]*pb.Value{"owner": integer(1)})},
@@ -46,23 +47,29 @@ func TestMistypedFields(t *testing.T) {
 
 	unfinished := map[string]*pb.Value{"schema": integer(1), "ids": array([]*pb.Value{text("a"), integer(1), nil})}
 	_, listErr := decodeUnfinished("feeds/f/unfinished/backfills", unfinished)
-	backfill := map[string]*pb.Value{"schema": integer(1), "by_type": array([]*pb.Value{object(map[string]*pb.Value{"count": text("1")})})}
+	backfill := map[string]*pb.Value{"schema": integer(1), "slices": array([]*pb.Value{object(map[string]*pb.Value{"to": text("1")})})}
 	_, backfillErr := decodeBackfill("feeds/f/backfills/b", backfill)
 	record := map[string]*pb.Value{
-		"schema":     integer(1),
-		"intents":    array([]*pb.Value{object(map[string]*pb.Value{"values": text("closed"), "seq": text("1")})}),
-		"intent_seq": text("1"),
-		"echoes":     array([]*pb.Value{object(nil), object(map[string]*pb.Value{"tags": array([]*pb.Value{integer(1)})})}),
+		"schema": integer(1),
+		"record": object(map[string]*pb.Value{
+			"intents":    array([]*pb.Value{object(map[string]*pb.Value{"values": text("closed"), "seq": text("1")})}),
+			"intent_seq": text("1"),
+			"echoes":     array([]*pb.Value{object(nil), object(map[string]*pb.Value{"tags": array([]*pb.Value{integer(1)})})}),
+		}),
+		"expire_at": text("tomorrow"),
 	}
+	_, mapErr := decodeRecord("feeds/f/alerts/m", map[string]*pb.Value{"schema": integer(1), "record": text("new")})
 	_, recordErr := decodeRecord("feeds/f/alerts/r", record)
 	for want, err := range map[string]error{
-		"document feeds/f/unfinished/backfills, field ids[1]:":  listErr,
-		"document feeds/f/unfinished/backfills, field ids[2]:":  listErr,
-		"document feeds/f/backfills/b, field by_type[0].count:": backfillErr,
-		"document feeds/f/alerts/r, field intents[0].values:":   recordErr,
-		"document feeds/f/alerts/r, field intents[0].seq:":      recordErr,
-		"document feeds/f/alerts/r, field intent_seq:":          recordErr,
-		"document feeds/f/alerts/r, field echoes[1].tags[0]:":   recordErr,
+		"document feeds/f/unfinished/backfills, field ids[1]:":       listErr,
+		"document feeds/f/unfinished/backfills, field ids[2]:":       listErr,
+		"document feeds/f/backfills/b, field slices[0].to:":          backfillErr,
+		"document feeds/f/alerts/m, field record:":                   mapErr,
+		"document feeds/f/alerts/r, field expire_at:":                recordErr,
+		"document feeds/f/alerts/r, field record.intents[0].values:": recordErr,
+		"document feeds/f/alerts/r, field record.intents[0].seq:":    recordErr,
+		"document feeds/f/alerts/r, field record.intent_seq:":        recordErr,
+		"document feeds/f/alerts/r, field record.echoes[1].tags[0]:": recordErr,
 	} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %q in it", err, want)
@@ -82,10 +89,19 @@ func TestMistypedFields(t *testing.T) {
 func TestTolerated(t *testing.T) {
 	fields := map[string]*pb.Value{
 		"schema": integer(1), "end": {ValueType: &pb.Value_NullValue{}}, "lease": {ValueType: &pb.Value_NullValue{}},
-		"later": boolean(true), "write": nil,
+		"later": boolean(), "write": nil,
 	}
 	if f, err := decodeFeed("feeds/default", fields); err != nil || f.Lease != nil || !f.End.IsZero() {
 		t.Errorf("%+v, %v", f, err)
+	}
+	for _, fields := range []map[string]*pb.Value{
+		{"schema": integer(1)},
+		{"schema": integer(1), "record": {ValueType: &pb.Value_NullValue{}}, "later": boolean()},
+		{"schema": integer(1), "record": object(map[string]*pb.Value{"later": boolean(), "status": nil})},
+	} {
+		if r, err := decodeRecord("feeds/f/alerts/r", fields); err != nil || !cmp.Equal(r, state.Record{}) {
+			t.Errorf("%v: %+v, %v", fields, r, err)
+		}
 	}
 }
 
@@ -100,7 +116,7 @@ func TestOrdinaryRecord(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for field := range parse(t, fields) {
+		for field := range parse(t, fields)["record"].GetMapValue().GetFields() {
 			if strings.HasPrefix(field, "intent") || strings.HasPrefix(field, "echo") {
 				t.Errorf("it has the field %s", field)
 			}
@@ -128,7 +144,7 @@ func FuzzDecode(f *testing.F) {
 	}
 	backfill, err := encodeBackfill(state.Backfill{
 		State: state.Running, RequestedAt: now, Slices: []state.Slice{{From: now}}, Refused: []state.Gap{{Since: now}},
-		ByType: map[string]int64{"": 1, "x": 2}, WorkedFor: time.Second, ExpireAt: now,
+		WorkedFor: time.Second, ExpireAt: now,
 	})
 	if err != nil {
 		f.Fatal(err)

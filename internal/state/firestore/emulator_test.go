@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -62,7 +64,8 @@ func documentPath(path []string) string {
 	return strings.Join(path, "/")
 }
 
-// extend adds a field "later" to a document, and to the elements of its lists.
+// extend adds a field "later" to a document, to the map record in it, and to the
+// elements of that one's lists.
 func extend(t *testing.T, s *Store, path string) (left func() int) {
 	t.Helper()
 	fields := func() map[string]*pb.Value {
@@ -73,28 +76,34 @@ func extend(t *testing.T, s *Store, path string) (left func() int) {
 		return docs[0].GetFields()
 	}
 	later := object(map[string]*pb.Value{"since": integer(3), "of": array([]*pb.Value{text("a")})})
+	// maps are the map record and the elements of its lists.
+	maps := func(record *pb.Value) (all []*pb.MapValue) {
+		if record.GetMapValue() == nil {
+			return nil
+		}
+		all = append(all, record.GetMapValue())
+		for _, list := range record.GetMapValue().GetFields() {
+			for _, e := range list.GetArrayValue().GetValues() {
+				all = append(all, e.GetMapValue())
+			}
+		}
+		return all
+	}
 	set(t, s, path, "later", later)
-	lists := []string{"intents", "echoes", "statuses", "versions"}
-	for _, name := range lists {
-		list, ok := fields()[name]
-		if !ok {
-			continue
+	if record := fields()["record"]; record != nil {
+		for _, m := range maps(record) {
+			m.Fields["later"] = later
 		}
-		for _, e := range list.GetArrayValue().GetValues() {
-			e.GetMapValue().Fields["later"] = later
-		}
-		set(t, s, path, name, list)
+		set(t, s, path, "record", record)
 	}
 	return func() (n int) {
 		doc := fields()
 		if proto.Equal(doc["later"], later) {
 			n++
 		}
-		for _, name := range lists {
-			for _, e := range doc[name].GetArrayValue().GetValues() {
-				if proto.Equal(e.GetMapValue().GetFields()["later"], later) {
-					n++
-				}
+		for _, m := range maps(doc["record"]) {
+			if proto.Equal(m.GetFields()["later"], later) {
+				n++
 			}
 		}
 		return n
@@ -132,7 +141,11 @@ func TestDatabasesApart(t *testing.T) {
 // indexes and the TTL policy depend.
 func TestLayout(t *testing.T) {
 	s := onEmulator(t, project(), "(default)")
-	if _, err := s.WriteFeed(t.Context(), "default", state.Feed{BeginsAt: time.Unix(5, 0), End: time.Unix(9, 0)}, ""); err != nil {
+	feed := state.Feed{
+		BeginsAt: time.Unix(5, 0), End: time.Unix(9, 0), Lease: &state.Lease{Owner: "r"}, LastRun: []byte(`{"outcome":"ok"}`),
+		LastSweep: time.Unix(6, 0), LastAudit: time.Unix(6, 0),
+	}
+	if _, err := s.WriteFeed(t.Context(), "default", feed, ""); err != nil {
 		t.Fatal(err)
 	}
 	results, err := s.WriteRecords(t.Context(), "default", []state.Entry{{Record: state.Record{ID: "__x__", ExpireAt: time.Unix(7, 0)}}})
@@ -164,8 +177,16 @@ func TestLayout(t *testing.T) {
 	if got := docs[0].GetFields()["position"].GetTimestampValue().GetSeconds(); got != 9 {
 		t.Errorf("position of the feed: %d, want 9", got)
 	}
+	for _, field := range []string{"lease", "last_run", "last_sweep", "last_audit"} {
+		if docs[0].GetFields()[field] == nil {
+			t.Errorf("the feed has no %s", field)
+		}
+	}
 	if got := docs[1].GetFields()["expire_at"].GetTimestampValue().GetSeconds(); got != 7 {
 		t.Errorf("expire_at of the record: %d, want 7", got)
+	}
+	if got := slices.Sorted(maps.Keys(docs[1].GetFields())); !slices.Equal(got, []string{"expire_at", "record", "schema"}) {
+		t.Errorf("fields of the record's document: %v", got)
 	}
 	if got := docs[2].GetFields()["requests"].GetMapValue().GetFields()["3600"].GetIntegerValue(); got != 2 {
 		t.Errorf("requests of the key: %d, want 2", got)

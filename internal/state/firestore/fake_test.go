@@ -75,6 +75,11 @@ func found(s *Store, path string, fields map[string]*pb.Value) *pb.BatchGetDocum
 	}}}
 }
 
+// recordOf are the fields of a ledger record.
+func recordOf(status string) map[string]*pb.Value {
+	return map[string]*pb.Value{"schema": integer(1), "record": object(map[string]*pb.Value{"status": text(status)})}
+}
+
 func missing(name string) *pb.BatchGetDocumentsResponse {
 	return &pb.BatchGetDocumentsResponse{Result: &pb.BatchGetDocumentsResponse_Missing{Missing: name}}
 }
@@ -85,11 +90,11 @@ func TestStreamThatBreaksIsReadAgain(t *testing.T) {
 	f := &fake{get: func(r *pb.BatchGetDocumentsRequest, stream pb.Firestore_BatchGetDocumentsServer) error {
 		calls++
 		if calls == 1 {
-			_ = stream.Send(found(s, recordPath("f", "b"), map[string]*pb.Value{"schema": integer(1), "status": text("stale")}))
+			_ = stream.Send(found(s, recordPath("f", "b"), recordOf("stale")))
 			return grpcstatus.Error(codes.Unavailable, "the server goes away")
 		}
 		_ = stream.Send(missing(r.GetDocuments()[1])) // in any order
-		return stream.Send(found(s, recordPath("f", "a"), map[string]*pb.Value{"schema": integer(1), "status": text("new")}))
+		return stream.Send(found(s, recordPath("f", "a"), recordOf("new")))
 	}}
 	s = onFake(t, f)
 	entries, err := s.Records(t.Context(), "f", []string{"a", "b"})

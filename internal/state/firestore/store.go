@@ -3,7 +3,7 @@
 // It stands on the generated client, because the library's own bulk writer has
 // a rate limit of its own and sends at most 20 documents at once, and because
 // the processor time of a document counts. Which documents there are and how
-// they look is in encode.go; console users, Terraform's indexes and the TTL
+// they look is in documents.go; console users, Terraform's indexes and the TTL
 // policy on expire_at depend on it.
 package firestore
 
@@ -153,7 +153,7 @@ func (s *Store) WriteFeed(ctx context.Context, feed string, f state.Feed, v stat
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", doing, err)
 	}
-	write, err := s.update(feedPath(feed), fields, feedFields, v)
+	write, err := s.update(feedPath(feed), fields, feedMask, v)
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", doing, err)
 	}
@@ -182,42 +182,33 @@ func (s *Store) Records(ctx context.Context, feed string, ids []string) ([]state
 	now := time.Now()
 	entries := make([]state.Entry, len(ids))
 	for i, id := range ids {
-		entries[i].Record.ID = id
 		at := unique[id]
-		doc := docs[at]
-		if doc == nil {
-			continue
+		var r state.Record
+		var v state.Revision
+		if doc := docs[at]; doc != nil {
+			if r, err = decodeRecord(paths[at], doc.GetFields()); err != nil {
+				return nil, fmt.Errorf("%s: %w", doing, err)
+			}
+			v = revisionOf(doc.GetUpdateTime())
 		}
-		r, err := decodeRecord(paths[at], doc.GetFields())
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", doing, err)
-		}
-		entries[i].Revision = revisionOf(doc.GetUpdateTime())
-		// The database deletes it up to a day after its time.
-		if r.ExpireAt.IsZero() || r.ExpireAt.After(now) {
-			r.ID = id
-			entries[i].Record = r
-		}
+		entries[i] = state.EntryOf(id, r, v, now)
 	}
 	return entries, nil
 }
 
 // WriteRecords implements state.Store with one BatchWrite for each 500 entries.
 func (s *Store) WriteRecords(ctx context.Context, feed string, entries []state.Entry) ([]error, error) {
-	results := make([]error, len(entries))
+	results := state.FirstOfEach(entries)
 	writes := make([]*pb.Write, 0, len(entries))
 	index := make([]int, 0, len(entries)) // of the entry that a write is for
-	seen := make(map[string]bool, len(entries))
 	for i, e := range entries {
-		if seen[e.Record.ID] { // Firestore refuses a bulk that names a document twice
-			results[i] = state.ErrConflict
+		if results[i] != nil {
 			continue
 		}
-		seen[e.Record.ID] = true
 		fields, err := encodeRecord(e.Record)
 		var write *pb.Write
 		if err == nil {
-			write, err = s.update(recordPath(feed, e.Record.ID), fields, recordFields, e.Revision)
+			write, err = s.update(recordPath(feed, e.Record.ID), fields, recordMask, e.Revision)
 		}
 		if err != nil {
 			results[i] = recordError(e.Record.ID, err)

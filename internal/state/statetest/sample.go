@@ -80,58 +80,53 @@ func sampleRecord(id string) state.Record {
 	}
 }
 
-// sampleBackfill has no empty field, though no backfill is unfinished and has all.
+// sampleBackfill has no field empty that is stored, though no backfill is unfinished and
+// has all.
 func sampleBackfill(id string) state.Backfill {
 	return state.Backfill{
-		ID:           id,
-		Kind:         state.Audit,
-		State:        state.Running,
-		Since:        odd(1),
-		Until:        odd(2),
-		Filter:       `{"severity":["high"]}`,
-		Republish:    true,
-		DryRun:       true,
-		Request:      strings.Repeat("0f", 32),
-		Latest:       29,
-		RequestedAt:  odd(3),
-		RequestedBy:  "analyst@example.com",
-		Slices:       []state.Slice{{From: odd(4), To: odd(6), DoneUntil: odd(5)}, {From: odd(7), To: odd(9), DoneUntil: odd(8)}},
-		Fetched:      10,
-		Published:    11,
-		Suppressed:   12,
-		Dropped:      13,
-		Rejected:     14,
-		Requests:     15,
-		WouldPublish: 16,
-		ByType:       map[string]int64{"Compromised Credentials": 17, "": 18, "__x__": 19, "a.b`c/d": 20, "none": 0},
-		BySeverity:   map[string]int64{"high": 21, "": 22},
-		Refused:      []state.Gap{{Since: odd(24), Until: odd(25), Suspected: true}},
-		LateMax:      27*time.Second + 28_891_234*time.Nanosecond,
-		WorkedFor:    26*time.Minute + 27_891_234*time.Nanosecond,
-		Error:        "the API refused",
-		FinishedAt:   odd(28),
-		ExpireAt:     time.Now().Add(2160 * time.Hour).Truncate(time.Hour).Add(odd(0).Sub(at(0))),
+		ID:          id,
+		Kind:        state.Audit,
+		State:       state.Running,
+		Since:       odd(1),
+		Until:       odd(2),
+		Filter:      `{"severity":["high"]}`,
+		Republish:   true,
+		Request:     strings.Repeat("0f", 32),
+		Latest:      29,
+		RequestedAt: odd(3),
+		RequestedBy: "analyst@example.com",
+		Slices:      []state.Slice{{From: odd(4), To: odd(6), DoneUntil: odd(5)}, {From: odd(7), To: odd(9), DoneUntil: odd(8)}},
+		Fetched:     10,
+		Published:   11,
+		Suppressed:  12,
+		Dropped:     13,
+		Rejected:    14,
+		Requests:    15,
+		Refused:     []state.Gap{{Since: odd(24), Until: odd(25), Suspected: true}},
+		LateMax:     27*time.Second + 28_891_234*time.Nanosecond,
+		WorkedFor:   26*time.Minute + 27_891_234*time.Nanosecond,
+		Error:       "the API refused",
+		FinishedAt:  odd(28),
+		ExpireAt:    time.Now().Add(2160 * time.Hour).Truncate(time.Hour).Add(odd(0).Sub(at(0))),
 	}
 }
 
-var (
-	timeType = reflect.TypeFor[time.Time]()
-	restType = reflect.TypeFor[state.Rest]()
-)
+var timeType = reflect.TypeFor[time.Time]()
 
 // walk calls visit with every value in v that is no struct, list or pointer
-// itself, and with every empty list and nil pointer. It passes over what a store
-// keeps for itself.
+// itself, and with every empty list and nil pointer. It passes over what is empty and
+// not stored.
 func walk(path string, v reflect.Value, visit func(path string, v reflect.Value)) {
 	switch {
-	case v.Type() == restType:
 	case v.Type() == timeType:
 		visit(path, v)
 	case v.Kind() == reflect.Pointer && !v.IsNil():
 		walk(path, v.Elem(), visit)
 	case v.Kind() == reflect.Struct:
 		for i := range v.NumField() {
-			walk(path+"."+v.Type().Field(i).Name, v.Field(i), visit)
+			if f := v.Type().Field(i); f.Tag.Get("json") != "-" || !v.Field(i).IsZero() {
+				walk(path+"."+f.Name, v.Field(i), visit)
+			}
 		}
 	case v.Kind() == reflect.Slice && v.Len() > 0:
 		for i := range v.Len() {
