@@ -104,13 +104,13 @@ func (a *App) postBackfill(w http.ResponseWriter, r *http.Request) {
 	}
 	reading, cancel := context.WithTimeout(r.Context(), readTime)
 	defer cancel()
-	feed, _, _, err := a.parts.Store.Open(reading, a.cfg.Feed, "")
+	found, err := a.parts.Store.Open(reading, a.cfg.Feed, "")
 	if err != nil {
 		a.unavailable(w, r, err)
 		return
 	}
 	now := time.Now().UTC().Truncate(time.Millisecond)
-	b, note, p := a.readBackfill(body, feed, now)
+	b, note, p := a.readBackfill(body, found.Feed, now)
 	if p != nil {
 		p.write(w)
 		return
@@ -121,7 +121,7 @@ func (a *App) postBackfill(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	explicit := b.ID != ""
-	stored, err := a.record(reading, b, feed.Unfinished)
+	stored, err := a.record(reading, b, found.Feed.Unfinished)
 	switch {
 	case errors.Is(err, errOther):
 		problem{

@@ -223,16 +223,16 @@ func TestSyncStatusCounts(t *testing.T) {
 	}
 	id := keyID()
 	hour := time.Now().Truncate(state.RequestBucket).Unix()
-	_, _, usage, err := b.store.Open(t.Context(), "default", id)
+	found, err := b.store.Open(t.Context(), "default", id)
 	if err != nil {
 		t.Fatal(err)
 	}
 	n := int64(0)
-	for _, count := range usage.Requests {
+	for _, count := range found.Usage.Requests {
 		n += count
 	}
 	if n != 2 {
-		t.Errorf("counted %v", usage)
+		t.Errorf("counted %v", found.Usage)
 	}
 
 	other := newBench(t)

@@ -63,14 +63,15 @@ func (a *App) getStatus(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	// Without a key there is still a feed to show.
 	keyID, _ := a.keyID(ctx)
-	feed, _, usage, err := a.parts.Store.Open(ctx, a.cfg.Feed, keyID)
-	if err == nil && keyID == "" && feed.KeyID != "" {
-		_, _, usage, err = a.parts.Store.Open(ctx, a.cfg.Feed, feed.KeyID)
+	found, err := a.parts.Store.Open(ctx, a.cfg.Feed, keyID)
+	if err == nil && keyID == "" && found.Feed.KeyID != "" {
+		found, err = a.parts.Store.Open(ctx, a.cfg.Feed, found.Feed.KeyID)
 	}
 	if err != nil {
 		a.unavailable(w, r, err)
 		return
 	}
+	feed, usage := found.Feed, found.Usage
 	// Not the app's own meter: a run that is under way may have taken counts out of
 	// it that are still on their way to the database.
 	meter := dtm.NewMeter(a.cfg.RequestsPerDay)

@@ -42,11 +42,11 @@ func (u *usageCounter) Load(ctx context.Context, keyID string) error {
 	if u.keyID == keyID && time.Since(u.loaded) < usageAge {
 		return nil
 	}
-	_, _, usage, err := u.app.parts.Store.Open(ctx, u.app.cfg.Feed, keyID)
+	found, err := u.app.parts.Store.Open(ctx, u.app.cfg.Feed, keyID)
 	if err != nil {
 		return fmt.Errorf("reading the count of requests: %w", err)
 	}
-	u.app.meter.Load(usage.Requests, usage.Errors)
+	u.app.meter.Load(found.Usage.Requests, found.Usage.Errors)
 	u.keyID, u.loaded = keyID, time.Now()
 	return nil
 }

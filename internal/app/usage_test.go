@@ -23,10 +23,10 @@ type counters struct {
 	reads int
 }
 
-func (c *counters) Open(context.Context, string, string) (state.Feed, state.Revision, state.Usage, error) {
+func (c *counters) Open(context.Context, string, string) (state.Snapshot, error) {
 	c.reads++
 	hour := time.Now().Truncate(state.RequestBucket).Unix()
-	return state.Feed{}, "", state.Usage{Requests: map[int64]int64{hour: c.used}}, nil
+	return state.Snapshot{Usage: state.Usage{Requests: map[int64]int64{hour: c.used}}}, nil
 }
 
 func meteredApp(store state.Store) *App {

@@ -82,11 +82,11 @@ func (w *work) backfills() error {
 			}
 		}
 		// Others may have been asked for, or cancelled, in the meantime.
-		feed, _, _, err := w.Store.Open(w.deadlines.working, w.Feed, "")
+		found, err := w.Store.Open(w.deadlines.working, w.Feed, "")
 		if err != nil {
 			return err
 		}
-		w.unfinished = feed.Unfinished
+		w.unfinished = found.Feed.Unfinished
 	}
 }
 
@@ -419,17 +419,17 @@ func (r *Runner) DryBackfill(ctx context.Context, b state.Backfill) (state.Backf
 	}
 	opening, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
-	_, _, usage, err := r.Store.Open(opening, r.Feed, keyID)
+	found, err := r.Store.Open(opening, r.Feed, keyID)
 	if err != nil {
 		return b, err
 	}
-	r.Meter.Load(usage.Requests, usage.Errors)
+	r.Meter.Load(found.Usage.Requests, found.Usage.Errors)
 	filter, _, err := dtm.ParseFilter(b.Filter)
 	if err != nil {
 		return b, fmt.Errorf("reading the filter: %w", err)
 	}
 	report := Report{DryRun: true, WouldPublish: new(int64), ByType: map[string]int64{}, BySeverity: map[string]int64{}}
-	stopCounting := r.countRequests(deadlines.storing, keyID, usage)
+	stopCounting := r.countRequests(deadlines.storing, keyID, found.Usage)
 	w := r.work(deadlines, &report)
 	w.checkLease = func() error { return nil }
 	defer w.deadlines.start(deadlines.storing, budgetEnd)()

@@ -68,10 +68,10 @@ func newMemoryStore(records ...state.Backfill) *memoryStore {
 	return s
 }
 
-func (s *memoryStore) Open(context.Context, string, string) (state.Feed, state.Revision, state.Usage, error) {
+func (s *memoryStore) Open(context.Context, string, string) (state.Snapshot, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.feed.Clone(), "1", state.Usage{}, nil
+	return state.Snapshot{Feed: s.feed.Clone(), Revision: "1"}, nil
 }
 
 func (s *memoryStore) WriteFeed(_ context.Context, _ string, f state.Feed, _ state.Revision) (state.Revision, error) {

@@ -200,9 +200,9 @@ func (w *world) checkBackfilled(p *proc, a *knownAlert, b *backfill, version tim
 func (w *world) checkList(want []string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	feed, _, _, err := w.store.Open(context.Background(), w.feed, "")
-	if err != nil || !slices.Equal(feed.Unfinished, want) {
-		w.fail("the unfinished backfills are %v, want %v: %v", feed.Unfinished, want, err)
+	found, err := w.store.Open(context.Background(), w.feed, "")
+	if err != nil || !slices.Equal(found.Feed.Unfinished, want) {
+		w.fail("the unfinished backfills are %v, want %v: %v", found.Feed.Unfinished, want, err)
 	}
 }
 

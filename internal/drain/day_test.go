@@ -198,7 +198,7 @@ func (s *countingStore) count(reads, writes int) {
 	s.writes += int64(writes)
 }
 
-func (s *countingStore) Open(ctx context.Context, feed, keyID string) (state.Feed, state.Revision, state.Usage, error) {
+func (s *countingStore) Open(ctx context.Context, feed, keyID string) (state.Snapshot, error) {
 	documents := 3
 	if keyID == "" {
 		documents = 2

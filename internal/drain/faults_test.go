@@ -167,12 +167,12 @@ func unlink(answer *http.Response, size int) error {
 // database is a process's client of the database.
 type database struct{ *proc }
 
-func (d database) Open(ctx context.Context, feed, keyID string) (f state.Feed, v state.Revision, u state.Usage, err error) {
+func (d database) Open(ctx context.Context, feed, keyID string) (found state.Snapshot, err error) {
 	err = d.external(ctx, "open", d.StoreTakes, func(string) (err error) {
-		f, v, u, err = d.store.Open(context.Background(), feed, keyID)
+		found, err = d.store.Open(context.Background(), feed, keyID)
 		return err
 	})
-	return f, v, u, err
+	return found, err
 }
 
 func (d database) WriteFeed(ctx context.Context, feed string, f state.Feed, v state.Revision) (next state.Revision, err error) {

@@ -90,10 +90,11 @@ func (r *Runner) live(ctx context.Context, report *Report, began time.Time) (out
 	if err != nil {
 		return outcomeOf(err)
 	}
-	feed, revision, usage, err := r.Store.Open(opening, r.Feed, keyID)
+	found, err := r.Store.Open(opening, r.Feed, keyID)
 	if err != nil {
 		return Failed, StopError, err
 	}
+	feed, usage := found.Feed, found.Usage
 	report.before(feed)
 	if !report.DryRun && feed.Lease != nil && began.Before(feed.Lease.ExpiresAt) {
 		return Skipped, StopLeaseHeld, nil
@@ -106,7 +107,7 @@ func (r *Runner) live(ctx context.Context, report *Report, began time.Time) (out
 	var holder *state.Holder
 	leased, checkLease := deadlines.storing, func() error { return nil }
 	if !report.DryRun {
-		holder, err = state.Acquire(deadlines.storing, r.Store, r.Feed, r.RunID, feed, revision)
+		holder, err = state.Acquire(deadlines.storing, r.Store, r.Feed, r.RunID, feed, found.Revision)
 		switch {
 		case errors.Is(err, state.ErrHeld):
 			return Skipped, StopLeaseHeld, nil
@@ -284,12 +285,12 @@ func (r *Runner) countRequests(base context.Context, keyID string, known state.U
 	load := func(ctx context.Context) {
 		ctx, cancel := context.WithTimeout(ctx, callTime)
 		defer cancel()
-		_, _, usage, err := r.Store.Open(ctx, r.Feed, keyID)
+		found, err := r.Store.Open(ctx, r.Feed, keyID)
 		if err != nil {
 			r.Log.WarnContext(ctx, "the requests of others could not be counted", "feed", r.Feed, "error", err.Error())
 			return
 		}
-		r.Meter.Load(usage.Requests, usage.Errors)
+		r.Meter.Load(found.Usage.Requests, found.Usage.Errors)
 	}
 	go func() {
 		defer close(done)

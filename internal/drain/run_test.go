@@ -269,12 +269,12 @@ func TestABackfillAsksAnew(t *testing.T) {
 	s := newStore(t)
 	synctest.Test(t, func(t *testing.T) {
 		feedWith(t, s, state.Backfill{ID: "b-1"})
-		feed, version, _, err := s.Open(t.Context(), "f", "k")
+		found, err := s.Open(t.Context(), "f", "k")
 		if err != nil {
 			t.Fatal(err)
 		}
-		feed.Refusal = &state.Refusal{At: time.Now().Add(-time.Hour), Age: 2 * time.Hour}
-		if _, err := s.WriteFeed(t.Context(), "f", feed, version); err != nil {
+		found.Feed.Refusal = &state.Refusal{At: time.Now().Add(-time.Hour), Age: 2 * time.Hour}
+		if _, err := s.WriteFeed(t.Context(), "f", found.Feed, found.Revision); err != nil {
 			t.Fatal(err)
 		}
 		to := &topic{}

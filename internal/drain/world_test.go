@@ -162,8 +162,8 @@ func (w *world) run(s step) *proc {
 		Feed: w.feed, Options: w.Feed, RunID: p.name, Store: database{p}, Meter: meter, Log: slog.New(slog.DiscardHandler),
 		LiveAPI: alternating{p.live, p, true}, SweepAPI: alternating{p.sweeps, p, true},
 		BackfillAPI: alternating{client.Session(backfillShare), p, false},
-		KeyID: func(context.Context) (string, error) { return w.feed + "-key", nil },
-		Now:   func() time.Time { return time.Now().Add(s.Skew) },
+		KeyID:       func(context.Context) (string, error) { return w.feed + "-key", nil },
+		Now:         func() time.Time { return time.Now().Add(s.Skew) },
 		NewProcessor: func(o ledger.Options) drain.Processor {
 			return &ledger.Processor{
 				Store: database{p}, Publisher: topics{p, o.BackfillID == ""}, Feed: w.feed, RunID: p.name, TTL: 1000 * time.Hour, Options: o,

@@ -223,9 +223,9 @@ type usage struct {
 }
 
 func (u usage) Load(ctx context.Context, keyID string) error {
-	_, _, usage, err := database{u.p}.Open(ctx, u.p.feed, keyID)
+	found, err := database{u.p}.Open(ctx, u.p.feed, keyID)
 	if err == nil {
-		u.meter.Load(usage.Requests, usage.Errors)
+		u.meter.Load(found.Usage.Requests, found.Usage.Errors)
 	}
 	return err
 }

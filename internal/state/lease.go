@@ -37,7 +37,7 @@ var (
 
 // FeedStore is what a Holder needs of a Store.
 type FeedStore interface {
-	Open(ctx context.Context, feed, keyID string) (Feed, Revision, Usage, error)
+	Open(ctx context.Context, feed, keyID string) (Snapshot, error)
 	WriteFeed(ctx context.Context, feed string, f Feed, v Revision) (Revision, error)
 }
 
@@ -247,9 +247,10 @@ func (h *Holder) write(ctx context.Context) (stored bool, err error) {
 	stored = true
 	if errors.Is(err, ErrConflict) {
 		// The client repeats a commit whose answer was lost: look whose write it was.
-		var now Feed
-		now, v, _, err = h.store.Open(ctx, h.name, "")
-		if err == nil {
+		var found Snapshot
+		if found, err = h.store.Open(ctx, h.name, ""); err == nil {
+			now := found.Feed
+			v = found.Revision
 			if now.Generation != f.Generation || now.Writer != f.Writer {
 				return false, fmt.Errorf("%w to another run", ErrLost)
 			}

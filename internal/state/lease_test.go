@@ -35,11 +35,11 @@ func (d *document) note(what string) {
 	d.calls = append(d.calls, fmt.Sprintf("%s %s", time.Since(d.began), what))
 }
 
-func (d *document) Open(ctx context.Context, _, _ string) (state.Feed, state.Revision, state.Usage, error) {
+func (d *document) Open(ctx context.Context, _, _ string) (state.Snapshot, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.note("open")
-	return d.feed.Clone(), d.at(), state.Usage{}, ctx.Err()
+	return state.Snapshot{Feed: d.feed.Clone(), Revision: d.at()}, ctx.Err()
 }
 
 func (d *document) at() state.Revision { return state.Revision(fmt.Sprint(d.version)) }

@@ -26,6 +26,14 @@ var (
 // Revision stands for a document that does not exist.
 type Revision string
 
+// Snapshot is what a feed's run begins with.
+type Snapshot struct {
+	// Feed is zero but for Unfinished, with a zero Revision, when it does not exist yet.
+	Feed     Feed
+	Revision Revision
+	Usage    Usage // without counters when no key was named
+}
+
 // Store is the contract that both databases keep; statetest proves it. Times
 // come back in UTC, cut to whole milliseconds. Every method may be called by
 // several goroutines, and ends with its context.
@@ -36,9 +44,7 @@ type Revision string
 // writing the document would delete it.
 type Store interface {
 	// Open reads the feed's document and the counters of the key in one call.
-	// A feed that does not exist yet is a Feed that is zero but for Unfinished,
-	// with a zero Revision. An empty keyID reads no counters.
-	Open(ctx context.Context, feed, keyID string) (Feed, Revision, Usage, error)
+	Open(ctx context.Context, feed, keyID string) (Snapshot, error)
 	// WriteFeed writes the whole document if it is still at v (ErrConflict if
 	// not), and returns its new revision.
 	WriteFeed(ctx context.Context, feed string, f Feed, v Revision) (Revision, error)

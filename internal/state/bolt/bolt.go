@@ -104,7 +104,7 @@ func (s *Store) Close() error {
 }
 
 // Open implements state.Store.
-func (s *Store) Open(ctx context.Context, feed, keyID string) (state.Feed, state.Revision, state.Usage, error) {
+func (s *Store) Open(ctx context.Context, feed, keyID string) (state.Snapshot, error) {
 	var f document[state.Feed]
 	var ids document[[]string]
 	var k document[state.Usage]
@@ -124,13 +124,13 @@ func (s *Store) Open(ctx context.Context, feed, keyID string) (state.Feed, state
 		return nil
 	})
 	if err != nil {
-		return state.Feed{}, "", state.Usage{}, err
+		return state.Snapshot{}, err
 	}
 	if string(f.Value.LastRun) == "null" { // what nil becomes in JSON
 		f.Value.LastRun = nil
 	}
 	f.Value.Unfinished = ids.Value
-	return f.Value, f.version(), withMaps(k.Value), nil
+	return state.Snapshot{Feed: f.Value, Revision: f.version(), Usage: withMaps(k.Value)}, nil
 }
 
 // WriteFeed implements state.Store.

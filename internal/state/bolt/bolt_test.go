@@ -124,14 +124,14 @@ func TestOpenClearsLeases(t *testing.T) {
 	}
 	defer s.Close()
 	for _, feed := range []string{"a", "b"} {
-		f, v, _, err := s.Open(t.Context(), feed, "")
+		found, err := s.Open(t.Context(), feed, "")
 		if err != nil {
 			t.Fatal(err)
 		}
-		if f.Lease != nil || f.Generation != 7 || f.Filter != "{}" {
+		if f := found.Feed; f.Lease != nil || f.Generation != 7 || f.Filter != "{}" {
 			t.Errorf("feed %s after opening again: %+v, want all but the lease", feed, f)
 		}
-		if v == before[feed] {
+		if found.Revision == before[feed] {
 			t.Errorf("feed %s: the old holder's version is still good for a write", feed)
 		}
 	}
@@ -173,7 +173,7 @@ func TestDamagedValue(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, _, err := s.Open(t.Context(), "default", ""); err == nil || !strings.Contains(err.Error(), "reading feed default") {
+	if _, err := s.Open(t.Context(), "default", ""); err == nil || !strings.Contains(err.Error(), "reading feed default") {
 		t.Errorf("reading a damaged feed: %v", err)
 	}
 }

@@ -190,7 +190,7 @@ func BenchmarkRecordCodec(b *testing.B) {
 func BenchmarkEmulator(b *testing.B) {
 	s := onEmulator(b, project(), "(default)")
 	ids, entries := newRecords()
-	if _, _, _, err := s.Open(b.Context(), "default", "key"); err != nil { // connects
+	if _, err := s.Open(b.Context(), "default", "key"); err != nil { // connects
 		b.Fatal(err)
 	}
 	var v state.Revision
@@ -206,7 +206,7 @@ func BenchmarkEmulator(b *testing.B) {
 	})
 	b.Run("Open", func(b *testing.B) {
 		for b.Loop() {
-			if _, _, _, err := s.Open(b.Context(), "default", "key"); err != nil {
+			if _, err := s.Open(b.Context(), "default", "key"); err != nil {
 				b.Fatal(err)
 			}
 		}

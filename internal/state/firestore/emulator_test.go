@@ -129,11 +129,11 @@ func TestDatabasesApart(t *testing.T) {
 	if _, err := a.WriteFeed(t.Context(), "default", state.Feed{Write: 1}, ""); err != nil {
 		t.Fatal(err)
 	}
-	if _, v, _, err := b.Open(t.Context(), "default", ""); err != nil || v != "" {
-		t.Errorf("a feed of (default) read from second: revision %q, %v", v, err)
+	if found, err := b.Open(t.Context(), "default", ""); err != nil || found.Revision != "" {
+		t.Errorf("a feed of (default) read from second: revision %q, %v", found.Revision, err)
 	}
-	if _, v, _, err := a.Open(t.Context(), "default", ""); err != nil || v == "" {
-		t.Errorf("the feed read from its own database: revision %q, %v", v, err)
+	if found, err := a.Open(t.Context(), "default", ""); err != nil || found.Revision == "" {
+		t.Errorf("the feed read from its own database: revision %q, %v", found.Revision, err)
 	}
 }
 
@@ -217,7 +217,8 @@ func TestCalls(t *testing.T) {
 	)
 	const feed = "default"
 	ctx := t.Context()
-	var feedVersion, version state.Revision
+	var found state.Snapshot
+	var version state.Revision
 	var next string
 	expired := state.Backfill{ID: "old", State: state.Done, ExpireAt: time.Unix(1, 0), RequestedAt: time.Unix(9, 0)}
 	for _, tc := range []struct {
@@ -225,8 +226,8 @@ func TestCalls(t *testing.T) {
 		do    func() error
 		want  []string
 	}{
-		{"Open", func() (err error) { _, feedVersion, _, err = s.Open(ctx, feed, "key"); return err }, []string{"BatchGetDocuments"}},
-		{"WriteFeed", func() (err error) { _, err = s.WriteFeed(ctx, feed, state.Feed{}, feedVersion); return err }, []string{"Commit"}},
+		{"Open", func() (err error) { found, err = s.Open(ctx, feed, "key"); return err }, []string{"BatchGetDocuments"}},
+		{"WriteFeed", func() (err error) { _, err = s.WriteFeed(ctx, feed, state.Feed{}, found.Revision); return err }, []string{"Commit"}},
 		{"Records", func() (err error) { _, err = s.Records(ctx, feed, []string{"a", "b"}); return err }, []string{"BatchGetDocuments"}},
 		{"WriteRecords", func() (err error) {
 			_, err = s.WriteRecords(ctx, feed, []state.Entry{{Record: state.Record{ID: "a"}}, {Record: state.Record{ID: "b"}}})

@@ -247,7 +247,7 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 		{codes.Internal, []string{"Internal"}},
 	} {
 		code = tc.code
-		_, _, _, openErr := s.Open(t.Context(), "default", "k")
+		_, openErr := s.Open(t.Context(), "default", "k")
 		_, feedErr := s.WriteFeed(t.Context(), "default", state.Feed{}, "")
 		_, readErr := s.Records(t.Context(), "default", []string{"a"})
 		_, writeErr := s.WriteRecords(t.Context(), "default", []state.Entry{{}})

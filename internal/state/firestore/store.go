@@ -114,7 +114,7 @@ func recordPath(feed, id string) string {
 }
 
 // Open implements state.Store with one BatchGetDocuments.
-func (s *Store) Open(ctx context.Context, feed, keyID string) (state.Feed, state.Revision, state.Usage, error) {
+func (s *Store) Open(ctx context.Context, feed, keyID string) (state.Snapshot, error) {
 	doing := "reading feed " + feed
 	paths := []string{feedPath(feed), unfinishedPath(feed)}
 	if keyID != "" {
@@ -122,27 +122,25 @@ func (s *Store) Open(ctx context.Context, feed, keyID string) (state.Feed, state
 	}
 	docs, err := s.read(ctx, doing, paths)
 	if err != nil {
-		return state.Feed{}, "", state.Usage{}, err
+		return state.Snapshot{}, err
 	}
 
-	var f state.Feed
-	var v state.Revision
+	found := state.Snapshot{Usage: state.Usage{Requests: map[int64]int64{}, Errors: map[int64]int64{}}}
 	var feedErr, listErr, usageErr error
 	if docs[0] != nil {
-		f, feedErr = decodeFeed(paths[0], docs[0].GetFields())
-		v = revisionOf(docs[0].GetUpdateTime())
+		found.Feed, feedErr = decodeFeed(paths[0], docs[0].GetFields())
+		found.Revision = revisionOf(docs[0].GetUpdateTime())
 	}
 	if docs[1] != nil {
-		f.Unfinished, listErr = decodeUnfinished(paths[1], docs[1].GetFields())
+		found.Feed.Unfinished, listErr = decodeUnfinished(paths[1], docs[1].GetFields())
 	}
-	usage := state.Usage{Requests: map[int64]int64{}, Errors: map[int64]int64{}}
 	if keyID != "" && docs[2] != nil {
-		usage, usageErr = decodeUsage(paths[2], docs[2].GetFields())
+		found.Usage, usageErr = decodeUsage(paths[2], docs[2].GetFields())
 	}
 	if err := errors.Join(feedErr, listErr, usageErr); err != nil {
-		return state.Feed{}, "", state.Usage{}, fmt.Errorf("%s: %w", doing, err)
+		return state.Snapshot{}, fmt.Errorf("%s: %w", doing, err)
 	}
-	return f, v, usage, nil
+	return found, nil
 }
 
 // WriteFeed implements state.Store with one Commit. The condition on the update

@@ -703,23 +703,23 @@ func (s suite) newerSchema(t *testing.T) {
 		}
 	}
 	s.newer(t, store, "keys", keyID)
-	_, _, _, err := store.Open(t.Context(), feed, keyID)
+	_, err := store.Open(t.Context(), feed, keyID)
 	expect("newer key", keyID, err)
 	// Counting doesn't read, so it may succeed, but must not hide it.
 	_ = store.AddUsage(t.Context(), keyID, state.Usage{Requests: map[int64]int64{0: 1}}, state.Usage{})
-	_, _, _, err = store.Open(t.Context(), feed, keyID)
+	_, err = store.Open(t.Context(), feed, keyID)
 	expect("newer key after counting", keyID, err)
 
 	mustOpen(t, store, feed, "") // the feed itself is still readable
 	s.newer(t, store, "feeds", feed, "unfinished", "backfills")
-	_, _, _, err = store.Open(t.Context(), feed, "")
+	_, err = store.Open(t.Context(), feed, "")
 	expect("newer list of unfinished backfills", "unfinished", err)
 	// Adding to it may succeed without reading, but must not hide it.
 	_ = store.CreateBackfill(t.Context(), feed, state.Backfill{ID: "b3", State: state.Pending})
-	_, _, _, err = store.Open(t.Context(), feed, "")
+	_, err = store.Open(t.Context(), feed, "")
 	expect("newer list of unfinished backfills after adding", "unfinished", err)
 	s.newer(t, store, "feeds", feed)
-	_, _, _, err = store.Open(t.Context(), feed, "")
+	_, err = store.Open(t.Context(), feed, "")
 	expect("newer feed", feed, err)
 
 	s.newer(t, store, "feeds", feed, "alerts", "a2")
@@ -814,7 +814,7 @@ func (s suite) contextEnded(t *testing.T) {
 	late, cancel := context.WithDeadline(t.Context(), time.Now().Add(-time.Second))
 	defer cancel()
 	for _, ctx := range []context.Context{cancelled, late} {
-		_, _, _, openErr := store.Open(ctx, feed, keyID)
+		_, openErr := store.Open(ctx, feed, keyID)
 		_, feedErr := store.WriteFeed(ctx, feed, state.Feed{Write: 2}, v)
 		_, readErr := store.Records(ctx, feed, []string{"a"})
 		_, writeErr := store.WriteRecords(ctx, feed, []state.Entry{{Record: state.Record{ID: "a"}}})
@@ -857,11 +857,11 @@ var equal = cmp.Options{
 
 func mustOpen(t *testing.T, s state.Store, feed, keyID string) (state.Feed, state.Revision, state.Usage) {
 	t.Helper()
-	f, v, u, err := s.Open(t.Context(), feed, keyID)
+	found, err := s.Open(t.Context(), feed, keyID)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return f, v, u
+	return found.Feed, found.Revision, found.Usage
 }
 
 func mustWriteFeed(t *testing.T, s state.Store, feed string, f state.Feed, v state.Revision) state.Revision {
