@@ -356,15 +356,11 @@ func (a *App) findBackfill(ctx context.Context, w http.ResponseWriter, r *http.R
 	return b, version, true
 }
 
-// cancelTries is how often a cancel is tried against the writes of who works
-// the backfill, which come once a second.
-const cancelTries = 5
-
 // deleteBackfill is DELETE /backfill/{id}: who works it stops within a page.
 func (a *App) deleteBackfill(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), readTime)
 	defer cancel()
-	for range cancelTries {
+	for range state.Tries { // who works it writes to it once a second
 		b, revision, ok := a.findBackfill(ctx, w, r)
 		if !ok {
 			return

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -20,13 +19,8 @@ type BackfillStore interface {
 	WriteBackfill(ctx context.Context, feed string, b state.Backfill, v state.Revision) (state.Revision, error)
 }
 
-const (
-	// liveEvery is how long backfills are worked before the live feed is looked at again.
-	liveEvery = time.Minute
-	// merges is how often a record is read and written again when it was changed
-	// by another writer: DELETE /backfill/{id}.
-	merges = 5
-)
+// liveEvery is how long backfills are worked before the live feed is looked at again.
+const liveEvery = time.Minute
 
 // KeepFinished is how long a finished backfill's record is kept.
 const KeepFinished = 90 * 24 * time.Hour
@@ -335,7 +329,7 @@ func (w *recordWriter) keepWriting(ctx context.Context) (stop func()) {
 // write writes the record. When DELETE was faster, the record stays cancelled,
 // with what was done all the same.
 func (w *recordWriter) write(ctx context.Context) error {
-	for range merges {
+	for range state.Tries {
 		if err := w.checkLease(); err != nil {
 			return err
 		}
@@ -343,7 +337,6 @@ func (w *recordWriter) write(ctx context.Context) error {
 		w.spent(&w.record)
 		record := w.record
 		record.Slices, record.Refused = slices.Clone(record.Slices), slices.Clone(record.Refused)
-		record.ByType, record.BySeverity = maps.Clone(record.ByType), maps.Clone(record.BySeverity)
 		w.dirty = false
 		w.mu.Unlock()
 		v, err := w.store.WriteBackfill(ctx, w.feed, record, w.revision)

@@ -274,7 +274,7 @@ func (r *Runner) countRequests(base context.Context, keyID string, known state.U
 		defer cancel()
 		// A count that is lost costs no alert; the run's own writes say whether
 		// the database is there.
-		err := r.Store.AddUsage(ctx, keyID, u, outdated(known, time.Now()))
+		err := r.Store.AddUsage(ctx, keyID, u, known.Outdated(time.Now()))
 		if err != nil {
 			r.Log.WarnContext(ctx, "requests could not be counted", "feed", r.Feed, "error", err.Error())
 		}
@@ -315,24 +315,6 @@ func (r *Runner) countRequests(base context.Context, keyID string, known state.U
 		cancel()
 		add(ctx)
 	}
-}
-
-// outdated names the buckets that have left their window.
-func outdated(u state.Usage, now time.Time) state.Usage {
-	return state.Usage{
-		Requests: older(u.Requests, now.Add(-state.RequestBuckets*state.RequestBucket)),
-		Errors:   older(u.Errors, now.Add(-state.ErrorBuckets*state.ErrorBucket)),
-	}
-}
-
-func older(buckets map[int64]int64, than time.Time) map[int64]int64 {
-	out := map[int64]int64{}
-	for start, n := range buckets {
-		if start <= than.Unix() {
-			out[start] = n
-		}
-	}
-	return out
 }
 
 func (r *Runner) stats(report *Report) {

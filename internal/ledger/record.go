@@ -14,10 +14,7 @@ import (
 )
 
 const (
-	// tries is how often a record is read, merged and written again when another
-	// writer was faster.
-	tries = 5
-	// conflictPause grows with each of these tries.
+	// conflictPause grows with each of state.Tries.
 	conflictPause = 70 * time.Millisecond
 	// kept is how many of the first and how many of the latest statuses and
 	// versions a record holds.
@@ -29,7 +26,7 @@ const (
 // that follows is a duplicate with the same key.
 func (p *Processor) record(ctx context.Context, items []*item) error {
 	now := time.Now().UTC().Truncate(time.Millisecond)
-	for try := range tries {
+	for try := range state.Tries {
 		if len(items) == 0 {
 			return nil
 		}
@@ -54,7 +51,7 @@ func (p *Processor) record(ctx context.Context, items []*item) error {
 				return fmt.Errorf("recording %s in the ledger: %w", entries[i].Record.ID, err)
 			}
 		}
-		if items = again; len(items) == 0 || try == tries-1 {
+		if items = again; len(items) == 0 || try == state.Tries-1 {
 			return nil
 		}
 		// Not in step with another writer that tries as often.

@@ -16,3 +16,21 @@ const (
 	ErrorBucket    = 5 * time.Minute
 	ErrorBuckets   = 12
 )
+
+// Outdated are the buckets that have left their window.
+func (u Usage) Outdated(now time.Time) Usage {
+	return Usage{
+		Requests: older(u.Requests, now.Add(-RequestBuckets*RequestBucket)),
+		Errors:   older(u.Errors, now.Add(-ErrorBuckets*ErrorBucket)),
+	}
+}
+
+func older(buckets map[int64]int64, than time.Time) map[int64]int64 {
+	out := map[int64]int64{}
+	for start, n := range buckets {
+		if start <= than.Unix() {
+			out[start] = n
+		}
+	}
+	return out
+}

@@ -88,19 +88,18 @@ func (d *delivery) completeChanged(ctx context.Context) (bool, error) {
 
 // releaseLease gives the lease back, and writes down what edit adds. It reports false
 // when the lease was lost.
-func (d *delivery) releaseLease(ctx context.Context, edit func(*state.Record)) (bool, error) {
-	for range tries {
+func (d *delivery) releaseLease(ctx context.Context, edit func(*state.Record)) (released bool, err error) {
+	err = state.Update(func() (done bool, err error) {
 		entry, err := d.read(ctx)
 		if err != nil || !d.holds(entry.Record) {
-			return false, err
+			return true, err
 		}
 		entry.Record.WriteLease = nil
 		edit(&entry.Record)
-		if ok, err := d.record(ctx, entry); ok || err != nil {
-			return ok, err
-		}
-	}
-	return false, errors.New("others write to the alert's record all the time")
+		released, err = d.record(ctx, entry)
+		return released, err
+	})
+	return released, err
 }
 
 // completeUnchanged records that the message is done, where there was nothing to change. It
@@ -184,26 +183,25 @@ func (d *delivery) withdraw(ctx context.Context, err error) error {
 	if !errors.As(err, &permanent) {
 		return err
 	}
-	for range tries {
+	failed := state.Update(func() (done bool, err error) {
 		entry, err := d.read(ctx)
 		if err != nil {
-			return err
+			return false, err
 		}
 		begun, held := remove(&entry.Record, d.asked), d.holds(entry.Record)
 		if !begun && !held {
-			return permanent
+			return true, nil
 		}
 		if held {
 			entry.Record.WriteLease = nil
 		}
 		d.confirm(&entry.Record)
-		if ok, err := d.record(ctx, entry); err != nil {
-			return err
-		} else if ok {
-			return permanent
-		}
+		return d.record(ctx, entry)
+	})
+	if failed != nil {
+		return failed
 	}
-	return errors.New("others write to the alert's record all the time")
+	return permanent
 }
 
 func (d *delivery) read(ctx context.Context) (state.Entry, error) {

@@ -106,9 +106,6 @@ const (
 	// maxAttempts bounds how often a message starts over because others write to the
 	// alert's record.
 	maxAttempts = 12
-	// tries is how often a record is read, edited and written again to give the
-	// lease back, when another writer was faster.
-	tries = 5
 	// maxEchoes is how many echoes a record keeps, and maxEchoBytes how many bytes of
 	// tags they hold together: a database takes no record above 1 MiB.
 	maxEchoes    = 8
@@ -309,7 +306,7 @@ func (d *delivery) run(ctx, work context.Context) (string, error) {
 			return d.result(p), nil
 		}
 	}
-	return "", errors.New("others write to the alert's record all the time")
+	return "", state.ErrContended
 }
 
 // awaitLeaseEnd returns the record once nobody else may be changing the alert.
