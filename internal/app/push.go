@@ -27,7 +27,7 @@ func (a *App) syncHandler() http.Handler {
 	s := &statusSync{app: a, writer: writeback.NewWriter(writeback.WriterOptions{
 		Ledger: a.parts.Store, Rejects: a.parts.Publisher, Feed: a.cfg.Feed, TTL: a.cfg.LedgerTTL,
 		Session: func() writeback.API { return a.client.Session(a.shares.sync).Once() },
-		KeyID:   a.keyID, Counter: newUsageCounter(a),
+		KeyID:   a.keyID, Counter: drain.NewUsageCounter(a.cfg.Feed, a.parts.Store, a.meter, a.log),
 	})}
 	handler := observe.Recover(a.log, http.HandlerFunc(s.push))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

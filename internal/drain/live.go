@@ -61,8 +61,6 @@ var ErrKeyMissing = errors.New("there is no API key")
 const (
 	// callTime bounds one call to the database at a run's beginning and end.
 	callTime = 20 * time.Second
-	// countEvery is how often the requests made are added to the database's counters.
-	countEvery = 10 * time.Second
 )
 
 // Live relays everything new, and returns what it did. The error is the one in
@@ -256,64 +254,6 @@ func outcomeOf(err error) (outcome, reason string, failure error) {
 		return Failed, StopGTI, err
 	default:
 		return Failed, StopError, err
-	}
-}
-
-// countRequests adds the requests made to the database's counters from time to time,
-// and a last time when the function it returns is called.
-func (r *Runner) countRequests(base context.Context, keyID string, known state.Usage) (stop func(context.Context)) {
-	quit, done := make(chan struct{}), make(chan struct{})
-	counting, cancel := context.WithCancel(base)
-	add := func(ctx context.Context) (added bool) {
-		var u state.Usage
-		u.Requests, u.Errors = r.Meter.Take()
-		if len(u.Requests) == 0 && len(u.Errors) == 0 {
-			return false
-		}
-		ctx, cancel := context.WithTimeout(ctx, callTime)
-		defer cancel()
-		// A count that is lost costs no alert; the run's own writes say whether
-		// the database is there.
-		err := r.Store.AddUsage(ctx, keyID, u, known.Outdated(time.Now()))
-		if err != nil {
-			r.Log.WarnContext(ctx, "requests could not be counted", "feed", r.Feed, "error", err.Error())
-		}
-		known = state.Usage{}
-		return err == nil
-	}
-	// Other feeds and SyncStatus use up the same budgets.
-	load := func(ctx context.Context) {
-		ctx, cancel := context.WithTimeout(ctx, callTime)
-		defer cancel()
-		found, err := r.Store.Open(ctx, r.Feed, keyID)
-		if err != nil {
-			r.Log.WarnContext(ctx, "the requests of others could not be counted", "feed", r.Feed, "error", err.Error())
-			return
-		}
-		r.Meter.Load(found.Usage.Requests, found.Usage.Errors)
-	}
-	go func() {
-		defer close(done)
-		ticker := time.NewTicker(countEvery)
-		defer ticker.Stop()
-		for {
-			select {
-			case <-quit:
-				return
-			case <-ticker.C:
-				if add(counting) {
-					load(counting)
-				}
-			}
-		}
-	}()
-	return func(ctx context.Context) {
-		close(quit)
-		stop := context.AfterFunc(ctx, cancel)
-		<-done
-		stop()
-		cancel()
-		add(ctx)
 	}
 }
 

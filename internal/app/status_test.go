@@ -7,7 +7,6 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"dtmrelay.internal/dtmrelay/internal/config"
@@ -19,12 +18,10 @@ import (
 // counters is a database of which only the counters are asked for.
 type counters struct {
 	state.Store
-	used  int64
-	reads int
+	used int64
 }
 
 func (c *counters) Open(context.Context, string, string) (state.Snapshot, error) {
-	c.reads++
 	hour := time.Now().Truncate(state.RequestBucket).Unix()
 	return state.Snapshot{Usage: state.Usage{Requests: map[int64]int64{hour: c.used}}}, nil
 }
@@ -34,34 +31,6 @@ func meteredApp(store state.Store) *App {
 		cfg: config.Config{Feed: "default", RequestsPerDay: 1000}, parts: Parts{Store: store, Keys: secret.Static("the-key")},
 		meter: dtm.NewMeter(1000), log: slog.New(slog.DiscardHandler),
 	}
-}
-
-// TestCountersAreReadOnceInAWhile: a burst of write-backs costs one read, and
-// what others have used is known soon.
-func TestCountersAreReadOnceInAWhile(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		store := &counters{used: 1}
-		a := meteredApp(store)
-		counter := newUsageCounter(a)
-		load := func(when, keyID string, reads int, used int64) {
-			t.Helper()
-			if err := counter.Load(t.Context(), keyID); err != nil {
-				t.Fatal(err)
-			}
-			if requests, _ := a.meter.Used(); store.reads != reads || requests != used {
-				t.Errorf("%s: %d reads and %d requests, want %d and %d", when, store.reads, requests, reads, used)
-			}
-		}
-		load("at first", "one", 1, 1)
-		store.used = 2
-		load("again", "one", 1, 1)
-		time.Sleep(usageAge - time.Millisecond)
-		load("a little younger than it may be", "one", 1, 1)
-		time.Sleep(time.Millisecond)
-		load("too old", "one", 2, 2)
-		load("of another key", "two", 3, 2)
-		load("of another key, again", "two", 3, 2)
-	})
 }
 
 // TestStatusLeavesTheMeterAlone: a run's counts that are on their way to the

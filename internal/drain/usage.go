@@ -1,0 +1,132 @@
+package drain
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+
+	"dtmrelay.internal/dtmrelay/internal/state"
+)
+
+const (
+	// countEvery is how often a run adds its requests to the database's counters.
+	countEvery = 10 * time.Second
+	// usageAge is how long the count of a key's requests is good for who asks for it:
+	// others send too.
+	usageAge = 10 * time.Second
+)
+
+// UsageCounter keeps a meter in step with the database's counters of a key: other
+// feeds and SyncStatus use up the same budgets. It may be used by several goroutines.
+type UsageCounter struct {
+	feed  string
+	store Store
+	meter Meter
+	log   *slog.Logger
+
+	// lock is held while counts are on their way, as they would be missing from
+	// what is loaded meanwhile.
+	lock   *semaphore.Weighted
+	keyID  string
+	loaded time.Time
+	// known is what the database held when a run began. Its buckets that have left
+	// their window are dropped with the next count.
+	known state.Usage
+}
+
+// NewUsageCounter returns a counter that has loaded nothing yet. feed is for its log.
+func NewUsageCounter(feed string, store Store, meter Meter, log *slog.Logger) *UsageCounter {
+	return &UsageCounter{feed: feed, store: store, meter: meter, log: log, lock: semaphore.NewWeighted(1)}
+}
+
+// Load reads the counters of a key if they were read more than 10 s ago.
+func (u *UsageCounter) Load(ctx context.Context, keyID string) error {
+	if err := u.load(ctx, keyID, usageAge); err != nil {
+		return fmt.Errorf("reading the count of requests: %w", err)
+	}
+	return nil
+}
+
+// Add adds what was sent, in one call for all that ended meanwhile, also after ctx
+// has ended. A count that is lost changes nothing for what was sent, so it is only
+// logged.
+func (u *UsageCounter) Add(ctx context.Context, keyID string) {
+	u.add(context.WithoutCancel(ctx), keyID)
+}
+
+func (u *UsageCounter) load(ctx context.Context, keyID string, age time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, callTime)
+	defer cancel()
+	if err := u.lock.Acquire(ctx, 1); err != nil {
+		return context.Cause(ctx)
+	}
+	defer u.lock.Release(1)
+	if u.keyID == keyID && time.Since(u.loaded) < age {
+		return nil
+	}
+	found, err := u.store.Open(ctx, u.feed, keyID)
+	if err != nil {
+		return err
+	}
+	u.meter.Load(found.Usage.Requests, found.Usage.Errors)
+	u.keyID, u.loaded = keyID, time.Now()
+	return nil
+}
+
+func (u *UsageCounter) add(ctx context.Context, keyID string) (added bool) {
+	ctx, cancel := context.WithTimeout(ctx, callTime)
+	defer cancel()
+	err := u.lock.Acquire(ctx, 1)
+	if err == nil {
+		defer u.lock.Release(1)
+		var sent state.Usage
+		if sent.Requests, sent.Errors = u.meter.Take(); len(sent.Requests) == 0 && len(sent.Errors) == 0 {
+			return false
+		}
+		err = u.store.AddUsage(ctx, keyID, sent, u.known.Outdated(time.Now()))
+		u.known = state.Usage{}
+	}
+	if err != nil {
+		u.log.WarnContext(ctx, "requests could not be counted", "feed", u.feed, "error", err.Error())
+	}
+	return err == nil
+}
+
+// countRequests adds a run's requests to the database's counters from time to time,
+// and a last time when the function it returns is called. A count that is lost
+// costs no alert; the run's own writes say whether the database is there.
+func (r *Runner) countRequests(base context.Context, keyID string, known state.Usage) (stop func(context.Context)) {
+	u := NewUsageCounter(r.Feed, r.Store, r.Meter, r.Log)
+	u.known = known
+	quit, done := make(chan struct{}), make(chan struct{})
+	counting, cancel := context.WithCancel(base)
+	go func() {
+		defer close(done)
+		ticker := time.NewTicker(countEvery)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-quit:
+				return
+			case <-ticker.C:
+				if !u.add(counting, keyID) {
+					continue
+				}
+				if err := u.load(counting, keyID, 0); err != nil {
+					r.Log.WarnContext(counting, "the requests of others could not be counted", "feed", r.Feed, "error", err.Error())
+				}
+			}
+		}
+	}()
+	return func(ctx context.Context) {
+		close(quit)
+		stop := context.AfterFunc(ctx, cancel)
+		<-done
+		stop()
+		cancel()
+		u.add(ctx, keyID)
+	}
+}

@@ -1,0 +1,105 @@
+package drain
+
+import (
+	"context"
+	"log/slog"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"dtmrelay.internal/dtmrelay/internal/dtm"
+	"dtmrelay.internal/dtmrelay/internal/state"
+)
+
+// counters is a database of which only the counters are asked for.
+type counters struct {
+	Store
+	used  int64
+	reads int
+	added []int64
+	slow  time.Duration
+}
+
+func (c *counters) Open(context.Context, string, string) (state.Snapshot, error) {
+	c.reads++
+	hour := time.Now().Truncate(state.RequestBucket).Unix()
+	return state.Snapshot{Usage: state.Usage{Requests: map[int64]int64{hour: c.used}}}, nil
+}
+
+func (c *counters) AddUsage(_ context.Context, _ string, add, _ state.Usage) error {
+	time.Sleep(c.slow)
+	for _, n := range add.Requests {
+		c.added = append(c.added, n)
+		c.used += n
+	}
+	return nil
+}
+
+// TestCountersAreReadOnceInAWhile: a burst of write-backs costs one read, and
+// what others have used is known soon.
+func TestCountersAreReadOnceInAWhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store, meter := &counters{used: 1}, dtm.NewMeter(1000)
+		counter := NewUsageCounter("default", store, meter, slog.New(slog.DiscardHandler))
+		load := func(when, keyID string, reads int, used int64) {
+			t.Helper()
+			if err := counter.Load(t.Context(), keyID); err != nil {
+				t.Fatal(err)
+			}
+			if requests, _ := meter.Used(); store.reads != reads || requests != used {
+				t.Errorf("%s: %d reads and %d requests, want %d and %d", when, store.reads, requests, reads, used)
+			}
+		}
+		load("at first", "one", 1, 1)
+		store.used = 2
+		load("again", "one", 1, 1)
+		time.Sleep(usageAge - time.Millisecond)
+		load("a little younger than it may be", "one", 1, 1)
+		time.Sleep(time.Millisecond)
+		load("too old", "one", 2, 2)
+		load("of another key", "two", 3, 2)
+		load("of another key, again", "two", 3, 2)
+	})
+}
+
+// counted is a meter that counts by hand.
+type counted struct {
+	sent   int64
+	loaded []int64
+}
+
+func (m *counted) Load(requests, _ map[int64]int64) {
+	for _, n := range requests {
+		m.loaded = append(m.loaded, n)
+	}
+}
+
+func (m *counted) Take() (requests, errors map[int64]int64) {
+	if m.sent == 0 {
+		return nil, nil
+	}
+	requests, m.sent = map[int64]int64{time.Now().Truncate(state.RequestBucket).Unix(): m.sent}, 0
+	return requests, nil
+}
+
+// TestCountsOnTheirWayAreNotMissing: what is loaded has the counts that were on their
+// way to the database, also when whoever sent them is gone.
+func TestCountsOnTheirWayAreNotMissing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store, meter := &counters{used: 1, slow: time.Second}, &counted{sent: 4}
+		counter := NewUsageCounter("default", store, meter, slog.New(slog.DiscardHandler))
+		gone, cancel := context.WithCancel(t.Context())
+		cancel()
+		go counter.Add(gone, "one")
+		synctest.Wait()
+		if err := counter.Load(t.Context(), "one"); err != nil {
+			t.Fatal(err)
+		}
+		counter.Add(t.Context(), "one") // nothing was sent since
+		if diff := cmp.Diff([][]int64{{4}, {5}}, [][]int64{store.added, meter.loaded}); diff != "" {
+			t.Errorf("added and loaded (-want +got):\n%s", diff)
+		}
+	})
+}
