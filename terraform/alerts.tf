@@ -70,7 +70,7 @@ locals {
       title    = "gap"
       severity = "CRITICAL"
       query    = "sum(increase(${local.series.gaps}{${local.here}}[24h])) > 0.5"
-      see      = "docs/operations.md#a-gap"
+      see      = "docs/runbooks/gap.md#a-gap"
       text     = <<-EOT
         GTI refused to list a span because it was too old, so its alerts were not relayed. The feed has gone on after it.
 
@@ -92,7 +92,7 @@ locals {
       title    = "dead letters"
       severity = "WARNING"
       query    = "max(max_over_time(${local.undelivered.dead_letters}[10m])) > 0"
-      see      = "docs/operations.md#dead-letters"
+      see      = "docs/runbooks/dead-letters.md#dead-letters"
       text     = <<-EOT
         The subscription ${google_pubsub_subscription.dead_letters.name} holds messages: write-backs that ${local.watched.sync} could not do in all its attempts. Their alerts keep the old status in GTI.
 

@@ -243,7 +243,7 @@ variable "schedule" {
 }
 
 variable "runtime" {
-  description = "Runtime of both functions. docs/operations.md says when and how to move on."
+  description = "Runtime of both functions. docs/runbooks/newer-go-runtime.md says when and how to move on."
   type        = string
   default     = "go126"
   nullable    = false

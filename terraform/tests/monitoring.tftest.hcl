@@ -118,10 +118,10 @@ run "every_policy" {
   assert {
     condition = alltrue([
       for p in concat(values(google_monitoring_alert_policy.this), google_monitoring_alert_policy.no_success) : alltrue([
-        length(regexall("See docs/[a-z]+\\.md#[a-z-]+\\.", p.documentation[0].content)) == 1,
+        length(regexall("See docs/[a-z/-]+\\.md#[a-z-]+\\.", p.documentation[0].content)) == 1,
         contains(
-          [for heading in flatten(regexall("(?m)^#+ (.+)$", file("${path.module}/../${regex("See (docs/[a-z]+\\.md)#", p.documentation[0].content)[0]}"))) : replace(lower(heading), " ", "-")],
-          regex("See docs/[a-z]+\\.md#([a-z-]+)\\.", p.documentation[0].content)[0],
+          [for heading in flatten(regexall("(?m)^#+ (.+)$", file("${path.module}/../${regex("See (docs/[a-z/-]+\\.md)#", p.documentation[0].content)[0]}"))) : replace(lower(heading), " ", "-")],
+          regex("See docs/[a-z/-]+\\.md#([a-z-]+)\\.", p.documentation[0].content)[0],
         ),
       ])
     ])

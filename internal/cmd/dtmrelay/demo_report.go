@@ -211,6 +211,6 @@ Next:
   %[2]s sim --help
   # the real API, into ./dtmrelay-data; then: curl -X POST http://127.0.0.1:8080/
   GTI_API_KEY=… %[2]s serve --local
-  # everything that can be set: README.md, "Configuration"
+  # everything that can be set: docs/configuration.md
 `, r.files.dir, self())
 }

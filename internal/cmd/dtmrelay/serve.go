@@ -34,7 +34,7 @@ type serveCmd struct {
 }
 
 func (serveCmd) Help() string {
-	return `The environment configures it, as it does the deployed function; README.md has the variables. With --local those that name a Google Cloud project, topics and a database are not needed. Requests: POST / relays what is new, GET /status shows the position, GET /alerts/{id} what became of an alert, POST, GET and DELETE /backfill fetch a past range, POST /SyncStatus takes a Pub/Sub push message with a change to write back to GTI.
+	return `The environment configures it, as it does the deployed function; docs/configuration.md has the variables. With --local those that name a Google Cloud project, topics and a database are not needed. Requests: POST / relays what is new, GET /status shows the position, GET /alerts/{id} what became of an alert, POST, GET and DELETE /backfill fetch a past range, POST /SyncStatus takes a Pub/Sub push message with a change to write back to GTI.
 
 Examples:
 
