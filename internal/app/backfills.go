@@ -46,7 +46,7 @@ type backfill struct {
 	Rejected    int64             `json:"rejected"`
 	Requests    int64             `json:"requests"`
 	Rate        float64           `json:"rate"` // alerts fetched a second, while it was worked
-	Refused     []drain.TimeRange `json:"refused"`
+	Refused     []state.TimeRange `json:"refused"`
 	ExpectedEnd *time.Time        `json:"expected_end"`
 	FinishedAt  *time.Time        `json:"finished_at,omitempty"`
 	Error       string            `json:"error"`

@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"time"
 
-	"dtmrelay.internal/dtmrelay/internal/drain"
 	"dtmrelay.internal/dtmrelay/internal/dtm"
 	"dtmrelay.internal/dtmrelay/internal/state"
 )
@@ -35,7 +34,7 @@ type status struct {
 	FilterSince *time.Time      `json:"filter_since"`
 	// FilterPast are the spans that were read with another filter, in the form that
 	// POST /backfill takes.
-	FilterPast []drain.TimeRange `json:"filter_past"`
+	FilterPast []state.TimeRange `json:"filter_past"`
 	Gaps       []state.Gap       `json:"gaps"`
 	Backfills  []unfinished      `json:"backfills"`
 }
@@ -81,7 +80,7 @@ func (a *App) getStatus(w http.ResponseWriter, r *http.Request) {
 		Feed: a.cfg.Feed, LastRun: orNull(feed.LastRun), Filter: orNull(json.RawMessage(feed.Filter)),
 		Requests: used{requests, int64(a.cfg.RequestsPerDay), "24h"},
 		Errors:   used{failures, int64(a.shares.live.Errors), "1h"},
-		Gaps:     append([]state.Gap{}, feed.Gaps...), Backfills: []unfinished{}, FilterPast: timeRanges(feed.FilterPast),
+		Gaps:     append([]state.Gap{}, feed.Gaps...), Backfills: []unfinished{}, FilterPast: append([]state.TimeRange{}, feed.FilterPast...),
 		LastSweep: orAbsent(feed.LastSweep), SweepReachesBackTo: orAbsent(feed.SweepSince),
 		LastAudit: orAbsent(feed.LastAudit), LateMaxSeconds: feed.LateMax.Seconds(),
 	}
@@ -107,10 +106,10 @@ func (a *App) getStatus(w http.ResponseWriter, r *http.Request) {
 	answer(w, http.StatusOK, "application/json", s)
 }
 
-func timeRanges(gaps []state.Gap) []drain.TimeRange {
-	out := []drain.TimeRange{}
+func timeRanges(gaps []state.Gap) []state.TimeRange {
+	out := []state.TimeRange{}
 	for _, g := range gaps {
-		out = append(out, drain.TimeRange{Since: g.Since, Until: g.Until})
+		out = append(out, g.TimeRange)
 	}
 	return out
 }

@@ -230,8 +230,8 @@ func (w *work) conclude(b state.Backfill) {
 			}
 		}
 		if b.State == state.Done && b.Filter == f.Filter && (b.Kind == "" || b.Kind == state.Audit && len(b.Refused) == 0) {
-			f.Gaps = cutOut(f.Gaps, b.Since, b.Until)
-			f.FilterPast = cutOut(f.FilterPast, b.Since, b.Until)
+			f.Gaps = cutOut(f.Gaps, rangeOfGap, b.Since, b.Until)
+			f.FilterPast = cutOut(f.FilterPast, itself, b.Since, b.Until)
 		}
 		if b.State == state.Done && b.Kind == state.Audit {
 			f.LateMax = b.LateMax
@@ -252,25 +252,30 @@ func (w *work) conclude(b state.Backfill) {
 	log.InfoContext(w.deadlines.caller, "a backfill is finished")
 }
 
-// cutOut cuts a range of time out of gaps.
-func cutOut(gaps []state.Gap, since, until time.Time) []state.Gap {
-	var out []state.Gap
-	for _, g := range gaps {
-		if before := g; before.Since.Before(since) {
-			if before.Until.After(since) {
-				before.Until = since
+// cutOut cuts a range of time out of those that rangeOf finds in a list.
+func cutOut[T any](all []T, rangeOf func(*T) *state.TimeRange, since, until time.Time) []T {
+	var out []T
+	for _, e := range all {
+		before, after := e, e
+		if r := rangeOf(&before); r.Since.Before(since) {
+			if r.Until.After(since) {
+				r.Until = since
 			}
 			out = append(out, before)
 		}
-		if after := g; after.Until.After(until) {
-			if after.Since.Before(until) {
-				after.Since = until
+		if r := rangeOf(&after); r.Until.After(until) {
+			if r.Since.Before(until) {
+				r.Since = until
 			}
 			out = append(out, after)
 		}
 	}
 	return out
 }
+
+func rangeOfGap(g *state.Gap) *state.TimeRange { return &g.TimeRange }
+
+func itself(r *state.TimeRange) *state.TimeRange { return r }
 
 // recordWriter writes the record of the backfill that is being worked. The other
 // writer is DELETE, which may cancel the backfill at any time.

@@ -21,7 +21,9 @@ import (
 )
 
 func TestWithout(t *testing.T) {
-	gap := func(since, until int) state.Gap { return state.Gap{Since: at(since), Until: at(until)} }
+	gap := func(since, until int) state.Gap {
+		return state.Gap{TimeRange: state.TimeRange{Since: at(since), Until: at(until)}}
+	}
 	for _, c := range []struct {
 		name string
 		gaps []state.Gap
@@ -37,12 +39,12 @@ func TestWithout(t *testing.T) {
 		{"apart", []state.Gap{gap(1, 2), gap(40, 50)}, []state.Gap{gap(1, 2), gap(40, 50)}},
 		{
 			"a suspected one stays suspected",
-			[]state.Gap{{Since: at(5), Until: at(15), Suspected: true}},
-			[]state.Gap{{Since: at(5), Until: at(10), Suspected: true}},
+			[]state.Gap{{TimeRange: state.TimeRange{Since: at(5), Until: at(15)}, Suspected: true}},
+			[]state.Gap{{TimeRange: state.TimeRange{Since: at(5), Until: at(10)}, Suspected: true}},
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if diff := cmp.Diff(c.want, cutOut(c.gaps, at(10), at(20))); diff != "" {
+			if diff := cmp.Diff(c.want, cutOut(c.gaps, rangeOfGap, at(10), at(20))); diff != "" {
 				t.Error(diff)
 			}
 		})

@@ -83,7 +83,7 @@ func (r *reader) detectClamp(from time.Time, page dtm.Page) {
 	}
 	r.engine.mu.Lock()
 	defer r.engine.mu.Unlock()
-	r.engine.addGap(state.Gap{Since: from, Until: bound, Suspected: true})
+	r.engine.addGap(state.Gap{TimeRange: state.TimeRange{Since: from, Until: bound}, Suspected: true})
 	r.engine.checkpoint()
 }
 
@@ -102,7 +102,7 @@ func (e *engine) addGap(g state.Gap) {
 	e.progress.Gaps = addGap(e.progress.Gaps, g)
 	if !g.Suspected {
 		if e.report.Gap == nil {
-			e.report.Gap = &TimeRange{Since: g.Since, Until: g.Until}
+			e.report.Gap = &state.TimeRange{Since: g.Since, Until: g.Until}
 		}
 		if g.Since.Before(e.report.Gap.Since) {
 			e.report.Gap.Since = g.Since

@@ -166,8 +166,8 @@ func (w *work) plan(f *state.Feed) (refiltered bool) {
 	}
 	if text := w.Options.Filter.String(); text != f.Filter || f.FilterSince.IsZero() {
 		refiltered = !f.FilterSince.IsZero()
-		if past := (state.Gap{Since: f.BeginsAt, Until: f.End}); refiltered && past.Since.Before(past.Until) {
-			f.FilterPast = []state.Gap{past}
+		if past := (state.TimeRange{Since: f.BeginsAt, Until: f.End}); refiltered && past.Since.Before(past.Until) {
+			f.FilterPast = []state.TimeRange{past}
 		}
 		f.Filter, f.FilterSince = text, now
 	}

@@ -457,7 +457,7 @@ func TestReader(t *testing.T) {
 			lookback: lookback,
 			listings: [][]scriptedPage{{fails(errOld)}, {page("", 15000)}},
 			asked:    []string{"since -0.001", "since 15000"},
-			gaps:     []state.Gap{{Since: sec(0), Until: sec(1000)}},
+			gaps:     []state.Gap{{TimeRange: state.TimeRange{Since: sec(0), Until: sec(1000)}}},
 		},
 		{
 			name:     "a since refused, and the younger one too: the position stays",
@@ -473,7 +473,7 @@ func TestReader(t *testing.T) {
 			listings: [][]scriptedPage{{page("", 900)}},
 			asked:    []string{"since -0.001"},
 			publish:  "900",
-			gaps:     []state.Gap{{Since: sec(0), Until: sec(660), Suspected: true}},
+			gaps:     []state.Gap{{TimeRange: state.TimeRange{Since: sec(0), Until: sec(660)}, Suspected: true}},
 		},
 		{
 			name:     "a first alert within the known look-back is not",
@@ -550,7 +550,7 @@ func TestRefusalIsRemembered(t *testing.T) {
 		if diff := cmp.Diff([]string{"since 15000", "since 79999.999"}, source.asked); diff != "" {
 			t.Errorf("asked (-want +got):\n%s", diff)
 		}
-		if diff := cmp.Diff([]state.Gap{{Since: sec(0), Until: sec(1000)}}, stored.Gaps); diff != "" {
+		if diff := cmp.Diff([]state.Gap{{TimeRange: state.TimeRange{Since: sec(0), Until: sec(1000)}}}, stored.Gaps); diff != "" {
 			t.Errorf("gaps (-want +got):\n%s", diff)
 		}
 		// Only what was listed is read again: the last hour but the settled seconds.

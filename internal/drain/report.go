@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"dtmrelay.internal/dtmrelay/internal/ledger"
+	"dtmrelay.internal/dtmrelay/internal/state"
 )
 
 // What a run ended with.
@@ -77,8 +78,9 @@ type Report struct {
 	Checkpoints    int64      `json:"checkpoints"`
 	Bytes          int64      `json:"bytes"`
 	LateMaxSeconds float64    `json:"late_max_seconds"`
-	Gap            *TimeRange `json:"gap,omitempty"`
-	Error          string     `json:"error,omitempty"`
+
+	Gap   *state.TimeRange `json:"gap,omitempty"`
+	Error string           `json:"error,omitempty"`
 
 	// Only of a dry run.
 	WouldPublish *int64           `json:"would_publish,omitempty"`
@@ -97,12 +99,6 @@ const manyRequests = 50
 // needed, and not just a few.
 func (r *Report) isHigh() bool {
 	return r.Requests > manyRequests && float64(r.Requests) > 2*(r.needed+float64(r.Slices))
-}
-
-// TimeRange is a part of time, in the form that POST /backfill takes.
-type TimeRange struct {
-	Since time.Time `json:"since"`
-	Until time.Time `json:"until"`
 }
 
 // add adds a page's counts. A dry run published nothing: what it would have

@@ -70,7 +70,7 @@ func cutBefore(s *state.Slice, bound time.Time) (gap state.Gap, ok bool) {
 	if !s.DoneUntil.Before(bound) {
 		return state.Gap{}, false
 	}
-	gap = state.Gap{Since: s.DoneUntil, Until: bound}
+	gap = state.Gap{TimeRange: state.TimeRange{Since: s.DoneUntil, Until: bound}}
 	if s.To.Before(bound) {
 		gap.Until = s.To
 	}

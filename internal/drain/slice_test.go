@@ -163,8 +163,8 @@ func TestCutBehind(t *testing.T) {
 		gap   *state.Gap
 	}{
 		{name: "all of it is younger", slice: span3(10, 30, 20), bound: 20, want: span3(10, 30, 20)},
-		{name: "a part", slice: span3(10, 30, 20), bound: 25, want: span3(10, 30, 25), gap: &state.Gap{Since: at(20), Until: at(25)}},
-		{name: "all that is left", slice: span3(10, 30, 20), bound: 99, want: span3(10, 30, 30), gap: &state.Gap{Since: at(20), Until: at(30)}},
+		{name: "a part", slice: span3(10, 30, 20), bound: 25, want: span3(10, 30, 25), gap: &state.Gap{TimeRange: state.TimeRange{Since: at(20), Until: at(25)}}},
+		{name: "all that is left", slice: span3(10, 30, 20), bound: 99, want: span3(10, 30, 30), gap: &state.Gap{TimeRange: state.TimeRange{Since: at(20), Until: at(30)}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			gap, ok := cutBefore(&c.slice, at(c.bound))
@@ -179,9 +179,11 @@ func TestCutBehind(t *testing.T) {
 }
 
 func TestAddGap(t *testing.T) {
-	gap := func(since, until int) state.Gap { return state.Gap{Since: at(since), Until: at(until)} }
+	gap := func(since, until int) state.Gap {
+		return state.Gap{TimeRange: state.TimeRange{Since: at(since), Until: at(until)}}
+	}
 	suspected := func(since, until int) state.Gap {
-		return state.Gap{Since: at(since), Until: at(until), Suspected: true}
+		return state.Gap{TimeRange: state.TimeRange{Since: at(since), Until: at(until)}, Suspected: true}
 	}
 	for _, c := range []struct {
 		name  string

@@ -24,9 +24,9 @@ type Feed struct {
 
 	Filter      string    `json:"filter"` // DTM_FILTER in force, in its canonical form
 	FilterSince time.Time `json:"filter_since"`
-	// FilterPast are the spans that were read with another filter than the one in
+	// FilterPast are the ranges that were read with another filter than the one in
 	// force: backfills that would cover them.
-	FilterPast []Gap `json:"filter_past"`
+	FilterPast []TimeRange `json:"filter_past"`
 
 	FirstRun time.Time `json:"first_run"` // start of the first run
 	// LastSweep is the start of the last sweep that was read to its end, or handed
@@ -76,7 +76,7 @@ func (f Feed) Clone() Feed {
 	return f
 }
 
-// Slice is a span of created_at, From ≤ t < To, read up to DoneUntil. All three
+// Slice is a range of created_at, From ≤ t < To, read up to DoneUntil. All three
 // are in whole milliseconds.
 type Slice struct {
 	From      time.Time `json:"from"`
@@ -84,10 +84,15 @@ type Slice struct {
 	DoneUntil time.Time `json:"done_until"`
 }
 
-// Gap is a span of created_at that could not be fetched.
-type Gap struct {
+// TimeRange is a range of time, Since ≤ t < Until, in the form that POST /backfill takes.
+type TimeRange struct {
 	Since time.Time `json:"since"`
 	Until time.Time `json:"until"`
+}
+
+// Gap is a range of created_at that could not be fetched.
+type Gap struct {
+	TimeRange
 	// Suspected: the API answered, but began later than it was asked to.
 	Suspected bool `json:"suspected"`
 }

@@ -143,7 +143,7 @@ func FuzzDecode(f *testing.F) {
 		f.Fatal(err)
 	}
 	backfill, err := encodeBackfill(state.Backfill{
-		State: state.Running, RequestedAt: now, Slices: []state.Slice{{From: now}}, Refused: []state.Gap{{Since: now}},
+		State: state.Running, RequestedAt: now, Slices: []state.Slice{{From: now}}, Refused: []state.Gap{{TimeRange: state.TimeRange{Since: now}}},
 		WorkedFor: time.Second, ExpireAt: now,
 	})
 	if err != nil {
