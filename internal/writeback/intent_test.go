@@ -1,6 +1,7 @@
 package writeback
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -31,6 +32,30 @@ func TestSupersedes(t *testing.T) {
 		earlier := state.Intent{Field: c.earlier, Values: []string{"x"}, At: now}
 		if supersedes(later, earlier) != c.supersedes || supersedes(earlier, later) {
 			t.Errorf("%s after %s: %t", c.later, c.earlier, !c.supersedes)
+		}
+	}
+}
+
+// TestDropOldest: whatever their order, intents that are open are dropped after all
+// others, and of equals the one that came first goes first.
+func TestDropOldest(t *testing.T) {
+	for _, seqs := range [][]int64{{1, 2, 3, 4, 5}, {5, 4, 3, 2, 1}, {3, 5, 1, 4, 2}, {2, 1, 4, 3, 5}} {
+		for n, want := range map[int][]int64{5: {1, 2, 3, 4, 5}, 4: {1, 2, 4, 5}, 3: {1, 2, 4}, 2: {2, 4}, 1: {4}, 0: nil, -1: nil} {
+			var list []state.Intent
+			for _, seq := range seqs {
+				list = append(list, state.Intent{Seq: seq, Open: seq == 1 || seq == 2 || seq == 4, Values: []string{"x"}})
+			}
+			byBytes := dropOldest(slices.Clone(list), 5, max(0, n))
+			for limit, kept := range map[string][]state.Intent{"number": dropOldest(list, n, 1000), "bytes": byBytes} {
+				var got []int64
+				for _, w := range kept {
+					got = append(got, w.Seq)
+				}
+				slices.Sort(got)
+				if !slices.Equal(got, want) {
+					t.Errorf("of %v, bounded by %s, %d are kept: %v, want %v", seqs, limit, n, got, want)
+				}
+			}
 		}
 	}
 }

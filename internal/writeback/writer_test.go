@@ -224,6 +224,61 @@ func TestWritebackLeavesEchoes(t *testing.T) {
 	})
 }
 
+// TestWritebackReplacesEchoes: an echo of a status that was never seen, and of which no
+// intent is open, is replaced by that of the next status, and by nothing else.
+func TestWritebackReplacesEchoes(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		left   state.Echo
+		open   bool // an intent of it
+		fields string
+		kept   bool
+	}{
+		{"a status by a status", state.Echo{Status: "read"}, false, `"status":"closed"`, false},
+		{"a status by both", state.Echo{Status: "read", Tags: []string{"y"}}, false, `"status":"closed","add_tags":["x"]`, false},
+		{"a status by tags", state.Echo{Status: "read"}, false, `"add_tags":["x"]`, true},
+		{"tags by a status", state.Echo{Tags: []string{"y"}}, false, `"status":"closed"`, true},
+		{"one that may still come", state.Echo{Status: "read"}, true, `"status":"closed"`, true},
+		{"one that has come", state.Echo{Status: "read", Version: time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)}, false, `"status":"closed"`, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				o := newWorld(dtmsim.Options{}, alert("a"))
+				c.left.Seq, c.left.At = 1, time.Now().UTC().Add(-time.Minute)
+				o.edit(func(r *state.Record) {
+					r.IntentSeq, r.Echoes = 1, []state.Echo{c.left}
+					// Not of the status, or the message would supersede it.
+					r.Intents = []state.Intent{{Field: state.IntentAddTag, Values: []string{"y"}, At: c.left.At, Seq: 1, Open: c.open}}
+				})
+				if out, err := o.newProcess().deliver(t.Context(), requestAt("a", 1, c.fields)); err != nil || out.Result != "written" {
+					t.Fatalf("%+v, %v", out, err)
+				}
+				echoes := o.record("a").Echoes
+				if kept := slices.ContainsFunc(echoes, func(e state.Echo) bool { return cmp.Equal(e, c.left) }); kept != c.kept {
+					t.Errorf("kept %t: %+v", kept, echoes)
+				}
+			})
+		})
+	}
+}
+
+// TestWritebackKeepsTwoEqualEchoes: each write may have made a version, and more than two
+// of one message's are not looked for.
+func TestWritebackKeepsTwoEqualEchoes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newWorld(dtmsim.Options{}, alert("a"))
+		o.api.AddFault(dtmsim.Fault{Kind: dtmsim.Patch, ResetBefore: true, Times: 3})
+		for _, want := range []int{1, 2, 2} {
+			if _, err := o.newProcess().deliver(t.Context(), requestAt("a", 1, `"status":"closed"`)); err == nil {
+				t.Fatal("no error without a network")
+			}
+			if echoes := o.record("a").Echoes; len(echoes) != want {
+				t.Errorf("%d echoes, want %d: %+v", len(echoes), want, echoes)
+			}
+		}
+	})
+}
+
 // TestWritebackAnswers is what follows from the API's answers to a read and to a
 // change.
 func TestWritebackAnswers(t *testing.T) {
@@ -1124,6 +1179,55 @@ func TestWritebackLimits(t *testing.T) {
 		}
 		if o.asked(dtmsim.Get) != alerts*each || o.asked(dtmsim.Patch) != alerts*each {
 			t.Errorf("%d reads, %d changes", o.asked(dtmsim.Get), o.asked(dtmsim.Patch))
+		}
+	})
+}
+
+// TestWritebackWaitsWithoutASlot: messages that lose their alert to another process, and
+// wait for its lease, hold up no message for another alert.
+func TestWritebackWaitsWithoutASlot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const others = 4 // as many as talk to GTI at a time
+		list := []dtmsim.Alert{alert("free")}
+		for i := range others {
+			list = append(list, alert(fmt.Sprint("a", i)))
+		}
+		o := newWorld(dtmsim.Options{}, list...)
+		p := o.newProcess()
+		p.pause = func(kind string) time.Duration {
+			if kind == "get" {
+				return 2 * time.Second
+			}
+			return 0
+		}
+		deliver := func(id string) {
+			if out, err := p.deliver(t.Context(), requestAt(id, 1, `"status":"closed"`)); err != nil || out.Result != "written" {
+				t.Errorf("%s: %+v, %v", id, out, err)
+			}
+		}
+		began := time.Now()
+		var wg sync.WaitGroup
+		for i := range others {
+			wg.Go(func() { deliver(fmt.Sprint("a", i)) })
+		}
+		time.Sleep(time.Second) // all of them have a slot by now
+		o.mu.Lock()
+		for i := range others {
+			e := o.read(fmt.Sprint("a", i))
+			e.Record.WriteLease = &state.Lease{Owner: "x", ExpiresAt: began.Add(20 * time.Second)}
+			if err := o.write(e); err != nil {
+				t.Error(err)
+			}
+		}
+		o.mu.Unlock()
+		deliver("free")
+		// The four read their alerts for four seconds, and so does it.
+		if took := time.Since(began); took != 8*time.Second {
+			t.Errorf("the other alert is done after %v, want 8s", took)
+		}
+		wg.Wait()
+		if took := time.Since(began); took != 24*time.Second {
+			t.Errorf("all are done after %v, want 24s", took)
 		}
 	})
 }
