@@ -15,11 +15,11 @@ func (w *work) audit() error {
 		last = f.FirstRun
 	}
 	today := now.Truncate(24 * time.Hour)
-	if w.Options.AuditWindow == 0 || !last.Before(today) || w.isUnfinished("audit-") {
+	if w.runner.Options.AuditWindow == 0 || !last.Before(today) || w.isUnfinished("audit-") {
 		return nil
 	}
 	position := f.Position()
-	from, to := position.Add(-w.Options.AuditWindow), position.Add(-w.Options.Overlap)
+	from, to := position.Add(-w.runner.Options.AuditWindow), position.Add(-w.runner.Options.Overlap)
 	if f.BeginsAt.After(from) {
 		from = f.BeginsAt
 	}
@@ -31,7 +31,7 @@ func (w *work) audit() error {
 		return nil
 	}
 	err := w.requestBackfill(state.Backfill{
-		ID: "audit-" + today.Format(time.DateOnly), Kind: state.Audit, Since: from, Until: to, Filter: w.Options.Filter.String(),
+		ID: "audit-" + today.Format(time.DateOnly), Kind: state.Audit, Since: from, Until: to, Filter: w.runner.Options.Filter.String(),
 	})
 	if err == nil {
 		w.holder.Update(func(f *state.Feed) { f.LastAudit = now.Truncate(ms) })

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"time"
 
 	"dtmrelay.internal/dtmrelay/internal/dtm"
@@ -76,7 +75,7 @@ func (w *work) backfills() error {
 			}
 		}
 		// Others may have been asked for, or cancelled, in the meantime.
-		found, err := w.Store.Open(w.deadlines.working, w.Feed, "")
+		found, err := w.runner.Store.Open(w.deadlines.working, w.runner.Feed, "")
 		if err != nil {
 			return err
 		}
@@ -99,7 +98,7 @@ func (w *work) lookAtLive() error {
 // backfill works one backfill until it is finished or the time is up. It returns
 // nil when nothing is left to do.
 func (w *work) backfill(id string, liveAt time.Time) error {
-	b, revision, err := w.Store.Backfill(w.deadlines.working, w.Feed, id)
+	b, revision, err := w.runner.Store.Backfill(w.deadlines.working, w.runner.Feed, id)
 	if err != nil {
 		return err
 	}
@@ -109,15 +108,15 @@ func (w *work) backfill(id string, liveAt time.Time) error {
 	shorter, stop := w.deadlines.until(liveAt, errLiveFeed)
 	defer stop(nil)
 
-	rw := &recordWriter{store: w.Store, feed: w.Feed, checkLease: w.checkLease, cancelled: func() { stop(errCancelled) }, record: b, revision: revision}
+	rw := &recordWriter{store: w.runner.Store, feed: w.runner.Feed, checkLease: w.checkLease, cancelled: func() { stop(errCancelled) }, record: b, revision: revision}
 	e, pending, err := w.backfillEngine(shorter.fetching, b, rw)
 	if err != nil {
 		return err
 	}
-	began, asked := time.Now(), w.BackfillAPI.Stats().Requests
+	began, asked := time.Now(), w.runner.BackfillAPI.Stats().Requests
 	rw.spent = func(now *state.Backfill) {
 		now.WorkedFor = b.WorkedFor + time.Since(began).Truncate(ms)
-		now.Requests = b.Requests + w.BackfillAPI.Stats().Requests - asked
+		now.Requests = b.Requests + w.runner.BackfillAPI.Stats().Requests - asked
 	}
 	stopWriting := rw.keepWriting(w.deadlines.working)
 	err = w.run(shorter, e, pending)
@@ -152,12 +151,12 @@ func (w *work) backfillEngine(fetching context.Context, b state.Backfill, rw *re
 	if err != nil {
 		return nil, Progress{}, fmt.Errorf("backfill %s: reading its filter: %w", b.ID, err)
 	}
-	opts := w.Options
+	opts := w.runner.Options
 	opts.Filter = filter
 	options := ledger.Options{Mode: modeOf(b), CheckLease: w.checkLease, BackfillID: b.ID}
 	if b.Kind != "" {
 		opts.Refs, opts.PageSize = false, dtm.PageSize(false)
-		options.FetchFull = w.fetchFull(fetching, w.BackfillAPI)
+		options.FetchFull = w.fetchFull(fetching, w.runner.BackfillAPI)
 	}
 	// A range that an operator asks for is asked of GTI, even one as old as what GTI
 	// has refused before.
@@ -167,8 +166,8 @@ func (w *work) backfillEngine(fetching context.Context, b state.Backfill, rw *re
 	}
 	e := &engine{
 		clock: w.clock, scope: scope{b.Since, b.Until},
-		opts: opts, source: w.BackfillAPI, report: w.report, onGap: func(state.Gap) {},
-		processor: w.NewProcessor(options),
+		opts: opts, source: w.runner.BackfillAPI, report: w.report, onGap: func(state.Gap) {},
+		processor: w.runner.NewProcessor(options),
 		save: func(p Progress) {
 			rw.update(func(b *state.Backfill) { b.Slices, b.Refused = p.Slices, refused(p.Gaps) })
 			if p.Refusal != known {
@@ -243,7 +242,7 @@ func (w *work) conclude(b state.Backfill) {
 	for _, g := range found {
 		w.tellGap(g)
 	}
-	log := w.Log.With("event", "backfill", "feed", w.Feed, "backfill", b.ID, "state", b.State,
+	log := w.runner.Log.With("event", "backfill", "feed", w.runner.Feed, "backfill", b.ID, "state", b.State,
 		"published", b.Published, "rejected", b.Rejected, "requests", b.Requests)
 	if b.State == state.Failed {
 		log.ErrorContext(w.deadlines.caller, "a backfill failed", "error", b.Error)
@@ -277,134 +276,6 @@ func rangeOfGap(g *state.Gap) *state.TimeRange { return &g.TimeRange }
 
 func itself(r *state.TimeRange) *state.TimeRange { return r }
 
-// recordWriter writes the record of the backfill that is being worked. The other
-// writer is DELETE, which may cancel the backfill at any time.
-type recordWriter struct {
-	store      BackfillStore
-	feed       string
-	checkLease func() error
-	cancelled  func()
-	// spent sets the time and the requests that the record counts.
-	spent func(*state.Backfill)
-
-	mu       sync.Mutex
-	record   state.Backfill
-	dirty    bool
-	revision state.Revision // only who writes uses it
-}
-
-func (w *recordWriter) update(change func(*state.Backfill)) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	change(&w.record)
-	w.dirty = true
-}
-
-// keepWriting writes the record once a second when it has changed, until the function
-// that it returns is called. A write that fails is tried again with the next;
-// the last one, by the caller, says whether the record is stored.
-func (w *recordWriter) keepWriting(ctx context.Context) (stop func()) {
-	w.update(func(b *state.Backfill) { b.State = state.Running })
-	ctx, cancel := context.WithCancel(ctx)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		ticker := time.NewTicker(time.Second)
-		defer ticker.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-ticker.C:
-				w.mu.Lock()
-				dirty := w.dirty
-				w.mu.Unlock()
-				if dirty {
-					_ = w.write(ctx)
-				}
-			}
-		}
-	}()
-	return func() {
-		cancel()
-		<-done
-	}
-}
-
-// write writes the record. When DELETE was faster, the record stays cancelled,
-// with what was done all the same.
-func (w *recordWriter) write(ctx context.Context) error {
-	for range state.Tries {
-		if err := w.checkLease(); err != nil {
-			return err
-		}
-		w.mu.Lock()
-		w.spent(&w.record)
-		record := w.record
-		record.Slices, record.Refused = slices.Clone(record.Slices), slices.Clone(record.Refused)
-		w.dirty = false
-		w.mu.Unlock()
-		v, err := w.store.WriteBackfill(ctx, w.feed, record, w.revision)
-		if err == nil {
-			w.revision = v
-			return nil
-		}
-		w.mu.Lock()
-		w.dirty = true
-		w.mu.Unlock()
-		if !errors.Is(err, state.ErrConflict) {
-			return fmt.Errorf("backfill %s: %w", record.ID, err)
-		}
-		stored, v, err := w.store.Backfill(ctx, w.feed, record.ID)
-		if err != nil {
-			return fmt.Errorf("backfill %s: %w", record.ID, err)
-		}
-		w.revision = v
-		if stored.State == state.Cancelled {
-			w.update(func(b *state.Backfill) {
-				b.State, b.FinishedAt, b.ExpireAt = stored.State, stored.FinishedAt, stored.ExpireAt
-			})
-			w.cancelled()
-		}
-	}
-	return nil
-}
-
-// movedFrom reports whether anything was published or read since the record was b.
-func (w *recordWriter) movedFrom(b state.Backfill) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	now := w.record
-	return now.Published+now.Rejected > b.Published+b.Rejected || !slices.Equal(now.Slices, b.Slices)
-}
-
-// finish notes how the work ended, and reports whether the backfill is finished.
-func (w *recordWriter) finish(err error) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	b := &w.record
-	if b.Finished() { // cancelled
-		return true
-	}
-	now := time.Now().UTC().Truncate(ms)
-	switch {
-	case err == nil:
-		b.State, b.Error, b.Slices = state.Done, "", nil
-	case errors.Is(err, errLiveFeed), errors.Is(err, errBudget), errors.Is(err, errShutdown), errors.Is(err, errCap), errors.Is(err, errCancelled):
-		b.Error = ""
-		return false
-	case dtm.Kind(err).Final():
-		// Asking again would earn the same error, and there is only an hour's
-		// number of them.
-		b.State, b.Error = state.Failed, err.Error()
-	default:
-		b.Error = err.Error()
-		return false
-	}
-	b.FinishedAt, b.ExpireAt = now, now.Add(KeepFinished)
-	return true
-}
-
 // DryBackfill counts what a backfill would publish, and leaves no trace but the
 // count of requests. When it could not be counted to the end, the error says why.
 func (r *Runner) DryBackfill(ctx context.Context, b state.Backfill) (state.Backfill, error) {
@@ -433,7 +304,7 @@ func (r *Runner) DryBackfill(ctx context.Context, b state.Backfill) (state.Backf
 	defer w.deadlines.start(deadlines.storing, budgetEnd)()
 	e := &engine{
 		clock: w.clock, scope: scope{b.Since, b.Until},
-		opts: r.Options, source: w.BackfillAPI, report: &report, save: func(Progress) {}, onGap: func(state.Gap) {},
+		opts: r.Options, source: w.runner.BackfillAPI, report: &report, save: func(Progress) {}, onGap: func(state.Gap) {},
 		processor: r.NewProcessor(ledger.Options{Mode: modeOf(b), CheckLease: w.checkLease, DryRun: w.dryRun, BackfillID: b.ID}),
 		onCounts: func(fetched int, c ledger.Counts) {
 			b.Fetched += int64(fetched)

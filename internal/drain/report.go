@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"dtmrelay.internal/dtmrelay/internal/dtm"
 	"dtmrelay.internal/dtmrelay/internal/ledger"
 	"dtmrelay.internal/dtmrelay/internal/state"
 )
@@ -141,5 +142,61 @@ func (r *Report) finish(outcome, reason string, err error) {
 	}
 	if err != nil {
 		r.Error = fmt.Sprint(err)
+	}
+}
+
+// Reason is the stop reason of a run that ends with err.
+func Reason(err error) string {
+	_, reason, _ := outcomeOf(err)
+	return reason
+}
+
+// outcomeOf tells a run that was stopped from one that failed.
+func outcomeOf(err error) (outcome, reason string, failure error) {
+	var budget *dtm.BudgetError
+	kind := dtm.Kind(err)
+	switch {
+	case err == nil:
+		return OK, StopDone, nil
+	case errors.Is(err, state.ErrLost):
+		return Failed, StopLeaseLost, err
+	case errors.Is(err, errBudget):
+		return Partial, StopBudget, nil
+	case errors.Is(err, errShutdown):
+		return Partial, StopShutdown, nil
+	case errors.Is(err, errCap):
+		return Partial, StopCap, nil
+	case kind == dtm.Wait:
+		return Partial, StopWait, nil
+	case errors.Is(err, ErrKeyMissing), kind == dtm.NoKey:
+		return Failed, StopKeyMissing, err
+	case kind == dtm.KeyRefused:
+		return Failed, StopKeyRefused, err
+	case errors.As(err, &budget) && budget.What == "errors":
+		return Failed, StopErrors, err
+	case kind == dtm.BudgetSpent, kind == dtm.QuotaSpent:
+		return Failed, StopRequests, err
+	case ListingFailed(err), dtm.Failed(err):
+		return Failed, StopGTI, err
+	default:
+		return Failed, StopError, err
+	}
+}
+
+func (r *Runner) stats(report *Report) {
+	for _, s := range []dtm.Stats{r.LiveAPI.Stats(), r.SweepAPI.Stats(), r.BackfillAPI.Stats()} {
+		report.Requests += s.Requests
+		report.Retries += s.Retries
+		report.Pages += s.Pages
+		report.Bytes += s.Bytes
+		report.Errors4xx += s.Errors4xx
+		report.ThrottledMS += s.Throttled.Milliseconds()
+	}
+}
+
+func (r *Report) before(f state.Feed) {
+	if !f.BeginsAt.IsZero() {
+		p := f.Position()
+		r.PositionBefore, r.PositionAfter = &p, &p
 	}
 }

@@ -1,6 +1,3 @@
-// Package drain is the engine: it cuts a range of time into slices, lists the
-// alerts of each from the API with several workers, hands every page to the
-// processor, and moves a slice's position only past what was acknowledged.
 package drain
 
 import (

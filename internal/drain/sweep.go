@@ -25,13 +25,13 @@ func (w *work) sweep(feed state.Feed) (err error) {
 	}()
 	// Alerts that the first run has read can only have changed while it ran: the next
 	// sweep reads back to its start.
-	if w.Options.UpdatesWindow == 0 || w.clock.first {
+	if w.runner.Options.UpdatesWindow == 0 || w.clock.first {
 		return nil
 	}
 	began := w.clock.now().Truncate(ms)
-	w.sweepSince = began.Add(-w.Options.UpdatesWindow)
-	if r := feed.Refusal; r != nil && began.Sub(r.At) < refusalHolds && w.Options.UpdatesWindow >= r.Age {
-		w.sweepSince = w.Options.oldestSafeSince(began)
+	w.sweepSince = began.Add(-w.runner.Options.UpdatesWindow)
+	if r := feed.Refusal; r != nil && began.Sub(r.At) < refusalHolds && w.runner.Options.UpdatesWindow >= r.Age {
+		w.sweepSince = w.runner.Options.oldestSafeSince(began)
 	}
 	fetching := w.deadlines.fetching
 	if w.holder != nil { // a dry run leaves nothing to backfills
@@ -46,14 +46,14 @@ func (w *work) sweep(feed state.Feed) (err error) {
 	}
 
 	kinds := []string{state.Changes}
-	if w.Options.Filter.HasMutable() {
+	if w.runner.Options.Filter.HasMutable() {
 		kinds = append(kinds, state.Matches)
 	}
 	for i, kind := range kinds {
 		end, err := w.sweepListing(fetching, kind, feed)
 		switch ended := context.Cause(fetching); {
 		case err == nil && end == unclear:
-			w.Log.WarnContext(w.deadlines.caller, "the API lists the same again and again, and changes after that are not seen", "event", "sweep", "feed", w.Feed)
+			w.runner.Log.WarnContext(w.deadlines.caller, "the API lists the same again and again, and changes after that are not seen", "event", "sweep", "feed", w.runner.Feed)
 			return nil
 		case err == nil:
 		case w.holder != nil && errors.Is(err, ended) && (errors.Is(err, errLiveFeed) || errors.Is(err, errBudget)):
@@ -73,7 +73,7 @@ func (w *work) sweep(feed state.Feed) (err error) {
 		case dtm.Kind(err) == dtm.BudgetSpent, dtm.Kind(err) == dtm.Wait && w.holder != nil && w.deadlines.hasTime(dtm.RetryAfter(err)):
 			// Its share of the key's budget is used up, and the live feed's isn't; or GTI
 			// asks for a wait that is longer than a sweep, and not than the run.
-			w.Log.WarnContext(w.deadlines.caller, "changes are not looked for", "event", "sweep", "feed", w.Feed, "reason", err.Error())
+			w.runner.Log.WarnContext(w.deadlines.caller, "changes are not looked for", "event", "sweep", "feed", w.runner.Feed, "reason", err.Error())
 			return nil
 		default:
 			return fmt.Errorf("looking for changed alerts: %w", w.lost(listingFailed(err)))
@@ -98,10 +98,10 @@ func (w *work) sweepListing(fetching context.Context, kind string, feed state.Fe
 	w.report.needed++ // one listing, of however few alerts
 	for refused := time.Duration(0); ; {
 		s.query.Since = w.sweepSince
-		asked, bound := w.clock.now(), w.Options.oldestSafeSince(w.clock.now())
-		before := w.SweepAPI.Stats().Pages
+		asked, bound := w.clock.now(), w.runner.Options.oldestSafeSince(w.clock.now())
+		before := w.runner.SweepAPI.Stats().Pages
 		end, err := s.read(fetching, w.deadlines.working)
-		answered := w.SweepAPI.Stats().Pages > before
+		answered := w.runner.SweepAPI.Stats().Pages > before
 		if refused > 0 && answered {
 			refusal := &state.Refusal{At: asked.Truncate(ms), Age: refused}
 			w.update(func(f *state.Feed) { f.Refusal = refusal })
@@ -131,17 +131,17 @@ func (w *work) sweepOf(fetching context.Context, kind string, feed state.Feed) *
 		back = feed.BeginsAt
 	}
 	options := ledger.Options{
-		Mode: ledger.Changes, CheckLease: w.checkLease, DryRun: w.dryRun, FetchFull: w.fetchFull(fetching, w.SweepAPI),
+		Mode: ledger.Changes, CheckLease: w.checkLease, DryRun: w.dryRun, FetchFull: w.fetchFull(fetching, w.runner.SweepAPI),
 	}
-	filter := w.Options.Filter.Immutable()
+	filter := w.runner.Options.Filter.Immutable()
 	if kind == state.Matches {
-		filter = w.Options.Filter
+		filter = w.runner.Options.Filter
 		options.Mode, options.IsFeeds = ledger.Matches, func(a dtm.Alert) bool {
 			return !a.CreatedAt.Before(feed.BeginsAt) && a.CreatedAt.Before(feed.End) && !unread(feed.Slices, a.CreatedAt)
 		}
 	}
 	return &sweepReader{
-		source: w.SweepAPI, processor: w.NewProcessor(options), back: back.Add(-w.Options.Overlap), shifting: kind == state.Matches,
+		source: w.runner.SweepAPI, processor: w.runner.NewProcessor(options), back: back.Add(-w.runner.Options.Overlap), shifting: kind == state.Matches,
 		query:   dtm.Query{Newest: true, Size: dtm.PageSize(false), Filter: filter},
 		reserve: w.reserve,
 		onPage: func(looked, brought int, c ledger.Counts) {
@@ -293,7 +293,7 @@ func unread(pending []state.Slice, at time.Time) bool {
 // fetchFull fetches an alert with its document, where messages have one, until
 // fetching ends: a page may hold many of them.
 func (w *work) fetchFull(fetching context.Context, s Session) func(context.Context, string) (dtm.Page, error) {
-	if !w.Options.Refs {
+	if !w.runner.Options.Refs {
 		return nil
 	}
 	return func(_ context.Context, id string) (dtm.Page, error) { return s.Get(fetching, id, true) }
@@ -301,10 +301,10 @@ func (w *work) fetchFull(fetching context.Context, s Session) func(context.Conte
 
 // reserve says how many of n alerts may be published.
 func (w *work) reserve(n int) int {
-	if w.Options.MaxAlerts == 0 {
+	if w.runner.Options.MaxAlerts == 0 {
 		return n
 	}
-	return min(n, max(0, w.Options.MaxAlerts-int(w.report.Published)))
+	return min(n, max(0, w.runner.Options.MaxAlerts-int(w.report.Published)))
 }
 
 // handOver makes backfills of the listings that a sweep could not read to their end.
@@ -312,12 +312,12 @@ func (w *work) handOver(kinds []string, began time.Time) error {
 	f := w.holder.Feed()
 	for _, kind := range kinds {
 		b := state.Backfill{
-			ID: "sweep-" + began.Format("20060102T150405.000Z"), Kind: kind, Filter: w.Options.Filter.Immutable().String(),
+			ID: "sweep-" + began.Format("20060102T150405.000Z"), Kind: kind, Filter: w.runner.Options.Filter.Immutable().String(),
 			Since: w.sweepSince, Until: f.End,
 		}
 		if kind == state.Matches {
 			b.ID += "-" + kind
-			b.Filter, b.Until = w.Options.Filter.String(), f.Position()
+			b.Filter, b.Until = w.runner.Options.Filter.String(), f.Position()
 			if b.Since.Before(f.BeginsAt) {
 				b.Since = f.BeginsAt
 			}
@@ -344,9 +344,9 @@ func (w *work) requestBackfill(b state.Backfill) error {
 		return err
 	}
 	b.State, b.RequestedAt = state.Pending, time.Now().UTC().Truncate(ms)
-	b.RequestedBy = w.RunID
+	b.RequestedBy = w.runner.RunID
 	b.Slices = []state.Slice{{From: b.Since, To: b.Until, DoneUntil: b.Since}}
-	err := w.Store.CreateBackfill(w.deadlines.working, w.Feed, b)
+	err := w.runner.Store.CreateBackfill(w.deadlines.working, w.runner.Feed, b)
 	if errors.Is(err, state.ErrConflict) { // an earlier run came so far
 		err = nil
 	}

@@ -1,0 +1,273 @@
+// Package drain is the engine: it cuts a range of time into slices, lists the
+// alerts of each from the API with several workers, hands every page to the
+// processor, and moves a slice's position only past what was acknowledged.
+//
+// This is the way of an alert, from its page to the checkpoint after it:
+//
+//  1. Runner.Live takes the lease and plans what there is to read (work.plan).
+//  2. work.runAll drains the live feed's slices (work.drainLive, engine.run), then
+//     sweeps (work.changes), asks for an audit (work.audit) and works backfills
+//     (work.backfills), each of them with an engine of its own.
+//  3. A worker acquires a slice (engine.acquire) and lists it until it is read
+//     (reader.readSlice). One listing is one reader.pass.
+//  4. reader.fetch lists a page ahead of what is being published, and says with
+//     listing.add whether the listing goes on.
+//  5. reader.handle picks the alerts that are this worker's to publish (reader.pick),
+//     claims them (engine.claim), and has them published and recorded
+//     (Processor.Process).
+//  6. engine.advance moves the slice's position as far as the order of the listing
+//     allows, and engine.checkpoint hands it to the lease's holder, which stores it.
+//  7. endings.add says from how the listing ended whether the slice is read.
+package drain
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"math"
+	"sync/atomic"
+	"time"
+
+	"dtmrelay.internal/dtmrelay/internal/dtm"
+	"dtmrelay.internal/dtmrelay/internal/ledger"
+	"dtmrelay.internal/dtmrelay/internal/state"
+)
+
+// Store is what a run needs of the database (state.Store).
+type Store interface {
+	state.FeedStore
+	BackfillStore
+	CreateBackfill(ctx context.Context, feed string, b state.Backfill) error
+	AddUsage(ctx context.Context, keyID string, add, old state.Usage) error
+}
+
+// Session is one run's view of the API (dtm.Session).
+type Session interface {
+	Source
+	Get(ctx context.Context, id string, refs bool) (dtm.Page, error)
+	Stats() dtm.Stats
+}
+
+// Meter counts the requests of a key (dtm.Meter).
+type Meter interface {
+	Load(requests, errors map[int64]int64)
+	Take() (requests, errors map[int64]int64)
+}
+
+// Runner runs one feed.
+type Runner struct {
+	Feed    string
+	Options Options
+	// KeyID names the counters of the API key. Its error may wrap ErrKeyMissing.
+	KeyID func(ctx context.Context) (string, error)
+	Store Store
+	Meter Meter
+	// LiveAPI, SweepAPI and BackfillAPI are the sessions of live work, of sweeps and of
+	// backfills. The last two may use less of the key's budgets.
+	LiveAPI     Session
+	SweepAPI    Session
+	BackfillAPI Session
+	// NewProcessor makes a processor for this run.
+	NewProcessor func(ledger.Options) Processor
+	RunID        string
+	Log          *slog.Logger
+	// Now is this instance's clock, which may be wrong; nil stands for time.Now.
+	Now func() time.Time
+}
+
+// ErrKeyMissing means that there is no API key yet: the secret has no version.
+var ErrKeyMissing = errors.New("there is no API key")
+
+const (
+	// callTime bounds one call to the database at a run's beginning and end.
+	callTime = 20 * time.Second
+)
+
+// Live relays everything new, and returns what it did. The error is the one in
+// the report, for those who need to know its kind. When ctx ends, the run stops
+// between pages, stores its position and releases the lease.
+func (r *Runner) Live(ctx context.Context, trigger string, dryRun bool) (Report, error) {
+	began := time.Now().UTC().Truncate(ms)
+	report := Report{Feed: r.Feed, RunID: r.RunID, Trigger: trigger, DryRun: dryRun, StartedAt: began}
+	if dryRun {
+		report.WouldPublish, report.ByType, report.BySeverity = new(int64), map[string]int64{}, map[string]int64{}
+	}
+	outcome, reason, err := r.live(ctx, &report, began)
+	report.finish(outcome, reason, err)
+	return report, err
+}
+
+func (r *Runner) live(ctx context.Context, report *Report, began time.Time) (outcome, reason string, err error) {
+	budgetEnd := began.Add(r.Options.Budget)
+	deadlines, done := newDeadlines(ctx, budgetEnd)
+	defer done()
+	opening, cancel := context.WithTimeout(ctx, callTime)
+	defer cancel()
+	w := r.work(deadlines, report)
+	keyID, err := r.KeyID(opening)
+	if err != nil {
+		return outcomeOf(err)
+	}
+	found, err := r.Store.Open(opening, r.Feed, keyID)
+	if err != nil {
+		return Failed, StopError, err
+	}
+	feed, usage := found.Feed, found.Usage
+	report.before(feed)
+	if !report.DryRun && feed.Lease != nil && began.Before(feed.Lease.ExpiresAt) {
+		return Skipped, StopLeaseHeld, nil
+	}
+	r.Meter.Load(usage.Requests, usage.Errors)
+	w.clock.first = feed.BeginsAt.IsZero()
+	refiltered := w.plan(&feed)
+	feed.KeyID = keyID
+
+	var holder *state.Holder
+	leased, checkLease := deadlines.storing, func() error { return nil }
+	if !report.DryRun {
+		holder, err = state.Acquire(deadlines.storing, r.Store, r.Feed, r.RunID, feed, found.Revision)
+		switch {
+		case errors.Is(err, state.ErrHeld):
+			return Skipped, StopLeaseHeld, nil
+		case err != nil:
+			return Failed, StopError, err
+		}
+		leased, checkLease = holder.Context(), holder.CheckLease
+		if refiltered {
+			r.Log.InfoContext(ctx, "the filter was changed: a backfill can cover the past for it",
+				"event", "filter", "feed", r.Feed, "past", feed.FilterPast)
+		}
+	}
+	stopCounting := r.countRequests(deadlines.storing, keyID, usage)
+	w.holder, w.checkLease = holder, checkLease
+	end := w.deadlines.start(leased, budgetEnd)
+	err = w.runAll(feed)
+	end()
+	outcome, reason, err = outcomeOf(err)
+	r.stats(report)
+	if report.isHigh() {
+		r.Log.WarnContext(ctx, "a run sent more than twice the requests that its alerts needed",
+			"event", "requests_high", "feed", r.Feed, "run_id", r.RunID, "requests", report.Requests, "needed", int64(math.Ceil(report.needed))+report.Slices)
+	}
+
+	closing, cancel := context.WithTimeout(deadlines.storing, callTime)
+	defer cancel()
+	defer stopCounting(closing)
+	if holder == nil {
+		return outcome, reason, err
+	}
+	released := holder.Release(closing, func(f *state.Feed) {
+		position := f.Position()
+		report.PositionAfter = &position
+		report.Checkpoints = f.Write
+		report.finish(outcome, reason, err)
+		f.LastRun, _ = json.Marshal(report) // a Report always marshals
+	})
+	if released == nil || errors.Is(err, state.ErrLost) {
+		return outcome, reason, err
+	}
+	// A checkpoint that failed is a run that failed.
+	report.PositionAfter = report.PositionBefore
+	err = errors.Join(err, released)
+	_, reason, _ = outcomeOf(err)
+	return Failed, reason, err
+}
+
+// work is what a run does while it holds the lease: live slices and backfills,
+// each with an engine of its own, within the run's time.
+type work struct {
+	runner     *Runner
+	deadlines  deadlines
+	report     *Report
+	holder     *state.Holder // nil in a dry run
+	checkLease func() error
+	dryRun     *ledger.DryRun // nil, unless the run is one
+
+	clock     *clock
+	got       *atomic.Int64 // alerts that were fetched by their id
+	replanned bool
+
+	liveAt     time.Time // when the live feed is to be looked at again
+	unfinished []string  // backfills, as far as is known
+	sweepSince time.Time // created_at back to which the sweep looks
+	sweepErr   error     // why the last sweep failed
+}
+
+// work is a run's work on its own copy of the runner, whose sessions tell the time.
+func (r *Runner) work(d deadlines, report *Report) *work {
+	timing := *r
+	w := &work{
+		runner: &timing, deadlines: d, report: report, got: new(atomic.Int64),
+		clock: &clock{ours: r.Now, log: r.Log, feed: r.Feed},
+	}
+	if report.DryRun {
+		w.dryRun = &ledger.DryRun{}
+	}
+	if r.Now == nil {
+		w.clock.ours = time.Now
+	}
+	for _, s := range []*Session{&timing.LiveAPI, &timing.SweepAPI, &timing.BackfillAPI} {
+		*s = timed{*s, w.clock, w.got}
+	}
+	return w
+}
+
+// runAll is the live slices, then the sweep, then backfills.
+func (w *work) runAll(feed state.Feed) error {
+	defer func() { w.report.needed += float64(w.got.Load()) }()
+	if err := w.drainLive(feed); err != nil {
+		return err
+	}
+	if w.holder == nil {
+		return w.sweep(feed)
+	}
+	w.unfinished = feed.Unfinished
+	if err := w.changes(); err != nil {
+		return err
+	}
+	// The sweep's answers may have confirmed what the live feed's first one said.
+	if w.replan() {
+		if err := w.drainLive(w.holder.Feed()); err != nil {
+			return err
+		}
+	}
+	err := w.audit()
+	if err == nil {
+		err = w.backfills()
+	}
+	if _, _, failure := outcomeOf(err); failure == nil && w.sweepErr != nil {
+		return w.sweepErr
+	}
+	return err
+}
+
+// changes sweeps. A listing that fails for the sweep holds up no backfill.
+func (w *work) changes() error {
+	w.sweepErr = nil
+	err := w.sweep(w.holder.Feed())
+	if listing := (*listingError)(nil); errors.As(err, &listing) {
+		w.sweepErr, err = err, nil
+	}
+	return err
+}
+
+// run runs an engine, within what is left of MAX_ALERTS_PER_RUN.
+func (w *work) run(d deadlines, e *engine, pending Progress) error {
+	if w.runner.Options.MaxAlerts > 0 {
+		e.opts.MaxAlerts = w.runner.Options.MaxAlerts - int(w.report.Published)
+		if e.opts.MaxAlerts <= 0 {
+			return errCap
+		}
+	}
+	return w.lost(e.run(d, pending))
+}
+
+// lost adds to a failure that the lease is lost, if it is: what was under way
+// failed because of it.
+func (w *work) lost(err error) error {
+	if lost := context.Cause(w.deadlines.leased); lost != nil && err != nil && !errors.Is(err, lost) {
+		return errors.Join(lost, err)
+	}
+	return err
+}
