@@ -7,7 +7,7 @@ import "errors"
 const Tries = 5
 
 // ErrContended means that another writer was faster each time.
-var ErrContended = errors.New("others write to the alert's record all the time")
+var ErrContended = errors.New("others write to the record all the time")
 
 // Update lets attempt read, change and write an alert's record until it is done, or
 // fails. It is ErrContended when another writer was faster in all of Tries attempts.
