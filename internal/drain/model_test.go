@@ -16,7 +16,11 @@ import (
 // the holder of the lease together, and checks the laws that the relay promises
 // to keep (laws_test.go).
 func TestModel(t *testing.T) {
-	check(t, "1000", histories)
+	times := "1000"
+	if testing.Short() { // with the race detector each takes ten times as long
+		times = "200"
+	}
+	check(t, times, histories)
 }
 
 // check lets histories happen, so many unless the command line says otherwise.

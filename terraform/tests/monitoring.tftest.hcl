@@ -182,7 +182,7 @@ run "metrics_policies_and_dashboard_name_each_other" {
     error_message = "A policy waits for a stop_reason that no run has."
   }
   assert {
-    condition     = strcontains(file("${path.module}/../internal/dtm/usage.go"), "LiveShare = Share{Errors: ${local.errors_per_hour},")
+    condition     = strcontains(file("${path.module}/../internal/app/app.go"), "maxErrors = 100\n") && strcontains(file("${path.module}/../internal/app/app.go"), "live: share(${local.errors_per_hour}, 1)")
     error_message = "The error budget is another one in the code."
   }
   # Each event that the code logs when a function can't start, at ERROR.
