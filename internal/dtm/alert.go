@@ -5,6 +5,7 @@ package dtm
 
 import (
 	"encoding/json"
+	"iter"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -48,6 +49,17 @@ type Alert struct {
 	// Ahead: UpdatedAt lies more than a day in the future. Such a version must not
 	// count as the newest one, or every later change would pass for an older one.
 	Ahead bool
+}
+
+// Members gives the names and values at the alert's top level, in their order. A
+// name may come more than once. It gives nothing when the alert is invalid or was not
+// held, because a part of an alert must not pass for all of it.
+func (a Alert) Members() iter.Seq2[[]byte, []byte] {
+	object := trim(a.Raw)
+	if a.Invalid != "" || a.Digest != nil || len(object) == 0 || object[0] != '{' {
+		return func(func(name, value []byte) bool) {}
+	}
+	return members(object)
 }
 
 // Tags returns the alert's tags in their order, and whether these are all that it

@@ -1,0 +1,184 @@
+package rules
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+	_ "time/tzdata" // expressions name time zones, and the function's image need not have them
+
+	"cel.dev/cel-go/cel"
+	"cel.dev/cel-go/common/ast"
+	"cel.dev/cel-go/common/cost"
+	"cel.dev/cel-go/ext"
+)
+
+// costLimit bounds the work of one condition for one version, in CEL's units: about
+// one for each operation, one for each ten characters of a text that is searched, and
+// for a regular expression that times a quarter of its own length. So a search through
+// a document of 1 MB costs 100,000.
+const costLimit = 2_000_000
+
+// smallBytes is the size up to which an alert is small: many conditions can't reach
+// the limit with one, whatever it holds, and counting takes half of an evaluation's
+// time. The bound has room for an alert of a page with documents, but for web content.
+const smallBytes = 64 << 10
+
+// Rules are compiled rules. They may be used by several goroutines. No rules, and nil,
+// are valid.
+type Rules struct {
+	feed  string
+	rules []compiled
+}
+
+type compiled struct {
+	Rule
+	condition cel.Program // counts its cost
+	// small doesn't count, and is for small alerts. It is nil when the condition may be
+	// too much for one of them.
+	small cel.Program
+}
+
+// Compile reads a JSON list of rules, as Parse does, and compiles their conditions for
+// a feed. The error names every problem of every rule: a wrong condition with line and
+// column, and an unknown field with the nearest known one.
+func Compile(text, feed string) (*Rules, error) {
+	read, err := parse(text)
+	if err != nil {
+		return nil, err
+	}
+	rules := &Rules{feed: feed}
+	if len(read) == 0 {
+		return rules, nil
+	}
+	env, err := newEnv()
+	if err != nil {
+		return nil, fmt.Errorf("set up CEL: %w", err)
+	}
+	var problems []error
+	for _, r := range read {
+		problems = append(problems, r.problems...)
+		if r.When == "" {
+			continue
+		}
+		c := compiled{Rule: r.Rule}
+		for _, problem := range c.compile(env) {
+			problems = append(problems, fmt.Errorf("%s: when: %w", r.label, problem))
+		}
+		rules.rules = append(rules.rules, c)
+	}
+	if len(problems) > 0 {
+		return nil, errors.Join(problems...)
+	}
+	return rules, nil
+}
+
+func newEnv() (*cel.Env, error) {
+	known := func(env *cel.Env) (*cel.Env, error) {
+		return cel.CustomTypeProvider(provider{env.CELTypeProvider(), schema()})(env)
+	}
+	return cel.NewEnv(
+		ext.Strings(),
+		cel.OptionalTypes(), // alert.doc.?shop.?name.orValue(''), in place of a has() for each step
+		known,
+		cel.Variable("alert", alertType),
+		cel.Variable("event", cel.StringType),
+		cel.Variable("previous_status", cel.StringType),
+		cel.Variable("now", cel.TimestampType),
+		cel.Variable("feed", cel.StringType),
+		// All numbers of JSON are doubles, and nobody writes 70.0.
+		cel.CrossTypeNumericComparisons(true),
+		cel.DefaultUTCTimeZone(true),
+		cel.ASTValidators(cel.ValidateRegexLiterals(), cel.ValidateTimestampLiterals(), cel.ValidateDurationLiterals()),
+	)
+}
+
+func (c *compiled) compile(env *cel.Env) []error {
+	checked, issues := env.Compile(c.When)
+	if issues.Err() != nil {
+		var problems []error
+		for _, issue := range issues.Errors() {
+			problems = append(problems, at(issue.Location.Line(), issue.Location.Column(), explain(issue.Message)))
+		}
+		return problems
+	}
+	if checked.OutputType() != cel.BoolType {
+		return []error{at(1, 0, fmt.Sprintf("gives %s; allowed: a boolean, such as from ==", cel.FormatCELType(checked.OutputType())))}
+	}
+	if problems := timeZones(checked.NativeRep()); len(problems) > 0 {
+		return problems
+	}
+	estimate, err := env.EstimateCost(checked, smallAlert{})
+	if err == nil && estimate.Min > costLimit {
+		err = fmt.Errorf("costs %d at least; allowed: %d", estimate.Min, costLimit)
+	}
+	if err == nil && estimate.Max <= costLimit {
+		c.small, err = env.Program(checked, cel.EvalOptions(cel.OptOptimize))
+	}
+	if err == nil {
+		c.condition, err = env.Program(checked, cel.EvalOptions(cel.OptOptimize), cel.CostLimit(costLimit))
+	}
+	if err != nil {
+		return []error{at(1, 0, err.Error())}
+	}
+	return nil
+}
+
+// at is a problem at a place: CEL counts lines from 1 and columns from 0.
+func at(line, column int, message string) error {
+	return fmt.Errorf("line %d, column %d: %s", line, column+1, message)
+}
+
+// explain adds to a message of CEL what the writer of a rule needs to go on.
+func explain(message string) string {
+	if name, ok := strings.CutPrefix(message, "undefined field '"); ok {
+		name = strings.TrimSuffix(name, "'")
+		known := slices.Sorted(maps.Keys(schema()))
+		return fmt.Sprintf("alert has no field %q known to this version, the nearest is %s; what the API added since is in alert.raw", shorten(name), nearest(name, known))
+	}
+	for _, pair := range []string{"(double, int)", "(int, double)", "(double, list(int))"} {
+		if strings.HasSuffix(message, "'"+pair+"'") {
+			return message + "; an alert's numbers are doubles: write 70.0 for 70"
+		}
+	}
+	return message
+}
+
+// timeZones finds names of time zones that don't exist, as far as they are literals:
+// CEL finds them only when it evaluates.
+func timeZones(checked *ast.AST) (problems []error) {
+	ast.PreOrderVisit(checked.Expr(), ast.NewExprVisitor(func(e ast.Expr) {
+		if e.Kind() != ast.CallKind || !strings.HasPrefix(e.AsCall().FunctionName(), "get") || len(e.AsCall().Args()) != 1 {
+			return
+		}
+		arg := e.AsCall().Args()[0]
+		if arg.Kind() != ast.LiteralKind {
+			return
+		}
+		name, ok := arg.AsLiteral().Value().(string)
+		if !ok || strings.Contains(name, ":") { // +02:00
+			return
+		}
+		if _, err := time.LoadLocation(name); err != nil {
+			place := checked.SourceInfo().GetStartLocation(arg.ID())
+			problems = append(problems, at(place.Line(), place.Column(), fmt.Sprintf("there is no time zone %q; allowed: a name such as Europe/Berlin, or +02:00", shorten(name))))
+		}
+	}))
+	return problems
+}
+
+// smallAlert knows how long the texts and lists of a small alert are at most.
+type smallAlert struct{}
+
+func (smallAlert) EstimateSize(node cost.AstNode) *cost.SizeEstimate {
+	if len(node.Path()) == 0 {
+		return nil // not of a variable
+	}
+	return &cost.SizeEstimate{Max: smallBytes}
+}
+
+func (smallAlert) EstimateCallCost(_, _ string, _ *cost.AstNode, _ []cost.AstNode) *cost.CallEstimate {
+	return nil
+}
