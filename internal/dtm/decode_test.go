@@ -406,3 +406,27 @@ func testPage(n, size int) []byte {
 	b.WriteString("]}\n")
 	return b.Bytes()
 }
+
+func TestMembers(t *testing.T) {
+	const usable = `{"id":"a","created_at":"2025-08-07T10:01:49Z","x":[1, 2],"\u0078":null}`
+	cut := ParseAlert([]byte(usable))
+	cut.Digest = &Digest{}
+	for _, tc := range []struct {
+		name string
+		of   Alert
+		want []string
+	}{
+		{"usable", ParseAlert([]byte(" " + usable + "\n")), []string{`id "a"`, `created_at "2025-08-07T10:01:49Z"`, `x [1, 2]`, `x null`}},
+		{"not held", cut, nil},
+		{"invalid", ParseAlert([]byte(`{"id":"a"}`)), nil},
+		{"none", Alert{}, nil},
+	} {
+		var got []string
+		for name, value := range tc.of.Members() {
+			got = append(got, string(name)+" "+string(value))
+		}
+		if diff := cmp.Diff(tc.want, got); diff != "" {
+			t.Errorf("%s: %s", tc.name, diff)
+		}
+	}
+}

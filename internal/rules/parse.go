@@ -264,9 +264,17 @@ func (o *object) unknown() {
 	}
 }
 
-// nearest is the name that takes the fewest changes of a letter to become the known one.
+// nearest is the known name that the unknown one was most likely meant to be: the one
+// that takes the fewest changes of a letter, or that holds it as a part.
 func nearest(name string, known []string) string {
-	return slices.MinFunc(known, func(a, b string) int { return distance(name, a) - distance(name, b) })
+	name = strings.ToLower(name)
+	changes := func(to string) int {
+		if len(name) > 2 && strings.Contains(to, name) {
+			return 1
+		}
+		return distance(name, to)
+	}
+	return slices.MinFunc(known, func(a, b string) int { return changes(a) - changes(b) })
 }
 
 // distance counts the bytes to insert, delete or replace (Levenshtein).
