@@ -2,6 +2,7 @@ package redact
 
 import (
 	"math/bits"
+	"math/rand/v2"
 	"unicode/utf8"
 )
 
@@ -46,7 +47,8 @@ func stays(text []byte) bool {
 // has: an alert made for it would hold up the feed.
 type matcher struct {
 	root    [256]int32 // the states after one byte; 0 is the state of no match
-	edges   []edge     // the other steps from state to state: a hash table, its size a power of two
+	edges   []edge     // the other steps from state to state: a hash table
+	shift   int        // leaves an index of it from 64 bits
 	failure []int32    // the state of the longest end of a state's text that is one too
 	longest []int32    // of the strings that end in a state, the longest one's bytes
 	all     bool       // too many: masks every text that is long enough to hold one
@@ -58,6 +60,10 @@ type edge struct {
 	key  uint32
 	next int32
 }
+
+// spread is another odd number in every process, so that nobody can write an alert whose
+// edges all want the same slots. What is found doesn't depend on it.
+var spread = rand.Uint64() | 1
 
 // newMatcher returns a matcher for the strings, and nil for none.
 func newMatcher(secrets []string) *matcher {
@@ -71,8 +77,9 @@ func newMatcher(secrets []string) *matcher {
 	case total > maxSecretBytes:
 		return &matcher{all: true}
 	}
+	size := bits.Len(uint(2 * total))
 	m := &matcher{
-		edges:   make([]edge, 1<<bits.Len(uint(2*total))),
+		edges: make([]edge, 1<<size), shift: 64 - size,
 		failure: make([]int32, 1, total+1), longest: make([]int32, 1, total+1),
 	}
 	// All strings grow together by one byte a turn: the states that a failure link can
@@ -118,9 +125,8 @@ func (m *matcher) extend(state int32, c byte) int32 {
 // edge is the slot of the edge that leads from a state with c, empty when there is none.
 func (m *matcher) edge(state int32, c byte) *edge {
 	key := uint32(state)<<8 | uint32(c)
-	mask := uint32(len(m.edges) - 1)
-	slot := key * 0x9E3779B1 // 2^32 divided by the golden ratio: its upper bits are well mixed
-	for slot = (slot ^ slot>>15) & mask; ; slot = (slot + 1) & mask {
+	last := uint64(len(m.edges) - 1)
+	for slot := uint64(key) * spread >> m.shift; ; slot = (slot + 1) & last {
 		if e := &m.edges[slot]; e.next == 0 || e.key == key {
 			return e
 		}
@@ -156,10 +162,10 @@ func (m *matcher) find(text []byte, parts []found) []found {
 	before := len(parts)
 	var state int32
 	for i, c := range text {
-		if state == 0 {
-			state = m.root[c]
-		} else {
+		if state != 0 {
 			state = m.step(state, c)
+		} else if state = m.root[c]; state == 0 {
+			continue // most bytes of most texts
 		}
 		if m.longest[state] == 0 {
 			continue
