@@ -209,6 +209,7 @@ func TestWhatIsNotValidIsNotGivenBack(t *testing.T) {
 	for _, in := range []string{
 		``, ` `, `{`, `{"a":"b}`, `{"a" "b"}`, `{"a":}`, `{"a":1,}`, `[1,]`, `[1 2]`, `{"a":1}x`, `nul`, `tru`, `01`, `-`, `1.`, `1e`, `"\x"`, `"\u00g0"`, "\"\n\"", `{a:1}`, `{"a":"\`,
 		strings.Repeat("[", maxDepth+1) + strings.Repeat("]", maxDepth+1),
+		strings.Repeat(`{"a":`, maxDepth) + "{}" + strings.Repeat("}", maxDepth),
 	} {
 		if json.Valid([]byte(in)) {
 			t.Fatalf("%q is valid", in)
@@ -285,6 +286,16 @@ func TestTooMuchToLookFor(t *testing.T) {
 	}
 	if got := masked.Text("rule-1"); got != "[redacted:1-7]" {
 		t.Errorf("a text became %q", got)
+	}
+}
+
+// TestLongText: a masked text that is longer than all others can't stand in them, and so
+// doesn't count as something to look for.
+func TestLongText(t *testing.T) {
+	in := `{"doc":{"body":"` + strings.Repeat("a long body ", maxSecretBytes/10) + `"},"title":"a long body"}`
+	out, _, _ := mustParse(t, `["text"]`).Redact([]byte(in))
+	if want := `{"doc":{"body":"[redacted:16+]"},"title":"a long body"}`; string(out) != want {
+		t.Errorf("got %.200s, want %s", out, want)
 	}
 }
 
