@@ -32,7 +32,9 @@ const Version = "1.0.0"
 type Parts struct {
 	Store     state.Store
 	Publisher ledger.Publisher
-	Keys      dtm.KeySource
+	// Writebacks takes what rules want written to GTI; nil: it is written at once.
+	Writebacks ledger.WritebackTopic
+	Keys       dtm.KeySource
 }
 
 // maxErrors is how many answers of 400 and above within an hour the API takes before
@@ -101,7 +103,8 @@ func (a *App) runner() *drain.Runner {
 		},
 		NewProcessor: func(o ledger.Options) drain.Processor {
 			return &ledger.Processor{
-				Store: a.parts.Store, Publisher: a.parts.Publisher, Feed: a.cfg.Feed, RunID: id, TTL: a.cfg.LedgerTTL, Options: o,
+				Store: a.parts.Store, Publisher: a.parts.Publisher, Writebacks: a.parts.Writebacks, Feed: a.cfg.Feed, RunID: id,
+				TTL: a.cfg.LedgerTTL, Rules: a.cfg.Rules, Redactor: a.cfg.Redactor, Options: o,
 			}
 		},
 	}

@@ -45,9 +45,8 @@ func Cloud(ctx context.Context) (built *App, err error) {
 		return nil, err
 	}
 	opened = append(opened, client.Close)
-	return Build(ctx, cfg, warnings, Parts{
-		Store: store, Publisher: publish.New(client, cfg.Topic, cfg.RejectsTopic), Keys: keys,
-	})
+	topics := publish.New(client, cfg.Topic, cfg.RejectsTopic, cfg.StatusTopic)
+	return Build(ctx, cfg, warnings, Parts{Store: store, Publisher: topics, Writebacks: topics, Keys: keys})
 }
 
 // Build makes the app's log, warns in it, and puts the app together.

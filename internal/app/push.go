@@ -13,6 +13,7 @@ import (
 
 	"dtmrelay.internal/dtmrelay/internal/drain"
 	"dtmrelay.internal/dtmrelay/internal/dtm"
+	"dtmrelay.internal/dtmrelay/internal/message"
 	"dtmrelay.internal/dtmrelay/internal/observe"
 	"dtmrelay.internal/dtmrelay/internal/writeback"
 )
@@ -24,15 +25,33 @@ const maxPush = 16 << 20
 // syncHandler is the HTTP interface of the function SyncStatus: Pub/Sub pushes
 // write-backs to it. Its limits are the handler's, so an app has one.
 func (a *App) syncHandler() http.Handler {
-	s := &statusSync{app: a, writer: writeback.NewWriter(writeback.WriterOptions{
-		Ledger: a.parts.Store, Rejects: a.parts.Publisher, Feed: a.cfg.Feed, TTL: a.cfg.LedgerTTL,
-		Session: func() writeback.API { return a.client.Session(a.shares.sync).Once() },
-		KeyID:   a.keyID, Counter: drain.NewUsageCounter(a.cfg.Feed, a.parts.Store, a.meter, a.log),
-	})}
+	s := &statusSync{app: a, writer: a.newWriter()}
+	if a.parts.Writebacks == nil {
+		a.parts.Writebacks = atOnce{s.writer}
+	}
 	handler := observe.Recover(a.log, http.HandlerFunc(s.push))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		handler.ServeHTTP(w, r.WithContext(observe.WithTrace(r.Context(), r)))
 	})
+}
+
+func (a *App) newWriter() *writeback.Writer {
+	return writeback.NewWriter(writeback.WriterOptions{
+		Ledger: a.parts.Store, Rejects: a.parts.Publisher, Feed: a.cfg.Feed, TTL: a.cfg.LedgerTTL,
+		Session: func() writeback.API { return a.client.Session(a.shares.sync).Once() },
+		KeyID:   a.keyID, Counter: drain.NewUsageCounter(a.cfg.Feed, a.parts.Store, a.meter, a.log),
+	})
+}
+
+// atOnce does what rules ask for where there is no topic that would bring it to SyncStatus.
+type atOnce struct{ writer *writeback.Writer }
+
+func (o atOnce) Request(ctx context.Context, messages []message.Message) []error {
+	errs := make([]error, len(messages))
+	for i, m := range messages {
+		_, errs[i] = o.writer.Handle(ctx, writeback.Message{Data: m.Data, PublishedAt: time.Now()})
+	}
+	return errs
 }
 
 type statusSync struct {

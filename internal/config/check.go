@@ -15,6 +15,8 @@ import (
 	"github.com/sethvargo/go-envconfig"
 
 	"dtmrelay.internal/dtmrelay/internal/dtm"
+	"dtmrelay.internal/dtmrelay/internal/redact"
+	"dtmrelay.internal/dtmrelay/internal/rules"
 )
 
 const noLimit = math.MaxInt
@@ -176,13 +178,56 @@ func validPort(port string) bool {
 }
 
 func (p *problems) filter(value string) dtm.Filter {
-	const name = "DTM_FILTER"
 	f, warnings, err := dtm.ParseFilter(value)
+	if !p.all("DTM_FILTER", warnings, err) {
+		return dtm.Filter{}
+	}
+	return f
+}
+
+// redact reads what is to be masked. With an error nothing may be published.
+func (p *problems) redact(value string) *redact.Redactor {
+	r, warnings, err := redact.Parse(value)
+	p.all("REDACT", warnings, err)
+	return r
+}
+
+// rules reads and compiles the rules. Without any, CEL costs nothing. writesBack: one of
+// them sets a status or tags.
+func (p *problems) rules(value, feed string) (compiled *rules.Rules, writesBack bool) {
+	list, err := rules.Parse(value)
+	if len(list) == 0 && err == nil {
+		return nil, false
+	}
+	compiled, err = rules.Compile(value, feed)
+	p.all("RULES", nil, err)
+	return compiled, list.WritesBack()
+}
+
+// statusTopic checks the topic that rules send their write-backs to.
+func (p *problems) statusTopic(value string, needed bool, c Config) string {
+	const name = "STATUS_TOPIC"
+	if value == "" {
+		if needed {
+			p.refuse(name, "is not set, and a rule sets a status or tags: it must be the topic that feeds SyncStatus")
+		}
+		return ""
+	}
+	topic := p.topic(name, value, c.Project)
+	if topic != "" && (topic == c.Topic || topic == c.RejectsTopic) {
+		p.refuse(name, "%s is the topic of alerts or of rejects too: it must be the topic that feeds SyncStatus", quote(value))
+	}
+	return topic
+}
+
+// all notes the warnings about a variable and every problem of it, and reports whether
+// there was none.
+func (p *problems) all(name string, warnings []string, err error) bool {
 	for _, w := range warnings {
 		p.warn(name, w)
 	}
 	if err == nil {
-		return f
+		return true
 	}
 	faults := []error{err}
 	if joined, ok := err.(interface{ Unwrap() []error }); ok { // errors.Join: one line for each
@@ -191,7 +236,7 @@ func (p *problems) filter(value string) dtm.Filter {
 	for _, fault := range faults {
 		p.refuse(name, "%w", fault)
 	}
-	return dtm.Filter{}
+	return false
 }
 
 func (p *problems) boolean(name, value string) bool {
@@ -339,9 +384,8 @@ func (p *problems) budget(value, timeout string) time.Duration {
 }
 
 // unsupported are variables that this version knows and does nothing about,
-// with the value that says just that. Whoever sets another one counts on it: on
-// passwords being masked, say. (STATUS_TOPIC is of use to rules only.)
-var unsupported = map[string]string{"MESSAGE_FORMAT": "raw", "REDACT": "[]", "RULES": "[]"}
+// with the value that says just that. Whoever sets another one counts on it.
+var unsupported = map[string]string{"MESSAGE_FORMAT": "raw"}
 
 func (p *problems) unsupported(lookup envconfig.Lookuper) {
 	for _, name := range slices.Sorted(maps.Keys(unsupported)) {

@@ -14,6 +14,8 @@ import (
 	"github.com/sethvargo/go-envconfig"
 
 	"dtmrelay.internal/dtmrelay/internal/dtm"
+	"dtmrelay.internal/dtmrelay/internal/redact"
+	"dtmrelay.internal/dtmrelay/internal/rules"
 )
 
 // Config is what the environment says, checked: whoever holds one that [Load]
@@ -23,7 +25,10 @@ type Config struct {
 	Feed         string
 	Topic        string // projects/…/topics/…; empty after LoadLocal
 	RejectsTopic string // projects/…/topics/…; empty after LoadLocal
-	Database     string // Firestore database id; empty after LoadLocal
+	// StatusTopic is projects/…/topics/…. It is empty after LoadLocal, and where it is
+	// not set because no rule needs it.
+	StatusTopic string
+	Database    string // Firestore database id; empty after LoadLocal
 
 	// KeySecret is projects/…/secrets/…/versions/…; it counts only while Key is empty.
 	KeySecret string
@@ -33,6 +38,8 @@ type Config struct {
 	ToolName string
 	Filter   dtm.Filter
 	Refs     bool
+	Rules    *rules.Rules // nil: there are none
+	Redactor *redact.Redactor
 
 	// All durations are in whole milliseconds.
 	InitialLookback time.Duration
@@ -60,6 +67,7 @@ type environment struct {
 	Feed            string `env:"FEED, default=default"`
 	Topic           string `env:"PUBSUB_TOPIC"`
 	RejectsTopic    string `env:"REJECTS_TOPIC"`
+	StatusTopic     string `env:"STATUS_TOPIC"`
 	Database        string `env:"FIRESTORE_DATABASE, default=(default)"`
 	KeySecret       string `env:"GTI_API_KEY_SECRET"`
 	Key             string `env:"GTI_API_KEY"`
@@ -67,6 +75,8 @@ type environment struct {
 	ToolName        string `env:"GTI_TOOL_NAME, default=dtm-relay"`
 	Filter          string `env:"DTM_FILTER, default={}"`
 	Refs            string `env:"DTM_REFS, default=true"`
+	Rules           string `env:"RULES, default=[]"`
+	Redact          string `env:"REDACT, default=[\"credentials\"]"`
 	InitialLookback string `env:"INITIAL_LOOKBACK, default=24h"`
 	Overlap         string `env:"OVERLAP, default=10m"`
 	Settle          string `env:"SETTLE, default=30s"`
@@ -143,6 +153,12 @@ func load(ctx context.Context, lookup envconfig.Lookuper, cloud bool) (Config, [
 	c.Budget = p.budget(env.Budget, env.Timeout)
 	c.LogLevel = p.level(env.LogLevel)
 	p.unsupported(trimmed)
+	c.Redactor = p.redact(env.Redact)
+	writesBack := false
+	c.Rules, writesBack = p.rules(env.Rules, c.Feed)
+	if cloud {
+		c.StatusTopic = p.statusTopic(env.StatusTopic, writesBack, c)
+	}
 
 	if len(p.errs) > 0 {
 		return Config{}, p.warnings, errors.Join(p.errs...)

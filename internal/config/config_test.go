@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/sethvargo/go-envconfig"
 
 	"dtmrelay.internal/dtmrelay/internal/dtm"
@@ -116,8 +117,10 @@ func TestLoadAccepts(t *testing.T) {
 		{"limits", with("MAX_ALERTS_PER_RUN", "5", "MAX_CONCURRENCY", "10", "MAX_QPS", "1000", "MAX_REQUESTS_PER_DAY", "1"), func(c *Config) {
 			c.MaxAlerts, c.Concurrency, c.QPS, c.RequestsPerDay = 5, 10, 1000, 1
 		}},
-		{"what this version does anyway", with("MESSAGE_FORMAT", "raw", "REDACT", " [] ", "RULES", "[]"), func(*Config) {}},
-		{"a topic for rules that there aren't", with("STATUS_TOPIC", "dtm-status-updates"), func(*Config) {}},
+		{"what this version does anyway", with("MESSAGE_FORMAT", "raw"), func(*Config) {}},
+		{"a topic for rules that there aren't", with("STATUS_TOPIC", "dtm-status-updates"), func(c *Config) {
+			c.StatusTopic = "projects/my-project/topics/dtm-status-updates"
+		}},
 		{"a log level", with("LOG_LEVEL", "WARN"), func(c *Config) { c.LogLevel = slog.LevelWarn }},
 	}
 	for _, tt := range tests {
@@ -128,7 +131,7 @@ func TestLoadAccepts(t *testing.T) {
 			}
 			want := defaults()
 			tt.want(&want)
-			if diff := cmp.Diff(want, got); diff != "" {
+			if diff := cmp.Diff(want, got, parsed); diff != "" {
 				t.Errorf("(-want +got)\n%s", diff)
 			}
 		})
@@ -158,6 +161,37 @@ func TestTheClientTakesTheBaseURL(t *testing.T) {
 	}
 	if accepted < 20 {
 		t.Errorf("only %d were accepted", accepted)
+	}
+}
+
+// parsed compares what is parsed by other packages, which test that.
+var parsed = cmpopts.IgnoreFields(Config{}, "Rules", "Redactor")
+
+// TestLoadRules: all problems of the rules stand beside those of other variables.
+func TestLoadRules(t *testing.T) {
+	env := with("RULES", `[{"name":"a","when":"true","then":{}},{"name":"a","when":"1","then":{"set_status":"closed"}}]`, "REDACT", `["a..b",1]`)
+	_, _, err := Load(t.Context(), envconfig.MapLookuper(env))
+	if err == nil {
+		t.Fatal("accepted")
+	}
+	for _, want := range []string{"RULES: rule \"a\"", "RULES: rule 2", "REDACT: element 1", "REDACT: element 2"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is not in\n%v", want, err)
+		}
+	}
+	rule := `[{"name":"noise","when":"alert.severity == 'low'","then":{"drop":true,"set_status":"closed"}}]`
+	c, warnings, err := Load(t.Context(), envconfig.MapLookuper(with("RULES", rule, "STATUS_TOPIC", "dtm-status", "REDACT", `["no.such.field"]`)))
+	if err != nil || c.StatusTopic != "projects/my-project/topics/dtm-status" || len(warnings) != 1 || !strings.HasPrefix(warnings[0], "REDACT: ") {
+		t.Fatalf("%v, warnings %q, topic %q", err, warnings, c.StatusTopic)
+	}
+	if got := c.Rules.Evaluate(dtm.Alert{Raw: []byte(`{"severity":"low"}`), Severity: "low"}, "created", "", time.Now()); !got.Drop {
+		t.Errorf("%+v", got)
+	}
+	if c, _, err := LoadLocal(t.Context(), envconfig.MapLookuper(with("RULES", rule))); err != nil || c.Rules == nil {
+		t.Errorf("local: %v", err)
+	}
+	if c, _, err := Load(t.Context(), envconfig.MapLookuper(with())); err != nil || c.Rules != nil {
+		t.Errorf("no rules: %v, %v", c.Rules, err)
 	}
 }
 
@@ -248,8 +282,14 @@ func TestLoadRefuses(t *testing.T) {
 		{"CLOUD_RUN_TIMEOUT_SECONDS", "9m", "whole number", nil},
 		{"CLOUD_RUN_TIMEOUT_SECONDS", "0", "whole number", nil},
 		{"MESSAGE_FORMAT", "incident", "not supported by this version: it must be raw, or not be set", nil},
-		{"REDACT", `["credentials"]`, "not supported", nil},
-		{"RULES", `[{"name":"` + long + `"}]`, "not supported", nil},
+		{"REDACT", `["passwords[.x"]`, `element 1, "passwords[.x"`, nil},
+		{"REDACT", `credentials`, "not a JSON list", nil},
+		{"RULES", `[{"name":"a","when":"true","then":{"drop":true},"unless":1}]`, `unless is unknown`, nil},
+		{"RULES", `[{"name":"a","when":"alert.severty == 'high'","then":{"drop":true}}]`, "severity", nil},
+		{"RULES", `[{"name":"a","when":"alert.severity","then":{"drop":true}}]`, "bool", nil},
+		{"STATUS_TOPIC", "", "a rule sets a status or tags", []string{"RULES", `[{"name":"a","when":"true","then":{"tags":["x"]}}]`}},
+		{"STATUS_TOPIC", "x", "the id of a Pub/Sub topic", nil},
+		{"STATUS_TOPIC", "dtm-alerts", "feeds SyncStatus", nil},
 		{"LOG_LEVEL", "loud", "debug, info, warn or error", nil},
 	}
 	for _, tt := range tests {
@@ -321,7 +361,7 @@ func TestLoadLocalNeedsNoCloud(t *testing.T) {
 	}
 	want := defaults()
 	want.Project, want.Topic, want.RejectsTopic, want.Database, want.KeySecret, want.Key = "", "", "", "", "", "0123abcd"
-	if diff := cmp.Diff(want, got); diff != "" {
+	if diff := cmp.Diff(want, got, parsed); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
 	if _, _, err := LoadLocal(t.Context(), envconfig.MapLookuper(nil)); err == nil || !strings.Contains(err.Error(), "GTI_API_KEY") {
@@ -444,7 +484,7 @@ func FuzzLoad(f *testing.F) {
 		}
 		got := []string{again.Project, again.Topic, again.RejectsTopic, again.BaseURL, again.Key, again.KeySecret}
 		want := []string{c.Project, c.Topic, c.RejectsTopic, c.BaseURL, c.Key, c.KeySecret}
-		if diff := cmp.Diff(want, got); diff != "" {
+		if diff := cmp.Diff(want, got, parsed); diff != "" {
 			t.Errorf("the normal form changed (-want +got)\n%s", diff)
 		}
 	})

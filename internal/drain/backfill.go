@@ -205,6 +205,7 @@ func countBackfill(b *state.Backfill, fetched int, c ledger.Counts) {
 	b.Fetched += int64(fetched)
 	b.Published += int64(c.Published())
 	b.Suppressed += int64(c.Suppressed + c.Superseded)
+	b.Dropped += int64(c.Dropped)
 	b.Rejected += int64(c.Rejected)
 }
 
@@ -297,7 +298,8 @@ func (r *Runner) DryBackfill(ctx context.Context, b state.Backfill) (state.Backf
 	if err != nil {
 		return b, fmt.Errorf("reading the filter: %w", err)
 	}
-	report := Report{DryRun: true, WouldPublish: new(int64), ByType: map[string]int64{}, BySeverity: map[string]int64{}}
+	var report Report
+	report.count()
 	stopCounting := r.countRequests(deadlines.storing, keyID, found.Usage)
 	w := r.work(deadlines, &report)
 	w.checkLease = func() error { return nil }
@@ -309,6 +311,7 @@ func (r *Runner) DryBackfill(ctx context.Context, b state.Backfill) (state.Backf
 		onCounts: func(fetched int, c ledger.Counts) {
 			b.Fetched += int64(fetched)
 			b.Suppressed += int64(c.Suppressed + c.Superseded)
+			b.Dropped += int64(c.Dropped)
 			b.Rejected += int64(c.Rejected)
 		},
 	}

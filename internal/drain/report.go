@@ -3,6 +3,7 @@ package drain
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"dtmrelay.internal/dtmrelay/internal/dtm"
@@ -68,6 +69,8 @@ type Report struct {
 	Superseded     int64      `json:"superseded"`
 	Dropped        int64      `json:"dropped"`
 	Rejected       int64      `json:"rejected"`
+	Redacted       int64      `json:"redacted"`             // of the published and the rejected ones: something was masked
+	RulesFailed    int64      `json:"rules_failed"`         // how often a rule has failed
 	LeftAlone      int64      `json:"left_alone,omitempty"` // changed, but never published and not this feed's to begin with
 	Requests       int64      `json:"requests"`
 	Retries        int64      `json:"retries"`
@@ -87,10 +90,13 @@ type Report struct {
 	WouldPublish *int64           `json:"would_publish,omitempty"`
 	ByType       map[string]int64 `json:"by_type,omitempty"`
 	BySeverity   map[string]int64 `json:"by_severity,omitempty"`
+	ByRule       map[string]int64 `json:"by_rule,omitempty"` // versions that a rule matched
 
 	// needed is how many requests the alerts of the run would have taken: full pages,
 	// listings, and alerts that are fetched by their id.
 	needed float64
+	// failures are the rules that failed, with the reason of each one's latest failure.
+	failures map[string]string
 }
 
 // manyRequests is how many requests of a run are worth a second look.
@@ -102,6 +108,12 @@ func (r *Report) isHigh() bool {
 	return r.Requests > manyRequests && float64(r.Requests) > 2*(r.needed+float64(r.Slices))
 }
 
+// count makes the report one of a dry run.
+func (r *Report) count() {
+	r.DryRun, r.WouldPublish = true, new(int64)
+	r.ByType, r.BySeverity, r.ByRule = map[string]int64{}, map[string]int64{}, map[string]int64{}
+}
+
 // add adds a page's counts. A dry run published nothing: what it would have
 // goes to WouldPublish.
 func (r *Report) add(fetched int, c ledger.Counts) {
@@ -109,7 +121,16 @@ func (r *Report) add(fetched int, c ledger.Counts) {
 	r.Suppressed += int64(c.Suppressed)
 	r.Superseded += int64(c.Superseded)
 	r.LeftAlone += int64(c.LeftAlone)
+	r.Dropped += int64(c.Dropped)
+	r.RulesFailed += int64(c.RulesFailed)
+	if r.failures == nil {
+		r.failures = map[string]string{}
+	}
+	maps.Copy(r.failures, c.Failures)
 	if r.DryRun {
+		for rule, n := range c.ByRule {
+			r.ByRule[rule] += int64(n)
+		}
 		*r.WouldPublish += int64(c.Published())
 		for k, n := range c.ByType {
 			r.ByType[orUnknown(k)] += int64(n)
@@ -123,6 +144,7 @@ func (r *Report) add(fetched int, c ledger.Counts) {
 	r.Updated += int64(c.Updated)
 	r.StatusChanged += int64(c.StatusChanged)
 	r.Rejected += int64(c.Rejected)
+	r.Redacted += int64(c.Redacted)
 	r.Published += int64(c.Published())
 }
 

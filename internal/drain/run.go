@@ -25,7 +25,9 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"maps"
 	"math"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -91,7 +93,7 @@ func (r *Runner) Live(ctx context.Context, trigger string, dryRun bool) (Report,
 	began := time.Now().UTC().Truncate(ms)
 	report := Report{Feed: r.Feed, RunID: r.RunID, Trigger: trigger, DryRun: dryRun, StartedAt: began}
 	if dryRun {
-		report.WouldPublish, report.ByType, report.BySeverity = new(int64), map[string]int64{}, map[string]int64{}
+		report.count()
 	}
 	outcome, reason, err := r.live(ctx, &report, began)
 	report.finish(outcome, reason, err)
@@ -146,6 +148,10 @@ func (r *Runner) live(ctx context.Context, report *Report, began time.Time) (out
 	end()
 	outcome, reason, err = outcomeOf(err)
 	r.stats(report)
+	for _, rule := range slices.Sorted(maps.Keys(report.failures)) {
+		r.Log.WarnContext(ctx, "a rule failed, so it did not match, and the alerts' priority is P2 at least",
+			"event", "rule_failed", "feed", r.Feed, "rule", rule, "reason", report.failures[rule])
+	}
 	if report.isHigh() {
 		r.Log.WarnContext(ctx, "a run sent more than twice the requests that its alerts needed",
 			"event", "requests_high", "feed", r.Feed, "run_id", r.RunID, "requests", report.Requests, "needed", int64(math.Ceil(report.needed))+report.Slices)

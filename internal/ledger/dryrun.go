@@ -22,9 +22,13 @@ func (d *DryRun) remember(p *Processor, items []*item) {
 		d.records = map[string]state.Record{}
 	}
 	for _, it := range items {
-		it.outcome = state.Published
-		if it.alert.Invalid != "" {
+		switch {
+		case it.alert.Invalid != "":
 			it.outcome = state.Rejected
+		case it.rules.Drop:
+			it.outcome = state.Dropped
+		default:
+			it.outcome = state.Published
 		}
 		rec := it.entry.Record
 		p.merge(&rec, it, time.Now())

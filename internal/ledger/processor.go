@@ -11,6 +11,8 @@ import (
 
 	"dtmrelay.internal/dtmrelay/internal/dtm"
 	"dtmrelay.internal/dtmrelay/internal/message"
+	"dtmrelay.internal/dtmrelay/internal/redact"
+	"dtmrelay.internal/dtmrelay/internal/rules"
 	"dtmrelay.internal/dtmrelay/internal/state"
 )
 
@@ -27,6 +29,11 @@ type Publisher interface {
 	Reject(ctx context.Context, m []message.Message) []error
 }
 
+// WritebackTopic takes requests to change alerts in GTI, as Publisher takes messages.
+type WritebackTopic interface {
+	Request(ctx context.Context, m []message.Message) []error
+}
+
 // Processor deals with alerts a page at a time: it looks them up, publishes what is
 // new, waits for every acknowledgement, and records it.
 type Processor struct {
@@ -36,6 +43,12 @@ type Processor struct {
 	RunID     string
 	// TTL is how long a record is kept after it was last written.
 	TTL time.Duration
+	// Rules decide what is dropped, and how urgent an alert is; nil: there are none.
+	Rules *rules.Rules
+	// Writebacks takes what rules want written to GTI; nil when no rule wants anything.
+	Writebacks WritebackTopic
+	// Redactor masks secrets in all that is sent.
+	Redactor *redact.Redactor
 	Options
 }
 
@@ -82,22 +95,31 @@ type Counts struct {
 	StatusChanged int
 	Suppressed    int // this version is in the ledger already
 	Superseded    int // a newer version is
+	Dropped       int // by a rule
 	Rejected      int
 	LeftAlone     int // not admitted, or gone by the time that they were fetched
 
-	// Oldest is the lowest created_at of the published alerts of which the ledger
-	// had no trace; zero when there was none.
+	Redacted int // of the published and the rejected ones: something was masked
+
+	// RulesFailed is how often a rule has failed, and Failures which rules, with the
+	// reason of each one's latest failure.
+	RulesFailed int
+	Failures    map[string]string
+
+	// Oldest is the lowest created_at of the published and dropped alerts of which the
+	// ledger had no trace; zero when there was none.
 	Oldest time.Time
 
 	ByType     map[string]int // published alerts, only counted in a dry run
 	BySeverity map[string]int
+	ByRule     map[string]int // versions that a rule matched, only counted in a dry run
 }
 
 // Published is how many alerts were acknowledged by the alerts topic.
 func (c Counts) Published() int { return c.Created + c.Updated + c.StatusChanged }
 
-// New is how many versions came into the ledger: published or rejected.
-func (c Counts) New() int { return c.Published() + c.Rejected }
+// New is how many versions came into the ledger: published, dropped or rejected.
+func (c Counts) New() int { return c.Published() + c.Dropped + c.Rejected }
 
 // Events of a message.
 const (
@@ -115,10 +137,15 @@ type item struct {
 	msg     message.Message
 	outcome string // what became of it, empty until it was acknowledged
 	reason  string // why it was rejected
+
+	rules     rules.Result
+	requested bool // what its rules want written back was acknowledged
+	redacted  bool
 }
 
 // Process deals with alerts in their order. reserve is asked how many of n alerts
-// may be published; the first one too many ends the page there.
+// may be published; the first one too many ends the page there. A negative n gives back
+// what rules have dropped.
 //
 // With an error, what was acknowledged has been recorded all the same, and is in
 // the counts; Handled does not count then.
@@ -135,13 +162,18 @@ func (p *Processor) Process(ctx context.Context, alerts []dtm.Alert, reserve fun
 	}
 	items, counts := p.decide(alerts, entries, reserve)
 	if p.DryRun != nil {
+		p.applyRules(items)
 		p.DryRun.remember(p, items)
-		counts.ByType, counts.BySeverity = map[string]int{}, map[string]int{}
+		counts.ByType, counts.BySeverity, counts.ByRule = map[string]int{}, map[string]int{}, map[string]int{}
 		for _, it := range items {
-			if it.alert.Invalid == "" {
+			for _, rule := range it.rules.Matched {
+				counts.ByRule[rule]++
+			}
+			if it.outcome == state.Published {
 				counts.ByType[it.alert.Type]++
 				counts.BySeverity[it.alert.Severity]++
 			}
+			counts.addFailures(it)
 			counts.add(it)
 		}
 		return counts, nil
@@ -151,6 +183,7 @@ func (p *Processor) Process(ctx context.Context, alerts []dtm.Alert, reserve fun
 		deliver = p.hydrate
 	}
 	err = deliver(ctx, items, &counts)
+	reserve(-counts.Dropped)
 	return counts, err
 }
 
@@ -162,7 +195,12 @@ func (p *Processor) publishAndRecord(ctx context.Context, items []*item, counts 
 	if err := p.CheckLease(); err != nil {
 		return err
 	}
-	failed := p.publish(ctx, items)
+	p.applyRules(items)
+	for _, it := range items {
+		counts.addFailures(it)
+	}
+	items, unrequested := p.requestWritebacks(ctx, items)
+	failed := errors.Join(unrequested, p.publish(ctx, items))
 	var acked []*item
 	for _, it := range items {
 		if it.outcome != "" {
@@ -173,7 +211,20 @@ func (p *Processor) publishAndRecord(ctx context.Context, items []*item, counts 
 	return errors.Join(failed, p.record(ctx, acked))
 }
 
+func (c *Counts) addFailures(it *item) {
+	for _, f := range it.rules.Failed {
+		if c.Failures == nil {
+			c.Failures = map[string]string{}
+		}
+		c.RulesFailed++
+		c.Failures[f.Rule] = f.Reason
+	}
+}
+
 func (c *Counts) add(it *item) {
+	if it.redacted {
+		c.Redacted++
+	}
 	if it.alert.Invalid != "" || it.outcome == state.Rejected {
 		c.Rejected++
 		return
@@ -181,10 +232,12 @@ func (c *Counts) add(it *item) {
 	if created := it.alert.CreatedAt; it.entry.Record.HandledVersion.IsZero() && (c.Oldest.IsZero() || created.Before(c.Oldest)) {
 		c.Oldest = created
 	}
-	switch it.event {
-	case Created:
+	switch {
+	case it.outcome == state.Dropped:
+		c.Dropped++
+	case it.event == Created:
 		c.Created++
-	case StatusChanged:
+	case it.event == StatusChanged:
 		c.StatusChanged++
 	default:
 		c.Updated++

@@ -533,6 +533,7 @@ func TestDryRun(t *testing.T) {
 	want := ledger.Counts{
 		Handled: 5, Superseded: 1, StatusChanged: 1, Created: 2, Rejected: 1,
 		ByType: map[string]int{"Paste": 2, "": 1}, BySeverity: map[string]int{"high": 2, "low": 1},
+		ByRule: map[string]int{},
 	}
 	if diff := cmp.Diff(want, counts, anyOldest); diff != "" {
 		t.Errorf("counts (-want +got):\n%s", diff)

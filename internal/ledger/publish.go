@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"dtmrelay.internal/dtmrelay/internal/message"
+	"dtmrelay.internal/dtmrelay/internal/redact"
 	"dtmrelay.internal/dtmrelay/internal/state"
 )
 
@@ -15,21 +17,29 @@ import (
 func (p *Processor) publish(ctx context.Context, items []*item) error {
 	var publishes, rejects []*item
 	for _, it := range items {
-		if it.alert.Invalid != "" {
+		if it.rules.Drop {
+			it.outcome = state.Dropped
+			continue
+		}
+		raw, masked, readable := p.Redactor.Redact(it.alert.Raw)
+		switch {
+		case it.alert.Invalid != "":
 			it.reason = it.alert.Invalid
-			it.msg = message.RejectElement(it.alert, p.Feed, p.RunID)
+			it.msg = message.RejectElement(it.alert, raw, readable, p.Feed, p.RunID)
+			it.redacted = masked.Any()
 			rejects = append(rejects, it)
-			continue
-		}
-		if it.alert.Digest != nil {
+		case it.alert.Digest != nil:
 			rejects = append(rejects, p.reject(it, message.ReasonTooLarge))
-			continue
-		}
-		var fits bool
-		if it.msg, fits = message.Fit(message.FromAlert(it.alert, p.envelope(it))); fits {
-			publishes = append(publishes, it)
-		} else {
-			rejects = append(rejects, p.reject(it, message.ReasonTooLarge))
+		case !readable:
+			rejects = append(rejects, p.reject(it, message.ReasonUnmaskable))
+		default:
+			var fits bool
+			if it.msg, fits = message.Fit(p.message(it, raw, masked)); fits {
+				it.redacted = masked.Any()
+				publishes = append(publishes, it)
+			} else {
+				rejects = append(rejects, p.reject(it, message.ReasonTooLarge))
+			}
 		}
 	}
 
@@ -72,15 +82,15 @@ func (p *Processor) reject(it *item, reason string) *item {
 	return it
 }
 
-func (p *Processor) envelope(it *item) message.Envelope {
-	e := message.Envelope{
-		Event: it.event, Priority: message.Priority(it.alert.Severity), Origin: it.origin,
+// message is the message of an item, of which raw is what may be seen.
+func (p *Processor) message(it *item, raw []byte, masked redact.Masked) message.Message {
+	a := it.alert
+	a.Raw, a.MonitorName = raw, masked.Text(a.MonitorName)
+	return message.FromAlert(a, message.Envelope{
+		Event: it.event, PreviousStatus: it.previousStatus(), Priority: it.rules.Priority, Origin: it.origin,
+		Escalated: it.rules.Escalate, Rules: masked.Text(strings.Join(it.rules.Matched, ",")), Redacted: masked.Any(),
 		Feed: p.Feed, RunID: p.RunID, Backfill: p.BackfillID,
-	}
-	if it.event == StatusChanged {
-		e.PreviousStatus = it.entry.Record.Status
-	}
-	return e
+	})
 }
 
 func messages(items []*item) []message.Message {

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"dtmrelay.internal/dtmrelay/internal/dtm"
-	"dtmrelay.internal/dtmrelay/internal/message"
 	"dtmrelay.internal/dtmrelay/internal/state"
 	"dtmrelay.internal/dtmrelay/internal/writeback"
 )
@@ -25,22 +24,29 @@ const (
 // changing is given up after some tries: the alert is published, and the worst
 // that follows is a duplicate with the same key.
 func (p *Processor) record(ctx context.Context, items []*item) error {
+	_, err := p.write(ctx, items, func(it *item, rec *state.Record, now time.Time) { p.merge(rec, it, now) })
+	return err
+}
+
+// write changes the items' records, and reads and changes again those that another
+// writer has changed. contended are those that others keep changing.
+func (p *Processor) write(ctx context.Context, items []*item, change func(*item, *state.Record, time.Time)) (contended []*item, err error) {
 	now := time.Now().UTC().Truncate(time.Millisecond)
 	for try := range state.Tries {
 		if len(items) == 0 {
-			return nil
+			return nil, nil
 		}
 		if err := p.CheckLease(); err != nil {
-			return err
+			return nil, err
 		}
 		entries := make([]state.Entry, len(items))
 		for i, it := range items {
 			entries[i] = it.entry
-			p.merge(&entries[i].Record, it, now)
+			change(it, &entries[i].Record, now)
 		}
 		results, err := p.Store.WriteRecords(ctx, p.Feed, entries)
 		if err != nil {
-			return fmt.Errorf("recording %d alerts in the ledger: %w", len(items), err)
+			return nil, fmt.Errorf("recording %d alerts in the ledger: %w", len(items), err)
 		}
 		var again []*item
 		for i, err := range results {
@@ -48,23 +54,23 @@ func (p *Processor) record(ctx context.Context, items []*item) error {
 			case errors.Is(err, state.ErrConflict):
 				again = append(again, items[i])
 			case err != nil:
-				return fmt.Errorf("recording %s in the ledger: %w", entries[i].Record.ID, err)
+				return nil, fmt.Errorf("recording %s in the ledger: %w", entries[i].Record.ID, err)
 			}
 		}
 		if items = again; len(items) == 0 || try == state.Tries-1 {
-			return nil
+			return items, nil
 		}
 		// Not in step with another writer that tries as often.
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("recording %d alerts in the ledger: %w", len(items), context.Cause(ctx))
+			return nil, fmt.Errorf("recording %d alerts in the ledger: %w", len(items), context.Cause(ctx))
 		case <-time.After(time.Duration(try) * conflictPause):
 		}
 		if err := p.reread(ctx, items); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return nil
+	return items, nil
 }
 
 func (p *Processor) reread(ctx context.Context, items []*item) error {
@@ -110,7 +116,7 @@ func (p *Processor) merge(rec *state.Record, it *item, now time.Time) {
 		}
 		rec.Type, rec.Severity, rec.MonitorID = field(a.Type), field(a.Severity), field(a.MonitorID)
 		if a.Invalid == "" {
-			rec.Priority = message.Priority(a.Severity)
+			rec.Priority = it.rules.Priority
 		}
 	}
 	v := state.AlertVersion{UpdatedAt: version, At: now, RunID: p.RunID, Outcome: it.outcome, Reason: it.reason}
@@ -131,6 +137,9 @@ func (p *Processor) merge(rec *state.Record, it *item, now time.Time) {
 				rec.PublishedVersion = before
 			}
 		}
+	}
+	if it.requested {
+		it.noteSent(rec)
 	}
 	rec.Versions = trim(append(slices.Clone(rec.Versions), v))
 	rec.ExpireAt = now.Add(p.TTL)

@@ -25,6 +25,9 @@ type Envelope struct {
 	Feed           string
 	RunID          string
 	Backfill       string // id of the backfill that published it
+	Rules          string // names of the rules that matched, joined by commas
+	Escalated      bool   // a rule said so
+	Redacted       bool   // something in the data is masked
 }
 
 // FromAlert is the message of a usable alert: its bytes as received, not
@@ -52,10 +55,20 @@ func FromAlert(a dtm.Alert, e Envelope) Message {
 		"run_id", e.RunID,
 		"backfill", e.Backfill,
 		"origin", e.Origin,
+		"rules", e.Rules,
+		"escalated", whenTrue(e.Escalated),
+		"redacted", whenTrue(e.Redacted),
 		"refs", refs,
 		"schema", schema,
 		"dedupe_key", DedupeKey(a.ID, a.UpdatedAt),
 	)}
+}
+
+func whenTrue(b bool) string {
+	if b {
+		return "true"
+	}
+	return ""
 }
 
 // attributes makes the map of alternating names and values, without the empty

@@ -13,6 +13,8 @@ import (
 const (
 	ReasonTooLarge = "too_large" // it doesn't fit into a message (Fit)
 	ReasonRefused  = "refused"   // the topic refuses its message (ErrRefused)
+	// ReasonUnmaskable: what secrets it has can't be told (redact.Redactor.Redact).
+	ReasonUnmaskable = "unmaskable"
 )
 
 const (
@@ -23,11 +25,23 @@ const (
 )
 
 // RejectElement is the message for the rejects topic of an array element that
-// is not a usable alert: the element byte for byte, not copied, with the reason
-// "unusable: " and what makes it invalid. Of one over 9 MB it has the first 64 KiB,
-// with size and sha256 of the whole as attributes.
-func RejectElement(a dtm.Alert, feed, runID string) Message {
-	return original(a.Raw, a.Digest, "reason", "unusable: "+a.Invalid, "feed", feed, "run_id", runID)
+// is not a usable alert, with the reason "unusable: " and what makes it invalid. raw is
+// what may be seen of the element, not copied. Of one over 9 MB it has the first 64 KiB,
+// with size and sha256 of the whole, as it came, as attributes. When it is not readable,
+// so that what is secret in it can't be told, there are only size, hash and reason.
+func RejectElement(a dtm.Alert, raw []byte, readable bool, feed, runID string) Message {
+	reason := "unusable: " + a.Invalid
+	digest := a.Digest
+	if !readable {
+		if digest == nil {
+			digest = digestOf(a.Raw)
+		}
+		return digestMessage("", digest, reason, feed, runID)
+	}
+	if digest == nil && len(raw) > maxOriginalBytes {
+		digest = digestOf(a.Raw)
+	}
+	return original(raw, digest, "reason", reason, "feed", feed, "run_id", runID)
 }
 
 // RejectWriteback is the message for the rejects topic of a write-back that can't
@@ -65,15 +79,21 @@ func RejectAlert(a dtm.Alert, reason, feed, runID string) Message {
 	if digest == nil {
 		digest = digestOf(a.Raw)
 	}
+	return digestMessage(a.ID, digest, reason, feed, runID)
+}
+
+// digestMessage says which alert or element it was that was rejected, and not what
+// was in it. An element has no id.
+func digestMessage(id string, digest *dtm.Digest, reason, feed, runID string) Message {
 	// Strings and a number always marshal.
 	data, _ := json.Marshal(struct {
-		AlertID string `json:"alert_id"`
+		AlertID string `json:"alert_id,omitempty"`
 		Size    int64  `json:"size"`
 		SHA256  string `json:"sha256"`
 		Reason  string `json:"reason"`
-	}{a.ID, digest.Size, digest.SHA256, reason})
+	}{id, digest.Size, digest.SHA256, reason})
 	return Message{Data: data, Attributes: attributes(
-		"alert_id", a.ID, "reason", reason, "feed", feed, "run_id", runID, "schema", schema,
+		"alert_id", id, "reason", reason, "feed", feed, "run_id", runID, "schema", schema,
 	)}
 }
 

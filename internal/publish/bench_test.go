@@ -51,7 +51,7 @@ func BenchmarkPublish(b *testing.B) {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { _ = client.Close() })
-	p := New(client, "alerts", "rejects")
+	p := New(client, "alerts", "rejects", "")
 
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	alert := dtm.Alert{

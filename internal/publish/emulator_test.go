@@ -35,7 +35,7 @@ func TestAgainstTheEmulator(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	p := New(client, "alerts", "rejects")
+	p := New(client, "alerts", "rejects", "")
 
 	missing := errors.Join(p.Publish(ctx, page(1, 10))...)
 	if status.Code(missing) != codes.NotFound || !strings.Contains(fmt.Sprint(missing), "gcloud pubsub topics create "+topic) {

@@ -36,23 +36,24 @@ func NewClient(ctx context.Context, project string) (*pubsub.Client, error) {
 	return client, nil
 }
 
-// PubSub publishes to two topics. It is safe for concurrent use.
+// PubSub publishes to the topics of a feed. It is safe for concurrent use.
 //
 // It calls the API itself: the library's publisher gathers single messages into
 // batches and waits 10 ms for more, but a page is a batch already.
 type PubSub struct {
-	client          *vkit.TopicAdminClient
-	alerts, rejects string              // full names
-	inFlight        *semaphore.Weighted // bytes
+	client                  *vkit.TopicAdminClient
+	alerts, rejects, status string              // full names
+	inFlight                *semaphore.Weighted // bytes
 }
 
 // New publishes with client. Topics are ids of the client's project, or full
-// names (projects/…/topics/…).
-func New(client *pubsub.Client, alertsTopic, rejectsTopic string) *PubSub {
+// names (projects/…/topics/…). statusTopic is empty when nobody calls Request.
+func New(client *pubsub.Client, alertsTopic, rejectsTopic, statusTopic string) *PubSub {
 	return &PubSub{
 		client:   client.TopicAdminClient,
 		alerts:   topicName(client.Project(), alertsTopic),
 		rejects:  topicName(client.Project(), rejectsTopic),
+		status:   topicName(client.Project(), statusTopic),
 		inFlight: semaphore.NewWeighted(inFlightBytes),
 	}
 }
@@ -77,6 +78,11 @@ func (p *PubSub) Publish(ctx context.Context, messages []message.Message) []erro
 // Reject is Publish to the rejects topic.
 func (p *PubSub) Reject(ctx context.Context, messages []message.Message) []error {
 	return p.publish(ctx, p.rejects, messages)
+}
+
+// Request is Publish to the topic of write-backs.
+func (p *PubSub) Request(ctx context.Context, messages []message.Message) []error {
+	return p.publish(ctx, p.status, messages)
 }
 
 func (p *PubSub) publish(ctx context.Context, topic string, messages []message.Message) []error {

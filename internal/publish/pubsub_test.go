@@ -75,7 +75,7 @@ func serve(t testing.TB, alertsTopic string, h handler) *PubSub {
 			t.Error(err)
 		}
 	})
-	return New(client, alertsTopic, "rejects")
+	return New(client, alertsTopic, "rejects", "")
 }
 
 // page is n messages with their index as attribute n and data of size bytes.

@@ -12,8 +12,8 @@ import (
 	"unicode/utf8"
 )
 
-// Redactor masks what a list of presets and paths names. The zero value masks nothing. It
-// can be used by several goroutines.
+// Redactor masks what a list of presets and paths names. The zero value, and nil, mask
+// nothing. It can be used by several goroutines.
 type Redactor struct {
 	root        *node // nil: masks nothing
 	credentials bool
@@ -171,7 +171,7 @@ func newMasked(values int, texts []string, most int) Masked {
 // every value that stands in no object, since nothing says what it is. When nothing is
 // masked out is raw itself; raw is never written to.
 func (r *Redactor) Redact(raw []byte) (out []byte, masked Masked, valid bool) {
-	if r.root == nil {
+	if r == nil || r.root == nil {
 		return raw, Masked{}, true
 	}
 	w := scratch.Get().(*walker)

@@ -44,6 +44,10 @@ type Record struct {
 	// lease of one that has crashed ends by its time.
 	WriteLease *Lease `json:"write_lease"`
 
+	// RuleRequests are the write-backs that rules have asked for, so that each rule asks
+	// once for an alert.
+	RuleRequests []RuleRequest `json:"rule_requests"`
+
 	Statuses []StatusChange `json:"statuses"`  // the first and the latest 50
 	Versions []AlertVersion `json:"versions"`  // the first and the latest 50
 	ExpireAt time.Time      `json:"expire_at"` // the database deletes it some time after this
@@ -51,6 +55,24 @@ type Record struct {
 
 // Known reports whether a version of the alert was published.
 func (r Record) Known() bool { return !r.PublishedVersion.IsZero() }
+
+// RuleRequest is the record's entry for a rule; nil: it has asked for nothing.
+func (r Record) RuleRequest(rule string) *RuleRequest {
+	for i := range r.RuleRequests {
+		if r.RuleRequests[i].Rule == rule {
+			return &r.RuleRequests[i]
+		}
+	}
+	return nil
+}
+
+// RuleRequest is a write-back that a rule asks for.
+type RuleRequest struct {
+	Rule   string `json:"rule"`
+	Expect string `json:"expect"` // the status without which nothing is to be written
+	Sent   bool   `json:"sent"`   // it was acknowledged; until then it may have been sent or not
+	Rest   Rest   `json:"-"`
+}
 
 // What became of a version of an alert.
 const (

@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"dtmrelay.internal/dtmrelay/internal/dtm"
+	"dtmrelay.internal/dtmrelay/internal/message"
 	"dtmrelay.internal/dtmrelay/internal/strictjson"
 )
 
@@ -201,4 +202,22 @@ func (p requestParser) contradictions(r Request) {
 // holdsTag compares as GTI's other clients do, without regard to case.
 func holdsTag(tags []string, tag string) bool {
 	return slices.ContainsFunc(tags, func(t string) bool { return strings.EqualFold(t, tag) })
+}
+
+// RuleMessage asks for what a rule of the operator's wants of an alert: a status, tags to
+// add, or both. expect is the status without which nothing is to be written; then the
+// alert was changed meanwhile, which is no error. An empty one stands for any.
+func RuleMessage(alertID, rule, status string, tags []string, expect, feed string) message.Message {
+	// Strings always marshal.
+	data, _ := json.Marshal(struct {
+		AlertID     string   `json:"alert_id"`
+		Status      string   `json:"status,omitempty"`
+		AddTags     []string `json:"add_tags,omitempty"`
+		Expect      string   `json:"expect_status,omitempty"`
+		OnConflict  string   `json:"on_conflict"`
+		RequestedBy string   `json:"requested_by"`
+		Reason      string   `json:"reason"`
+		Feed        string   `json:"feed"`
+	}{alertID, status, tags, expect, "skip", "rule:" + rule, "rule " + rule, feed})
+	return message.Message{Data: data}
 }

@@ -1,0 +1,333 @@
+package ledger_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"dtmrelay.internal/dtmrelay/internal/dtm"
+	"dtmrelay.internal/dtmrelay/internal/ledger"
+	"dtmrelay.internal/dtmrelay/internal/message"
+	"dtmrelay.internal/dtmrelay/internal/redact"
+	"dtmrelay.internal/dtmrelay/internal/rules"
+	"dtmrelay.internal/dtmrelay/internal/state"
+)
+
+// sent remembers the messages of all topics, in their order.
+type sent struct {
+	messages []message.Message
+	to       []string
+	fail     string // the topic that is down
+}
+
+func (s *sent) take(topic string, messages []message.Message) []error {
+	errs := make([]error, len(messages))
+	for i, m := range messages {
+		if topic == s.fail {
+			errs[i] = errDown
+			continue
+		}
+		s.messages, s.to = append(s.messages, m), append(s.to, topic)
+	}
+	return errs
+}
+
+func (s *sent) Publish(_ context.Context, m []message.Message) []error { return s.take("alerts", m) }
+func (s *sent) Reject(_ context.Context, m []message.Message) []error  { return s.take("rejects", m) }
+func (s *sent) Request(_ context.Context, m []message.Message) []error { return s.take("status", m) }
+
+func (s *sent) on(topic string) []message.Message {
+	var out []message.Message
+	for i, m := range s.messages {
+		if s.to[i] == topic {
+			out = append(out, m)
+		}
+	}
+	return out
+}
+
+func compile(t *testing.T, list string) *rules.Rules {
+	t.Helper()
+	r, err := rules.Compile(list, "default")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func newRuleProcessor(t *testing.T, list string) (*ledger.Processor, *memory, *sent) {
+	t.Helper()
+	p, book, _ := newProcessor()
+	topics := &sent{}
+	p.Publisher, p.Writebacks, p.Rules = topics, topics, compile(t, list)
+	return p, book, topics
+}
+
+// alertOf is a usable alert with the status and severity of its JSON.
+func alertOf(id, status, severity string, seconds int) dtm.Alert {
+	a := version(id, status, seconds)
+	a.Severity = severity
+	a.Raw = fmt.Appendf(nil, `{"id":%q,"status":%q,"severity":%q}`, id, status, severity)
+	return a
+}
+
+func process(t *testing.T, p *ledger.Processor, alerts ...dtm.Alert) ledger.Counts {
+	t.Helper()
+	counts, err := p.Process(t.Context(), alerts, all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return counts
+}
+
+func TestRules(t *testing.T) {
+	p, book, topics := newRuleProcessor(t, `[
+		{"name":"noise","when":"alert.severity == 'low' && event == 'created'","then":{"drop":true}},
+		{"name":"urgent","when":"alert.severity == 'high'","then":{"priority":"P1","escalate":true}},
+		{"name":"seen","when":"previous_status == 'new'","then":{"priority":"P4"}}]`)
+	counts := process(t, p, alertOf("a", "new", "low", 0), alertOf("b", "new", "high", 0), alertOf("c", "new", "medium", 0))
+	if counts.Dropped != 1 || counts.Created != 2 || counts.New() != 3 || counts.Handled != 3 {
+		t.Errorf("%+v", counts)
+	}
+	attributes := func(m message.Message) string {
+		a := m.Attributes
+		return strings.Join([]string{a["alert_id"], a["event"], a["priority"], a["rules"], a["escalated"]}, " ")
+	}
+	var got []string
+	for _, m := range topics.messages {
+		got = append(got, attributes(m))
+	}
+	if diff := cmp.Diff([]string{"b created P1 urgent true", "c created P2  "}, got); diff != "" {
+		t.Errorf("published (-want +got):\n%s", diff)
+	}
+	dropped := book.records["a"].Record
+	if dropped.Known() || len(dropped.Versions) != 1 || dropped.Versions[0].Outcome != state.Dropped || dropped.HandledVersion.IsZero() {
+		t.Errorf("the record of the dropped one: %+v", dropped)
+	}
+	if got := book.records["b"].Record.Priority; got != "P1" {
+		t.Errorf("recorded with %s", got)
+	}
+	// The same version is not asked for again, and a newer one that no rule drops is new.
+	if counts := process(t, p, alertOf("a", "new", "low", 0)); counts.Suppressed != 1 {
+		t.Errorf("%+v", counts)
+	}
+	p.Mode = ledger.Changes
+	topics.messages = nil
+	if counts := process(t, p, alertOf("a", "new", "high", 5), alertOf("c", "read", "medium", 5)); counts.Created != 1 || counts.StatusChanged != 1 {
+		t.Errorf("%+v", counts)
+	}
+	if a, c := attributes(topics.messages[0]), attributes(topics.messages[1]); a != "a created P1 urgent true" || c != "c status_changed P4 seen " {
+		t.Errorf("published %q, %q", a, c)
+	}
+	// A backfill that publishes everything again drops by the rules of today.
+	p.Mode, p.BackfillID, p.Rules = ledger.Republish, "b-1", compile(t, `[{"name":"all","when":"true","then":{"drop":true}}]`)
+	if counts := process(t, p, alertOf("b", "new", "high", 0)); counts.Dropped != 1 || counts.Published() != 0 {
+		t.Errorf("republished: %+v", counts)
+	}
+}
+
+func TestRuleThatFails(t *testing.T) {
+	p, _, topics := newRuleProcessor(t, `[
+		{"name":"shouty","when":"alert.raw.title.size() > 3","then":{"drop":true}},
+		{"name":"low","when":"true","then":{"priority":"P4"}}]`)
+	counts := process(t, p, alertOf("a", "new", "low", 0), alertOf("b", "new", "high", 0))
+	if counts.Created != 2 || counts.RulesFailed != 2 || len(counts.Failures) != 1 || counts.Failures["shouty"] == "" {
+		t.Errorf("%+v", counts)
+	}
+	for _, m := range topics.messages {
+		if m.Attributes["priority"] != "P2" {
+			t.Errorf("%v", m.Attributes)
+		}
+	}
+}
+
+// TestRuleWritebacks: a rule asks once for an alert, when it is new, before it is published.
+func TestRuleWritebacks(t *testing.T) {
+	p, book, topics := newRuleProcessor(t, `[
+		{"name":"noise","when":"alert.severity == 'low'","then":{"drop":true,"set_status":"closed"}},
+		{"name":"ours","when":"true","then":{"tags":["auto"]}},
+		{"name":"late","when":"event != 'created'","then":{"set_status":"read"}}]`)
+	process(t, p, alertOf("a", "new", "low", 0), alertOf("b", "new", "high", 0))
+	var got []string
+	for _, m := range topics.on("status") {
+		got = append(got, string(m.Data))
+	}
+	want := []string{
+		`{"alert_id":"a","status":"closed","expect_status":"new","on_conflict":"skip","requested_by":"rule:noise","reason":"rule noise","feed":"default"}`,
+		`{"alert_id":"a","add_tags":["auto"],"on_conflict":"skip","requested_by":"rule:ours","reason":"rule ours","feed":"default"}`,
+		`{"alert_id":"b","add_tags":["auto"],"expect_status":"new","on_conflict":"skip","requested_by":"rule:ours","reason":"rule ours","feed":"default"}`,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("asked for (-want +got):\n%s", diff)
+	}
+	if want := []string{"status", "status", "status", "alerts"}; !slices.Equal(topics.to, want) {
+		t.Errorf("sent to %v", topics.to)
+	}
+	if r := book.records["a"].Record; len(r.RuleRequests) != 2 || !r.RuleRequests[0].Sent || !r.RuleRequests[1].Sent {
+		t.Errorf("recorded: %+v", r.RuleRequests)
+	}
+	// Neither a change, nor a newer version of a dropped one, asks again; nor does a backfill.
+	topics.messages, topics.to = nil, nil
+	process(t, p, alertOf("a", "closed", "low", 9), alertOf("b", "read", "high", 9))
+	p.Mode, p.BackfillID = ledger.Republish, "b-1"
+	process(t, p, alertOf("b", "read", "high", 9))
+	if asked := topics.on("status"); len(asked) > 0 {
+		t.Errorf("asked again: %s", asked[0].Data)
+	}
+	// GTI's own statuses are needed to tell an analyst's change.
+	p.Mode = ledger.Live
+	if counts := process(t, p, alertOf("c", "odd", "high", 0)); counts.Created != 1 || counts.RulesFailed != 1 || len(topics.on("status")) > 0 {
+		t.Errorf("%+v", counts)
+	}
+}
+
+// TestRuleWritebackAgain: after a failure or a crash the request is repeated as it was, so
+// that what an analyst has done meanwhile stands.
+func TestRuleWritebackAgain(t *testing.T) {
+	for _, down := range []string{"status", "alerts"} {
+		t.Run(down+" is down", func(t *testing.T) {
+			p, book, topics := newRuleProcessor(t, `[{"name":"up","when":"alert.severity == 'high'","then":{"set_status":"escalated"}}]`)
+			topics.fail = down
+			counts, err := p.Process(t.Context(), []dtm.Alert{alertOf("a", "new", "high", 0), alertOf("b", "new", "low", 0)}, all)
+			if !errors.Is(err, errDown) {
+				t.Fatal(err)
+			}
+			if published := topics.on("alerts"); down == "status" && (counts.Created != 1 || len(published) != 1 || published[0].Attributes["alert_id"] != "b") {
+				t.Errorf("%+v, published %v", counts, published)
+			}
+			if r := book.records["a"].Record; r.Known() || !r.HandledVersion.IsZero() || r.ExpireAt.IsZero() {
+				t.Errorf("recorded: %+v", r)
+			}
+			topics.fail, topics.messages, topics.to = "", nil, nil
+			process(t, p, alertOf("a", "closed", "high", 60), alertOf("b", "new", "low", 0))
+			asked := topics.on("status")
+			if len(asked) != 1 || !strings.Contains(string(asked[0].Data), `"expect_status":"new"`) {
+				t.Errorf("asked for %v", asked)
+			}
+			if published := topics.on("alerts"); len(published) == 0 || published[0].Attributes["status"] != "closed" || published[0].Attributes["alert_id"] != "a" {
+				t.Errorf("published %v", published)
+			}
+		})
+	}
+}
+
+// TestDryRunOfRules counts, and asks for nothing.
+func TestDryRunOfRules(t *testing.T) {
+	p, book, topics := newRuleProcessor(t, `[
+		{"name":"noise","when":"alert.severity == 'low'","then":{"drop":true,"set_status":"closed"}},
+		{"name":"all","when":"true","then":{"priority":"P3"}}]`)
+	p.DryRun = &ledger.DryRun{}
+	counts := process(t, p, alertOf("a", "new", "low", 0), alertOf("b", "new", "high", 0))
+	want := ledger.Counts{
+		Handled: 2, Created: 1, Dropped: 1,
+		ByType: map[string]int{"Paste": 1}, BySeverity: map[string]int{"high": 1}, ByRule: map[string]int{"noise": 1, "all": 2},
+	}
+	if diff := cmp.Diff(want, counts, anyOldest); diff != "" {
+		t.Errorf("counts (-want +got):\n%s", diff)
+	}
+	if len(topics.messages)+len(book.records) > 0 {
+		t.Errorf("sent %v, recorded %d", topics.messages, len(book.records))
+	}
+}
+
+// TestDropsGiveBack: only what is published counts for the limit.
+func TestDropsGiveBack(t *testing.T) {
+	p, _, _ := newRuleProcessor(t, `[{"name":"noise","when":"alert.severity == 'low'","then":{"drop":true}}]`)
+	left := 2
+	counts, err := p.Process(t.Context(), []dtm.Alert{alertOf("a", "new", "low", 0), alertOf("b", "new", "high", 0)}, func(n int) int {
+		n = min(n, left)
+		left -= n
+		return n
+	})
+	if err != nil || counts.Dropped != 1 || left != 1 {
+		t.Errorf("%+v, %d left, %v", counts, left, err)
+	}
+}
+
+// TestRedaction: nothing leaves unmasked.
+func TestRedaction(t *testing.T) {
+	p, _, topics := newRuleProcessor(t, `[{"name":"ours","when":"alert.doc.service_account.password.plain_text == 'hunter2hunter2'","then":{"priority":"P1"}}]`)
+	redactor, _, err := redact.Parse(`["credentials"]`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Redactor = redactor
+	leak := version("leak", "new", 0)
+	leak.MonitorName = "logins with hunter2hunter2"
+	leak.Raw = []byte(`{"id":"leak","doc":{"__type":"compromised_credential","service_account":{"password":{"plain_text":"hunter2hunter2"}}},"title":"hunter2hunter2 was found"}`)
+	counts := process(t, p,
+		leak, version("plain", "new", 0),
+		element(`{"password":"hunter2hunter2"}`), element(`{"password":"hunter2hunter2"`))
+	if counts.Created != 2 || counts.Rejected != 2 || counts.Redacted != 2 {
+		t.Errorf("%+v", counts)
+	}
+	for _, m := range topics.messages {
+		text := string(m.Data) + fmt.Sprint(m.Attributes)
+		if strings.Contains(text, "hunter2") {
+			t.Errorf("leaked: %s", text)
+		}
+		if id := m.Attributes["alert_id"]; (id == "leak") != (m.Attributes["redacted"] == "true") {
+			t.Errorf("%s: %v", id, m.Attributes)
+		}
+	}
+	if a := topics.messages[0].Attributes; a["priority"] != "P1" || a["monitor_name"] != "logins with [redacted:12-15]" {
+		t.Errorf("%v", a)
+	}
+	if data := string(topics.on("rejects")[0].Data); data != `{"password":"[redacted:12-15]"}` {
+		t.Errorf("rejected %s", data)
+	}
+	var digest struct {
+		Size   int    `json:"size"`
+		SHA256 string `json:"sha256"`
+		Reason string `json:"reason"`
+	}
+	if err := json.Unmarshal(topics.on("rejects")[1].Data, &digest); err != nil || digest.Size != 28 || len(digest.SHA256) != 64 || digest.Reason != "unusable: not an object" {
+		t.Errorf("%+v %v", digest, err)
+	}
+}
+
+// TestRulesLoseNothing: whatever rules do, an alert is published unless one that
+// matched says drop.
+func TestRulesLoseNothing(t *testing.T) {
+	conditions := []string{
+		"true", "false", "alert.severity == 'low'", "alert.raw.nothing == 1", "alert.doc.x.y == 'z'", "alert.tags[7] == 'x'",
+		"1 / (alert.severity == 'high' ? 0 : 1) == 1", "now > alert.created_at", "event == 'created'",
+	}
+	effects := []string{`{"priority":"P4"}`, `{"drop":true}`, `{"drop":false}`, `{"escalate":true}`, `{"set_status":"closed"}`, `{"tags":["x"]}`, `{"priority":"P1","stop":true}`, `{"drop":true,"set_status":"closed","stop":true}`}
+	rapid.Check(t, func(rt *rapid.T) {
+		var list []string
+		drops := map[string]bool{}
+		for i := range rapid.IntRange(0, 5).Draw(rt, "rules") {
+			effect := rapid.SampledFrom(effects).Draw(rt, "effect")
+			name := fmt.Sprintf("r%d", i)
+			drops[name] = strings.Contains(effect, `"drop":true`)
+			list = append(list, fmt.Sprintf(`{"name":%q,"when":%q,"then":%s}`, name, rapid.SampledFrom(conditions).Draw(rt, "condition"), effect))
+		}
+		p, _, topics := newRuleProcessor(t, "["+strings.Join(list, ",")+"]")
+		var alerts []dtm.Alert
+		for i := range rapid.IntRange(1, 4).Draw(rt, "alerts") {
+			alerts = append(alerts, alertOf(fmt.Sprintf("a%d", i), rapid.SampledFrom([]string{"new", "read", "odd"}).Draw(rt, "status"), rapid.SampledFrom([]string{"low", "high", ""}).Draw(rt, "severity"), i))
+		}
+		p.DryRun = &ledger.DryRun{}
+		dry := process(t, p, alerts...)
+		p.DryRun = nil
+		counts := process(t, p, alerts...)
+		matchedDrop := false
+		for rule := range dry.ByRule {
+			matchedDrop = matchedDrop || drops[rule]
+		}
+		if counts.Published()+counts.Dropped != len(alerts) || counts.Published() != len(topics.on("alerts")) || counts.Dropped > 0 && !matchedDrop {
+			rt.Errorf("%d alerts: %+v, matched %v", len(alerts), counts, dry.ByRule)
+		}
+		if dry.Published() != counts.Published() || dry.Dropped != counts.Dropped {
+			rt.Errorf("a dry run counts %+v, a run %+v", dry, counts)
+		}
+	})
+}
