@@ -13,6 +13,7 @@ locals {
     GTI_TOOL_NAME        = var.gti.tool_name
     DTM_FILTER           = var.gti.filter
     DTM_REFS             = tostring(var.gti.refs)
+    MESSAGE_FORMAT       = var.message_format
     INITIAL_LOOKBACK     = var.windows.initial_lookback
     OVERLAP              = var.windows.overlap
     SETTLE               = var.windows.settle

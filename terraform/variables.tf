@@ -166,6 +166,18 @@ variable "gti" {
   }
 }
 
+variable "message_format" {
+  description = "What the data of an alert's message is: raw, the alert as GTI sent it, or incident, what a case system needs with the alert in it (docs/incidents.md). It is the feed's, so all its subscribers get the same."
+  type        = string
+  default     = "raw"
+  nullable    = false
+
+  validation {
+    condition     = contains(["raw", "incident"], var.message_format)
+    error_message = "message_format: must be raw or incident."
+  }
+}
+
 variable "windows" {
   description = "Spans of time, as Go durations like 90s, 10m or 24h."
   type = object({

@@ -19,6 +19,7 @@ import (
 	"dtmrelay.internal/dtmrelay/internal/drain"
 	"dtmrelay.internal/dtmrelay/internal/dtm"
 	"dtmrelay.internal/dtmrelay/internal/ledger"
+	"dtmrelay.internal/dtmrelay/internal/message"
 	"dtmrelay.internal/dtmrelay/internal/observe"
 	"dtmrelay.internal/dtmrelay/internal/secret"
 	"dtmrelay.internal/dtmrelay/internal/state"
@@ -104,7 +105,7 @@ func (a *App) runner() *drain.Runner {
 		NewProcessor: func(o ledger.Options) drain.Processor {
 			return &ledger.Processor{
 				Store: a.parts.Store, Publisher: a.parts.Publisher, Writebacks: a.parts.Writebacks, Feed: a.cfg.Feed, RunID: id,
-				TTL: a.cfg.LedgerTTL, Rules: a.cfg.Rules, Redactor: a.cfg.Redactor, Options: o,
+				TTL: a.cfg.LedgerTTL, Rules: a.cfg.Rules, Redactor: a.cfg.Redactor, Format: message.Format(a.cfg.MessageFormat), Options: o,
 			}
 		},
 	}

@@ -247,6 +247,13 @@ func (p *problems) boolean(name, value string) bool {
 	return b
 }
 
+func (p *problems) messageFormat(value string) string {
+	if value != "raw" && value != "incident" {
+		p.refuse("MESSAGE_FORMAT", "%s is not allowed: it must be raw (the alert as it came) or incident", quote(value))
+	}
+	return value
+}
+
 // durations reads the durations and how they must stand to each other.
 func (p *problems) durations(env environment, c *Config) {
 	var okInitial, okOverlap, okSettle, okMax, okTTL, okUpdates bool
@@ -385,7 +392,7 @@ func (p *problems) budget(value, timeout string) time.Duration {
 
 // unsupported are variables that this version knows and does nothing about,
 // with the value that says just that. Whoever sets another one counts on it.
-var unsupported = map[string]string{"MESSAGE_FORMAT": "raw"}
+var unsupported = map[string]string{"OPERATORS": "[]", "VIEWERS": "[]"}
 
 func (p *problems) unsupported(lookup envconfig.Lookuper) {
 	for _, name := range slices.Sorted(maps.Keys(unsupported)) {

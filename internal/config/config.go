@@ -41,6 +41,8 @@ type Config struct {
 	Rules    *rules.Rules // nil: there are none
 	Redactor *redact.Redactor
 
+	MessageFormat string // raw or incident
+
 	// All durations are in whole milliseconds.
 	InitialLookback time.Duration
 	Overlap         time.Duration
@@ -77,6 +79,7 @@ type environment struct {
 	Refs            string `env:"DTM_REFS, default=true"`
 	Rules           string `env:"RULES, default=[]"`
 	Redact          string `env:"REDACT, default=[\"credentials\"]"`
+	MessageFormat   string `env:"MESSAGE_FORMAT, default=raw"`
 	InitialLookback string `env:"INITIAL_LOOKBACK, default=24h"`
 	Overlap         string `env:"OVERLAP, default=10m"`
 	Settle          string `env:"SETTLE, default=30s"`
@@ -145,6 +148,7 @@ func load(ctx context.Context, lookup envconfig.Lookuper, cloud bool) (Config, [
 	c.ToolName = p.match("GTI_TOOL_NAME", env.ToolName, headerValue, "up to 128 printable ASCII characters")
 	c.Filter = p.filter(env.Filter)
 	c.Refs = p.boolean("DTM_REFS", env.Refs)
+	c.MessageFormat = p.messageFormat(env.MessageFormat)
 	p.durations(env, &c)
 	c.MaxAlerts = p.integer("MAX_ALERTS_PER_RUN", env.MaxAlerts, 0, noLimit)
 	c.Concurrency = p.integer("MAX_CONCURRENCY", env.Concurrency, 1, 10) // DTM API: 10 requests at a time for one user

@@ -46,6 +46,7 @@ func defaults() Config {
 		BaseURL:         "https://www.virustotal.com/api/v3",
 		ToolName:        "dtm-relay",
 		Refs:            true,
+		MessageFormat:   "raw",
 		InitialLookback: 24 * time.Hour,
 		Overlap:         10 * time.Minute,
 		Settle:          30 * time.Second,
@@ -117,7 +118,7 @@ func TestLoadAccepts(t *testing.T) {
 		{"limits", with("MAX_ALERTS_PER_RUN", "5", "MAX_CONCURRENCY", "10", "MAX_QPS", "1000", "MAX_REQUESTS_PER_DAY", "1"), func(c *Config) {
 			c.MaxAlerts, c.Concurrency, c.QPS, c.RequestsPerDay = 5, 10, 1000, 1
 		}},
-		{"what this version does anyway", with("MESSAGE_FORMAT", "raw"), func(*Config) {}},
+		{"incidents", with("MESSAGE_FORMAT", "incident"), func(c *Config) { c.MessageFormat = "incident" }},
 		{"a topic for rules that there aren't", with("STATUS_TOPIC", "dtm-status-updates"), func(c *Config) {
 			c.StatusTopic = "projects/my-project/topics/dtm-status-updates"
 		}},
@@ -281,7 +282,8 @@ func TestLoadRefuses(t *testing.T) {
 		{"RUN_BUDGET", "531s", "at most 8m50s", []string{"CLOUD_RUN_TIMEOUT_SECONDS", "540"}},
 		{"CLOUD_RUN_TIMEOUT_SECONDS", "9m", "whole number", nil},
 		{"CLOUD_RUN_TIMEOUT_SECONDS", "0", "whole number", nil},
-		{"MESSAGE_FORMAT", "incident", "not supported by this version: it must be raw, or not be set", nil},
+		{"OPERATORS", `["a@example.com"]`, "not supported by this version: it must be [], or not be set", nil},
+		{"MESSAGE_FORMAT", "Incident", `"Incident" is not allowed: it must be raw (the alert as it came) or incident`, nil},
 		{"REDACT", `["passwords[.x"]`, `element 1, "passwords[.x"`, nil},
 		{"REDACT", `credentials`, "not a JSON list", nil},
 		{"RULES", `[{"name":"a","when":"true","then":{"drop":true},"unless":1}]`, `unless is unknown`, nil},

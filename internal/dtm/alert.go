@@ -36,6 +36,7 @@ type Alert struct {
 	MonitorID   string
 	MonitorName string // only when asked for with monitor_name=true
 	MScore      string // indicator_mscore as the number was written; empty when absent
+	GroupID     string // aggregated_under_id: alike alerts of one monitor share it; empty when absent
 	HasDoc      bool   // whether the document is in it (refs=true, and there is one)
 
 	// CreatedAt is in UTC and whole milliseconds.

@@ -61,6 +61,8 @@ func alertAt(b []byte, at int) (a Alert, end int) {
 			if isNumber(value) {
 				a.MScore = string(value)
 			}
+		case "aggregated_under_id":
+			a.GroupID, _ = stringValue(value)
 		case "doc":
 			a.HasDoc = value[0] == '{'
 		case "created_at":

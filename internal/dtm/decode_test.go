@@ -22,16 +22,16 @@ func TestParseAlert(t *testing.T) {
 	}{
 		{
 			"everything",
-			`{"id":"d2a7j39s70qdphllj1rg","monitor_id":"m1","monitor_name":"Müller","created_at":"2025-08-07T10:01:49.199Z","updated_at":"2025-08-07T10:01:57.5Z","status":"new","alert_type":"Message","indicator_mscore":50,"severity":"low","doc":{"id":"not this"}}`,
+			`{"id":"d2a7j39s70qdphllj1rg","monitor_id":"m1","monitor_name":"Müller","created_at":"2025-08-07T10:01:49.199Z","updated_at":"2025-08-07T10:01:57.5Z","status":"new","alert_type":"Message","indicator_mscore":50,"severity":"low","aggregated_under_id":"b1","doc":{"id":"not this"}}`,
 			Alert{
-				ID: "d2a7j39s70qdphllj1rg", MonitorID: "m1", MonitorName: "Müller", Type: "Message", Status: "new", Severity: "low", MScore: "50", HasDoc: true,
+				ID: "d2a7j39s70qdphllj1rg", MonitorID: "m1", MonitorName: "Müller", Type: "Message", Status: "new", Severity: "low", MScore: "50", GroupID: "b1", HasDoc: true,
 				CreatedAt: created, UpdatedAt: time.Date(2025, 8, 7, 10, 1, 57, 5e8, time.UTC),
 			},
 		},
 		{"no updated_at", `{"id":"a","created_at":"2025-08-07T10:01:49.199Z"}`, Alert{ID: "a", CreatedAt: created, UpdatedAt: created, Undated: true}},
 		{"unreadable updated_at", `{"id":"a","created_at":"2025-08-07T10:01:49.199Z","updated_at":"soon"}`, Alert{ID: "a", CreatedAt: created, UpdatedAt: created, Undated: true}},
 		{
-			"wrong types count as absent", `{"id":"a","created_at":"2025-08-07T10:01:49.199Z","status":1,"severity":null,"alert_type":["x"],"indicator_mscore":"50","monitor_id":{},"monitor_name":true,"doc":null}`,
+			"wrong types count as absent", `{"id":"a","created_at":"2025-08-07T10:01:49.199Z","status":1,"severity":null,"alert_type":["x"],"indicator_mscore":"50","monitor_id":{},"monitor_name":true,"aggregated_under_id":7,"doc":null}`,
 			Alert{ID: "a", CreatedAt: created, UpdatedAt: created, Undated: true},
 		},
 		{

@@ -49,6 +49,8 @@ type Processor struct {
 	Writebacks WritebackTopic
 	// Redactor masks secrets in all that is sent.
 	Redactor *redact.Redactor
+	// Format is that of the messages' data.
+	Format message.Format
 	Options
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 
+	"dtmrelay.internal/dtmrelay/internal/dtm"
 	"dtmrelay.internal/dtmrelay/internal/message"
 	"dtmrelay.internal/dtmrelay/internal/redact"
 	"dtmrelay.internal/dtmrelay/internal/state"
@@ -34,7 +35,7 @@ func (p *Processor) publish(ctx context.Context, items []*item) error {
 			rejects = append(rejects, p.reject(it, message.ReasonUnmaskable))
 		default:
 			var fits bool
-			if it.msg, fits = message.Fit(p.message(it, raw, masked)); fits {
+			if it.msg, fits = message.Fit(p.seen(it, raw, masked)); fits {
 				it.redacted = masked.Any()
 				publishes = append(publishes, it)
 			} else {
@@ -82,15 +83,15 @@ func (p *Processor) reject(it *item, reason string) *item {
 	return it
 }
 
-// message is the message of an item, of which raw is what may be seen.
-func (p *Processor) message(it *item, raw []byte, masked redact.Masked) message.Message {
+// seen is an item's alert as it may be seen, with what its message says beside it.
+func (p *Processor) seen(it *item, raw []byte, masked redact.Masked) (dtm.Alert, message.Envelope) {
 	a := it.alert
 	a.Raw, a.MonitorName = raw, masked.Text(a.MonitorName)
-	return message.FromAlert(a, message.Envelope{
-		Event: it.event, PreviousStatus: it.previousStatus(), Priority: it.rules.Priority, Origin: it.origin,
+	return a, message.Envelope{
+		Format: p.Format, Event: it.event, PreviousStatus: it.previousStatus(), Priority: it.rules.Priority, Origin: it.origin,
 		Escalated: it.rules.Escalate, Rules: masked.Text(strings.Join(it.rules.Matched, ",")), Redacted: masked.Any(),
 		Feed: p.Feed, RunID: p.RunID, Backfill: p.BackfillID,
-	})
+	}
 }
 
 func messages(items []*item) []message.Message {

@@ -8,6 +8,7 @@ import (
 )
 
 const (
+	source = "dtm"
 	schema = "dtmrelay/v1"
 
 	// Pub/Sub takes attribute values of at most 1,024 bytes
@@ -15,9 +16,20 @@ const (
 	maxValueBytes = 1024
 )
 
+// Format is what the data of an alert's message is. The attributes are the same in
+// both.
+type Format string
+
+// Formats of the data.
+const (
+	Raw      Format = "raw"      // the alert as it came; the zero value counts as this
+	Incident Format = "incident" // what a case system needs, with the alert in it
+)
+
 // Envelope is what the relay knows about an alert besides the alert itself.
 // Empty fields leave their attribute out.
 type Envelope struct {
+	Format         Format
 	Event          string // created, updated or status_changed
 	PreviousStatus string // of a status_changed
 	Priority       string // P1 to P4
@@ -28,23 +40,33 @@ type Envelope struct {
 	Rules          string // names of the rules that matched, joined by commas
 	Escalated      bool   // a rule said so
 	Redacted       bool   // something in the data is masked
+	Truncated      bool   // doc, topics and labels were taken out of it (Fit)
 }
 
-// FromAlert is the message of a usable alert: its bytes as received, not
-// copied, and the attributes to filter and route by. It may be too large for
-// Pub/Sub: see Fit.
+// FromAlert is the message of a usable alert, with the attributes to filter and
+// route by. Its data are the alert's bytes as received, not copied, or the incident
+// around them. It may be too large for Pub/Sub: see Fit.
 func FromAlert(a dtm.Alert, e Envelope) Message {
-	refs := ""
+	refs, truncated := "", ""
 	if !a.HasDoc {
 		refs = "false"
 	}
-	return Message{Data: a.Raw, Attributes: attributes(
+	if e.Truncated {
+		truncated = "true"
+	}
+	data := []byte(a.Raw)
+	if e.Format == Incident {
+		data = incidentOf(a, e)
+	}
+	return Message{Data: data, Attributes: attributes(
+		"source", source,
 		"alert_id", a.ID,
 		"alert_type", a.Type,
 		"severity", a.Severity,
 		"status", a.Status,
 		"monitor_id", a.MonitorID,
 		"monitor_name", a.MonitorName,
+		"group_id", a.GroupID,
 		"created_at", Time(a.CreatedAt),
 		"updated_at", Time(a.UpdatedAt),
 		"mscore", a.MScore,
@@ -59,6 +81,7 @@ func FromAlert(a dtm.Alert, e Envelope) Message {
 		"escalated", whenTrue(e.Escalated),
 		"redacted", whenTrue(e.Redacted),
 		"refs", refs,
+		"truncated", truncated,
 		"schema", schema,
 		"dedupe_key", DedupeKey(a.ID, a.UpdatedAt),
 	)}

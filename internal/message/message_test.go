@@ -22,7 +22,7 @@ func TestAttributesOfAnAlert(t *testing.T) {
 	created := time.Date(2026, 1, 2, 3, 4, 5, 970e6, time.UTC)
 	full := dtm.Alert{
 		Raw: []byte(`{"id":"d5c0ffee"}`), ID: "d5c0ffee", Type: "Forum Post", Status: "read", Severity: "high",
-		MonitorID: "d08aue", MonitorName: "Brand", MScore: "50", HasDoc: true,
+		MonitorID: "d08aue", MonitorName: "Brand", GroupID: "d1s8gd", MScore: "50", HasDoc: true,
 		CreatedAt: created, UpdatedAt: created.Add(30 * time.Millisecond),
 	}
 	everything := Envelope{
@@ -31,8 +31,8 @@ func TestAttributesOfAnAlert(t *testing.T) {
 	t.Run("everything known", func(t *testing.T) {
 		got := FromAlert(full, everything)
 		want := map[string]string{
-			"alert_id": "d5c0ffee", "alert_type": "Forum Post", "severity": "high", "status": "read",
-			"monitor_id": "d08aue", "monitor_name": "Brand", "mscore": "50",
+			"source": "dtm", "alert_id": "d5c0ffee", "alert_type": "Forum Post", "severity": "high", "status": "read",
+			"monitor_id": "d08aue", "monitor_name": "Brand", "group_id": "d1s8gd", "mscore": "50",
 			"created_at": "2026-01-02T03:04:05.970Z", "updated_at": "2026-01-02T03:04:06.000Z",
 			"event": "status_changed", "previous_status": "new", "priority": "P1", "feed": "default", "run_id": "r1",
 			"origin": "gti", "schema": "dtmrelay/v1", "dedupe_key": "d5c0ffee@2026-01-02T03:04:06.000Z",
@@ -47,7 +47,7 @@ func TestAttributesOfAnAlert(t *testing.T) {
 	t.Run("absent rather than empty", func(t *testing.T) {
 		got := FromAlert(dtm.Alert{Raw: []byte(`{}`), ID: "a", CreatedAt: created, UpdatedAt: created}, Envelope{})
 		want := map[string]string{
-			"alert_id": "a", "created_at": "2026-01-02T03:04:05.970Z", "updated_at": "2026-01-02T03:04:05.970Z",
+			"source": "dtm", "alert_id": "a", "created_at": "2026-01-02T03:04:05.970Z", "updated_at": "2026-01-02T03:04:05.970Z",
 			"refs": "false", "schema": "dtmrelay/v1", "dedupe_key": "a@2026-01-02T03:04:05.970Z",
 		}
 		if diff := cmp.Diff(want, got.Attributes); diff != "" {
@@ -130,37 +130,47 @@ func alertOf(size int, name string) dtm.Alert {
 }
 
 func TestFit(t *testing.T) {
-	overhead := FromAlert(alertOf(100, "doc"), Envelope{}).Size() - 100
+	for _, format := range []Format{Raw, Incident} {
+		t.Run(string(format), func(t *testing.T) { testFit(t, Envelope{Format: format, RunID: "r"}) })
+	}
+}
+
+func testFit(t *testing.T, e Envelope) {
+	// Whatever is around the alert's bytes.
+	overhead := FromAlert(alertOf(1<<20, "doc"), e).Size() - 1<<20
 	t.Run("as it is up to the limit", func(t *testing.T) {
-		m := FromAlert(alertOf(MaxSize-overhead, "doc"), Envelope{})
-		got, ok := Fit(m)
-		if !ok || !bytes.Equal(got.Data, m.Data) || got.Attributes["truncated"] != "" {
-			t.Errorf("%d bytes: ok = %v, attributes %v", m.Size(), ok, got.Attributes)
+		a := alertOf(MaxSize-overhead, "doc")
+		got, ok := Fit(a, e)
+		if !ok || got.Size() != MaxSize || !bytes.Equal(got.Data, FromAlert(a, e).Data) || got.Attributes["truncated"] != "" {
+			t.Errorf("%d bytes: ok = %v, attributes %v", got.Size(), ok, got.Attributes)
 		}
 	})
 	for _, name := range []string{"doc", "topics", "labels"} {
 		t.Run("without "+name+" above it", func(t *testing.T) {
-			m := FromAlert(alertOf(MaxSize+1, name), Envelope{RunID: "r"})
-			got, ok := Fit(m)
-			if want := `{"id":"a","title":"t"}`; !ok || string(got.Data) != want {
-				t.Errorf("got %.99q, %v, want %q", got.Data, ok, want)
+			a := alertOf(MaxSize-overhead+1, name)
+			whole := bytes.Clone(a.Raw)
+			got, ok := Fit(a, e)
+			slim := dtm.Alert{Raw: []byte(`{"id":"a","title":"t"}`), ID: "a"}
+			e := e
+			e.Truncated = true
+			if diff := cmp.Diff(FromAlert(slim, e), got); !ok || diff != "" {
+				t.Errorf("ok = %v (-want +got)\n%s", ok, diff)
 			}
 			if got.Attributes["truncated"] != "true" || got.Attributes["refs"] != "false" || got.Attributes["run_id"] != "r" {
 				t.Errorf("attributes %v", got.Attributes)
 			}
-			if m.Attributes["truncated"] != "" {
-				t.Error("the message that was given changed")
+			if !bytes.Equal(a.Raw, whole) {
+				t.Error("the alert's own bytes changed")
 			}
 		})
 	}
-	for name, m := range map[string]Message{
-		"too large without them": FromAlert(alertOf(MaxSize+1, "title"), Envelope{}),
-		"not an object":          {Data: bytes.Repeat([]byte("x"), MaxSize)},
+	for name, a := range map[string]dtm.Alert{
+		"too large without them": alertOf(MaxSize+1, "summary"),
+		"not an object":          {Raw: bytes.Repeat([]byte("x"), MaxSize), ID: "a"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, ok := Fit(m)
-			if ok || !bytes.Equal(got.Data, m.Data) || !cmp.Equal(got.Attributes, m.Attributes) {
-				t.Errorf("ok = %v, attributes %v", ok, got.Attributes)
+			if got, ok := Fit(a, e); ok {
+				t.Errorf("fits, with attributes %v", got.Attributes)
 			}
 		})
 	}

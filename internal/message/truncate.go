@@ -1,8 +1,6 @@
 package message
 
 import (
-	"maps"
-
 	"dtmrelay.internal/dtmrelay/internal/dtm"
 )
 
@@ -25,25 +23,24 @@ func (m Message) Size() int {
 	return n
 }
 
-// Fit is m where it is not larger than MaxSize. The message of a larger alert
-// loses the alert's doc, topics and labels, which are what makes alerts large,
-// and says so in its attributes (truncated=true, refs=false). False when it
-// doesn't fit even so; m is returned as it was then.
-func Fit(m Message) (Message, bool) {
-	if m.Size() <= MaxSize {
+// Fit is FromAlert where that is not larger than MaxSize. The message of a larger
+// alert comes without the alert's doc, topics and labels, which are what makes alerts
+// large, and says so in its attributes (truncated=true, refs=false). False, and no
+// message, when it doesn't fit even so.
+func Fit(a dtm.Alert, e Envelope) (Message, bool) {
+	if m := FromAlert(a, e); m.Size() <= MaxSize {
 		return m, true
 	}
-	data, ok := dtm.Without(m.Data, "doc", "topics", "labels")
-	if !ok {
-		return m, false
+	var ok bool
+	if a.Raw, ok = dtm.Without(a.Raw, "doc", "topics", "labels"); !ok {
+		return Message{}, false
 	}
-	fitted := Message{Data: data, Attributes: maps.Clone(m.Attributes)}
-	fitted.Attributes["truncated"] = "true"
-	fitted.Attributes["refs"] = "false"
-	if fitted.Size() > MaxSize {
-		return m, false
+	a.HasDoc, e.Truncated = false, true
+	m := FromAlert(a, e)
+	if m.Size() > MaxSize {
+		return Message{}, false
 	}
-	return fitted, true
+	return m, true
 }
 
 // Cut makes a value what Pub/Sub takes: valid UTF-8 of at most maxValueBytes,

@@ -63,9 +63,9 @@ func BenchmarkPublish(b *testing.B) {
 	for b.Loop() {
 		messages := make([]message.Message, size)
 		for i := range messages {
-			messages[i], _ = message.Fit(message.FromAlert(alert, message.Envelope{
+			messages[i], _ = message.Fit(alert, message.Envelope{
 				Event: "created", Priority: "P3", Origin: "gti", Feed: "default", RunID: "20250807T100500Z-5f0c9a1e",
-			}))
+			})
 		}
 		if err := p.Publish(b.Context(), messages)[0]; err != nil {
 			b.Fatal(err)

@@ -71,6 +71,7 @@ run "every_environment_variable" {
       GTI_TOOL_NAME             = "dtm-relay"
       DTM_FILTER                = "{}"
       DTM_REFS                  = "true"
+      MESSAGE_FORMAT            = "raw"
       INITIAL_LOOKBACK          = "24h"
       OVERLAP                   = "10m"
       SETTLE                    = "30s"
@@ -110,6 +111,8 @@ run "everything_else" {
     labels    = { team = "soc" }
     runtime   = "go127"
     log_level = "debug"
+
+    message_format = "incident"
     gti = {
       filter             = "{\"severity\":[\"high\"]}", refs = false, max_concurrency = 3, max_qps = 2.5, max_requests_per_day = 100
       max_alerts_per_run = 7, base_url = "https://gti.example.com/v3", tool_name = "my tool"
@@ -138,6 +141,7 @@ run "everything_else" {
       GTI_TOOL_NAME             = "my tool"
       DTM_FILTER                = "{\"severity\":[\"high\"]}"
       DTM_REFS                  = "false"
+      MESSAGE_FORMAT            = "incident"
       INITIAL_LOOKBACK          = "2h"
       OVERLAP                   = "1h"
       SETTLE                    = "1m30s"

@@ -560,6 +560,14 @@ run "runtime_of_another_language" {
   expect_failures = [var.runtime]
 }
 
+run "message_format_unknown" {
+  command = plan
+  variables {
+    message_format = "Incident"
+  }
+  expect_failures = [var.message_format]
+}
+
 run "log_level_unknown" {
   command = plan
   variables {
