@@ -244,6 +244,22 @@ func TestSchemaRejects(t *testing.T) {
 	}
 }
 
+// TestDocumentedIncident: the example of docs/incidents.md is one.
+func TestDocumentedIncident(t *testing.T) {
+	text := string(must(os.ReadFile("../../docs/incidents.md")))
+	_, text, _ = strings.Cut(text, "```json\n")
+	text, _, ok := strings.Cut(text, "\n```")
+	text = strings.Replace(text, `{…}`, `{"id":"d2a7j39s70qdphllj1rg","created_at":"2025-08-07T10:01:49.2Z"}`, 1)
+	in := read(t, []byte(text))
+	if err := checker(t).Validate(in); !ok || err != nil {
+		t.Errorf("%v\n%s", err, text)
+	}
+	schema := read(t, must(os.ReadFile("../../docs/schemas/incident-v1.json")))
+	if diff := cmp.Diff(slices.Sorted(maps.Keys(schema["properties"].(map[string]any))), slices.Sorted(maps.Keys(in))); diff != "" {
+		t.Errorf("the example has not all that the schema knows (-schema +example)\n%s", diff)
+	}
+}
+
 func must[T any](v T, err error) T {
 	if err != nil {
 		panic(err)
@@ -296,6 +312,7 @@ func TestSamplesAsIncidents(t *testing.T) {
 }
 
 func TestGeneratedAlertsAsIncidents(t *testing.T) {
+	t.Parallel() // it takes the longest
 	s := checker(t)
 	const n = 10_000
 	from := time.Date(2026, 1, 2, 0, 0, 0, 0, time.UTC)
