@@ -32,8 +32,19 @@ locals {
     RUN_BUDGET = var.ingest.budget
   }
 
+  # A rule's values that are not set are left out: null is none of them.
+  rules = jsonencode([for rule in var.rules : merge(
+    { for name, value in rule : name => value if name != "then" && value != null },
+    { then = { for name, value in rule.then : name => value if value != null } },
+  )])
+  rules_write_back = anytrue([for rule in var.rules : try(rule.then.set_status, null) != null || length(coalesce(try(rule.then.tags, null), [])) > 0])
+
+  # SyncStatus sends no alerts: without the rules it starts without CEL.
   ingest_environment = merge(local.shared_environment, local.ingest_budget, {
     CLOUD_RUN_TIMEOUT_SECONDS = tostring(var.ingest.timeout_seconds)
+    RULES                     = local.rules
+    REDACT                    = jsonencode(var.redact)
+    STATUS_TOPIC              = local.topic_ids.status
   })
 
   sync_environment = merge(local.shared_environment, {

@@ -51,11 +51,12 @@ locals {
 }
 
 resource "google_pubsub_topic_iam_member" "publisher" {
-  for_each = {
+  for_each = { for name, grant in {
     "ingest alerts"  = { topic = google_pubsub_topic.alerts.name, member = local.functions.ingest }
     "ingest rejects" = { topic = google_pubsub_topic.rejects.name, member = local.functions.ingest }
+    "ingest status"  = { topic = google_pubsub_topic.status.name, member = local.functions.ingest }
     "sync rejects"   = { topic = google_pubsub_topic.rejects.name, member = local.functions.sync }
-  }
+  } : name => grant if name != "ingest status" || local.rules_write_back }
 
   project = var.project_id
   topic   = each.value.topic

@@ -178,6 +178,83 @@ variable "message_format" {
   }
 }
 
+variable "rules" {
+  description = "What becomes of an alert, in order: a list of objects with name, when (a CEL expression) and then (priority, escalate, set_status, tags, drop, stop). docs/rules.md is their book."
+  # Objects of a type would lose what it doesn't name, so that a misspelt drop or
+  # escalate would be left out without a word.
+  type     = any
+  default  = []
+  nullable = false
+
+  # The functions check all of it again, and compile the expressions.
+  validation {
+    condition     = can([for rule in var.rules : keys(rule)]) && !can(keys(var.rules))
+    error_message = "rules: must be a list of objects such as {name = \"noise\", when = \"alert.severity == 'low'\", then = {drop = true}}."
+  }
+  validation {
+    condition     = alltrue([for rule in var.rules : length(setsubtract(try(keys(rule), []), ["name", "when", "then"])) == 0 && alltrue([for name in ["name", "when", "then"] : can(rule[name])])])
+    error_message = "rules: a rule has name, when and then, and nothing else."
+  }
+  validation {
+    condition     = alltrue([for rule in var.rules : can(regex("^[a-z0-9][a-z0-9-]{0,62}$", rule.name))])
+    error_message = "rules: a name must be 1 to 63 small letters, digits and dashes, beginning with a letter or a digit."
+  }
+  validation {
+    condition     = length(distinct([for rule in var.rules : try(rule.name, "")])) == length(var.rules)
+    error_message = "rules: no two rules may have one name."
+  }
+  validation {
+    condition     = alltrue([for rule in var.rules : try(trimspace(rule.when) != "", false)])
+    error_message = "rules: when must be a CEL expression such as \"alert.severity == 'high'\", or \"true\" for every alert."
+  }
+  validation {
+    condition     = alltrue([for rule in var.rules : try(length(rule.then) > 0 && length(setsubtract(keys(rule.then), ["priority", "escalate", "set_status", "tags", "drop", "stop"])) == 0, false)])
+    error_message = "rules: then must have at least one of priority, escalate, set_status, tags, drop and stop, and nothing else."
+  }
+  validation {
+    condition     = alltrue([for rule in var.rules : contains(["P1", "P2", "P3", "P4"], try(coalesce(rule.then.priority, "P1"), "P1"))])
+    error_message = "rules: then.priority must be P1, P2, P3 or P4."
+  }
+  validation {
+    condition = alltrue([for rule in var.rules : contains([
+      "new", "read", "escalated", "in_progress", "closed", "no_action_required", "duplicate", "not_relevant", "tracked_external",
+    ], try(coalesce(rule.then.set_status, "new"), "new"))])
+    error_message = "rules: then.set_status must be new, read, escalated, in_progress, closed, no_action_required, duplicate, not_relevant or tracked_external."
+  }
+  validation {
+    condition = alltrue(flatten([for rule in var.rules : [for name in ["escalate", "drop", "stop"] :
+      contains(["true", "false", "null"], try(jsonencode(rule.then[name]), "null"))
+    ]]))
+    error_message = "rules: then.escalate, then.drop and then.stop must be true or false, without quotation marks."
+  }
+  validation {
+    condition = alltrue([for rule in var.rules :
+      try(rule.then.tags, null) == null || try(startswith(jsonencode(rule.then.tags), "[") && alltrue([for tag in rule.then.tags : startswith(jsonencode(tag), "\"") && trimspace(tag) == tag && tag != ""]), false)
+    ])
+    error_message = "rules: then.tags must be a list of strings without white space around them."
+  }
+  validation {
+    condition     = length(jsonencode(var.rules)) + length(var.gti.filter) <= 28672
+    error_message = "rules: must have 28 KiB at most, together with gti.filter."
+  }
+}
+
+variable "redact" {
+  description = "What is masked in everything that leaves: presets (credentials, text) and paths of fields such as topics[].value; [] publishes everything as it came. docs/redaction.md has the fields."
+  type        = list(string)
+  default     = ["credentials"]
+  nullable    = false
+
+  validation {
+    condition     = alltrue([for path in var.redact : path != "" && trimspace(path) == path])
+    error_message = "redact: an element must be a preset or a path, without white space around it."
+  }
+  validation {
+    condition     = length(jsonencode(var.redact)) <= 2048
+    error_message = "redact: must have 2 KiB at most."
+  }
+}
+
 variable "windows" {
   description = "Spans of time, as Go durations like 90s, 10m or 24h."
   type = object({

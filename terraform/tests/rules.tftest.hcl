@@ -1,0 +1,128 @@
+# Rules and redaction: what the plan refuses, and what the functions get.
+
+mock_provider "google" {}
+mock_provider "archive" {}
+
+variables {
+  project_id = "my-project"
+}
+
+run "defaults" {
+  command = plan
+
+  assert {
+    condition     = google_cloudfunctions2_function.ingest.service_config[0].environment_variables.RULES == "[]" && google_cloudfunctions2_function.ingest.service_config[0].environment_variables.REDACT == "[\"credentials\"]"
+    error_message = "no rules, and credentials are masked"
+  }
+  assert {
+    condition     = !contains(keys(google_pubsub_topic_iam_member.publisher), "ingest status")
+    error_message = "without a rule that writes back, Ingest may not publish write-backs"
+  }
+}
+
+run "rules" {
+  command = plan
+
+  variables {
+    rules = [
+      { name = "noise", when = "alert.severity == 'low'", then = { drop = true, set_status = "closed" } },
+      { name = "urgent", when = "alert.severity == 'high'", then = { priority = "P1", escalate = true, tags = null } },
+    ]
+    redact = ["credentials", "topics[].value"]
+  }
+
+  assert {
+    condition = jsondecode(google_cloudfunctions2_function.ingest.service_config[0].environment_variables.RULES) == [
+      { name = "noise", when = "alert.severity == 'low'", then = { drop = true, set_status = "closed" } },
+      { name = "urgent", when = "alert.severity == 'high'", then = { priority = "P1", escalate = true } },
+    ]
+    error_message = "the rules as they are written, without what is null"
+  }
+  assert {
+    condition     = jsondecode(google_cloudfunctions2_function.ingest.service_config[0].environment_variables.REDACT) == ["credentials", "topics[].value"]
+    error_message = "what is masked"
+  }
+  assert {
+    condition     = !contains(keys(google_cloudfunctions2_function.sync.service_config[0].environment_variables), "RULES")
+    error_message = "SyncStatus starts without the rules"
+  }
+  assert {
+    condition     = google_pubsub_topic_iam_member.publisher["ingest status"].topic == "dtm-status-updates"
+    error_message = "a rule that writes back needs the topic"
+  }
+}
+
+run "unknown_field" {
+  command         = plan
+  expect_failures = [var.rules]
+  variables {
+    rules = [{ name = "a", when = "true", then = { esclate = true } }]
+  }
+}
+
+run "no_condition" {
+  command         = plan
+  expect_failures = [var.rules]
+  variables {
+    rules = [{ name = "a", then = { drop = true } }]
+  }
+}
+
+run "two_of_one_name" {
+  command         = plan
+  expect_failures = [var.rules]
+  variables {
+    rules = [{ name = "a", when = "true", then = { drop = true } }, { name = "a", when = "false", then = { drop = true } }]
+  }
+}
+
+run "bad_priority" {
+  command         = plan
+  expect_failures = [var.rules]
+  variables {
+    rules = [{ name = "a", when = "true", then = { priority = "P5" } }]
+  }
+}
+
+run "word_for_a_boolean" {
+  command         = plan
+  expect_failures = [var.rules]
+  variables {
+    rules = [{ name = "a", when = "true", then = { drop = "yes" } }]
+  }
+}
+
+run "bad_status" {
+  command         = plan
+  expect_failures = [var.rules]
+  variables {
+    rules = [{ name = "a", when = "true", then = { set_status = "resolved" } }]
+  }
+}
+
+run "no_list" {
+  command         = plan
+  expect_failures = [var.rules]
+  variables {
+    rules = { name = "a", when = "true", then = { drop = true } }
+  }
+}
+
+run "nothing_to_mask" {
+  command = plan
+  variables {
+    redact = []
+  }
+  assert {
+    condition     = google_cloudfunctions2_function.ingest.service_config[0].environment_variables.REDACT == "[]"
+    error_message = "everything as it came"
+  }
+}
+
+run "empty_path" {
+  command         = plan
+  expect_failures = [var.redact]
+  variables {
+    redact = [""]
+  }
+}
