@@ -206,3 +206,41 @@ resource "google_bigquery_table_iam_member" "agent_alerts" {
 
   depends_on = [google_pubsub_subscription.dead_letters, google_pubsub_subscription.rejects]
 }
+
+# The same account for the consumers that var.bigquery, var.archive and var.notify ask for.
+
+resource "google_pubsub_subscription_iam_member" "agent_consumers" {
+  for_each = merge(
+    { for s in google_pubsub_subscription.bigquery : "bigquery" => s.name },
+    { for s in google_pubsub_subscription.archive : "archive" => s.name },
+    { for name, s in google_pubsub_subscription.notify : "notify-${name}" => s.name },
+  )
+
+  project      = var.project_id
+  subscription = each.value
+  role         = "roles/pubsub.subscriber"
+  member       = local.pubsub_agent
+}
+
+resource "google_bigquery_table_iam_member" "agent_bigquery" {
+  count = var.bigquery == null ? 0 : 1
+
+  project    = var.project_id
+  dataset_id = google_bigquery_dataset.alerts[0].dataset_id
+  table_id   = google_bigquery_table.alerts[0].table_id
+  role       = "roles/bigquery.dataEditor"
+  member     = local.pubsub_agent
+
+  depends_on = [google_pubsub_subscription.dead_letters, google_pubsub_subscription.rejects]
+}
+
+# To write files, and to look the bucket up.
+resource "google_storage_bucket_iam_member" "agent_archive" {
+  for_each = toset(var.archive == null ? [] : ["roles/storage.objectCreator", "roles/storage.legacyBucketReader"])
+
+  bucket = google_storage_bucket.archive[0].name
+  role   = each.key
+  member = local.pubsub_agent
+
+  depends_on = [google_pubsub_subscription.dead_letters, google_pubsub_subscription.rejects]
+}

@@ -11,11 +11,27 @@ output "topics" {
 }
 
 output "subscriptions" {
-  description = "The subscriptions' full names: of the rejects and the dead letters, and those that alert_subscriptions asks for."
-  value = merge({ for name, s in google_pubsub_subscription.alerts : name => s.id }, {
-    rejects      = google_pubsub_subscription.rejects.id
-    dead_letters = google_pubsub_subscription.dead_letters.id
-  })
+  description = "The subscriptions' full names: of the rejects and the dead letters, and those that alert_subscriptions, bigquery, archive and notify (notify-NAME) ask for."
+  value = merge(
+    { for name, s in google_pubsub_subscription.alerts : name => s.id },
+    { for s in google_pubsub_subscription.bigquery : "bigquery" => s.id },
+    { for s in google_pubsub_subscription.archive : "archive" => s.id },
+    { for name, s in google_pubsub_subscription.notify : "notify-${name}" => s.id },
+    {
+      rejects      = google_pubsub_subscription.rejects.id
+      dead_letters = google_pubsub_subscription.dead_letters.id
+    },
+  )
+}
+
+output "bigquery_table" {
+  description = "The table with the alerts, as PROJECT.DATASET.TABLE; its views are alerts_current, alerts_open and alerts_lifecycle. null without bigquery."
+  value       = one([for t in google_bigquery_table.alerts : "${t.project}.${t.dataset_id}.${t.table_id}"])
+}
+
+output "archive_bucket" {
+  description = "The bucket with the alerts' files; null without archive."
+  value       = one(google_storage_bucket.archive[*].name)
 }
 
 output "service_accounts" {

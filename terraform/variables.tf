@@ -488,6 +488,111 @@ variable "alert_subscriptions" {
   }
 }
 
+# Consumers without code
+
+variable "bigquery" {
+  description = "Writes every version of every alert into a table of BigQuery, with views over it; null for none. dataset is the data set's id, by default made of name and feed; location is region by default. expiration_days is how long a row is kept after it was published; without it, for ever."
+  type = object({
+    dataset         = optional(string)
+    location        = optional(string)
+    expiration_days = optional(number)
+  })
+  default = null
+
+  validation {
+    condition     = var.bigquery == null ? true : var.bigquery.dataset == null || can(regex("^[A-Za-z0-9_]{1,1024}$", var.bigquery.dataset))
+    error_message = "bigquery.dataset: must be 1 to 1024 letters, digits and underscores."
+  }
+  validation {
+    condition     = var.bigquery == null ? true : var.bigquery.location == null || try(trimspace(var.bigquery.location) != "", false)
+    error_message = "bigquery.location: must be a location of BigQuery like EU or europe-west1, not empty."
+  }
+  validation {
+    condition     = var.bigquery == null ? true : var.bigquery.expiration_days == null ? true : var.bigquery.expiration_days >= 1 && var.bigquery.expiration_days <= 36500 && floor(var.bigquery.expiration_days) == var.bigquery.expiration_days
+    error_message = "bigquery.expiration_days: must be a whole number from 1 to 36500."
+  }
+  validation {
+    condition     = var.bigquery == null || !contains(keys(var.alert_subscriptions), "bigquery")
+    error_message = "bigquery: its subscription has the name of alert_subscriptions.bigquery: give that one another."
+  }
+}
+
+variable "notify" {
+  description = "Tells people of alerts, by name: to is slack, google_chat, pagerduty or webhook; url is the receiver's webhook (for pagerduty by default its Events API); routing_key is PagerDuty's integration key; filter is a Pub/Sub filter. They get title, type, severity, monitor, link, priority, event and status, and nothing else of an alert. url and routing_key stand in Terraform's state."
+  type = map(object({
+    to          = string
+    url         = optional(string)
+    routing_key = optional(string)
+    filter      = optional(string, "attributes.priority = \"P1\" AND attributes.event = \"created\"")
+  }))
+  default   = {}
+  nullable  = false
+  sensitive = true
+
+  validation {
+    condition     = alltrue([for n in values(var.notify) : n != null])
+    error_message = "notify: a receiver must be an object such as { to = \"slack\", url = \"https://…\" }, not null."
+  }
+  validation {
+    condition     = alltrue([for name in keys(var.notify) : can(regex("^[a-z][a-z0-9-]{0,62}$", name))])
+    error_message = "notify: a name must be a small letter, then up to 62 small letters, digits and dashes."
+  }
+  validation {
+    condition     = alltrue([for name in keys(var.notify) : !contains(keys(var.alert_subscriptions), "notify-${name}")])
+    error_message = "notify: the subscription of NAME is called notify-NAME, which is one of alert_subscriptions already."
+  }
+  validation {
+    condition     = alltrue([for name in keys(var.notify) : length("${coalesce(var.topics.alerts, "dtm-alerts${local.suffix}")}-notify-${name}") <= 255])
+    error_message = "notify: a name and that of topics.alerts together must have 247 characters at most, because the subscription is called TOPIC-notify-NAME."
+  }
+  validation {
+    condition     = alltrue([for n in values(var.notify) : contains(["slack", "google_chat", "pagerduty", "webhook"], n.to) if n != null])
+    error_message = "notify.to: must be slack, google_chat, pagerduty or webhook."
+  }
+  validation {
+    condition     = alltrue([for n in values(var.notify) : n.url == null ? n.to == "pagerduty" : can(regex("^https://[^\\s/@?#]+([/?][^\\s#]*)?$", n.url)) if n != null])
+    error_message = "notify.url: must be https://HOST/PATH or https://HOST:PORT/PATH, without a user; only pagerduty goes without it."
+  }
+  validation {
+    condition     = alltrue([for n in values(var.notify) : n.to == "pagerduty" ? can(regex("^[A-Za-z0-9]{32}$", n.routing_key)) : n.routing_key == null if n != null])
+    error_message = "notify.routing_key: pagerduty needs its integration key of 32 letters and digits, and no other receiver takes one."
+  }
+  validation {
+    # https://cloud.google.com/pubsub/docs/subscription-message-filter
+    condition     = alltrue([for n in values(var.notify) : try(length(n.filter) <= 256, false) if n != null])
+    error_message = "notify.filter: must have 256 bytes at most, and not be null; empty is everything."
+  }
+}
+
+variable "archive" {
+  description = "Writes every version of every alert into files of a bucket of its own, as lines of JSON; null for none. location is region by default. retention_days is how long nobody can delete or change a file; lock makes that final; hold keeps every file until somebody releases it."
+  type = object({
+    location       = optional(string)
+    retention_days = optional(number)
+    lock           = optional(bool, false)
+    hold           = optional(bool, false)
+  })
+  default = null
+
+  validation {
+    condition     = var.archive == null ? true : var.archive.location == null || try(trimspace(var.archive.location) != "", false)
+    error_message = "archive.location: must be a location of Cloud Storage like EU or europe-west1, not empty."
+  }
+  validation {
+    # https://cloud.google.com/storage/docs/bucket-lock: 100 years.
+    condition     = var.archive == null ? true : var.archive.retention_days == null ? true : var.archive.retention_days >= 1 && var.archive.retention_days <= 36500 && floor(var.archive.retention_days) == var.archive.retention_days
+    error_message = "archive.retention_days: must be a whole number from 1 to 36500."
+  }
+  validation {
+    condition     = var.archive == null ? true : !var.archive.lock || var.archive.retention_days != null
+    error_message = "archive.lock: goes only with archive.retention_days, which it makes final."
+  }
+  validation {
+    condition     = var.archive == null || !contains(keys(var.alert_subscriptions), "archive")
+    error_message = "archive: its subscription has the name of alert_subscriptions.archive: give that one another."
+  }
+}
+
 variable "database" {
   description = "The Firestore database: one of its own (name and location), or an existing one by name. policies says whether this instance sets the TTL policies and index exemptions of an existing one: exactly one of the instances that share a database should. They are for every collection named alerts or backfills in it, whoever's: see docs/security.md."
   type = object({

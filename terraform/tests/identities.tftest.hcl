@@ -39,6 +39,9 @@ variables {
     table  = { bigquery_table = "data-project.dtm.alerts" }
     soar   = { push_endpoint = "https://soar.example.com/hook" }
   }
+  bigquery = {}
+  archive  = {}
+  notify   = { chat = { to = "slack", url = "https://hooks.example.com/services/a" } }
 }
 
 run "every_grant" {
@@ -48,13 +51,13 @@ run "every_grant" {
     condition = toset(concat(
       [for m in values(google_pubsub_topic_iam_member.publisher) : "${m.member} ${m.role} topic ${m.topic}"],
       [for m in [google_pubsub_topic_iam_member.agent_dead_letters] : "${m.member} ${m.role} topic ${m.topic}"],
-      [for m in concat([google_pubsub_subscription_iam_member.agent_status], values(google_pubsub_subscription_iam_member.agent_alerts)) : "${m.member} ${m.role} subscription ${m.subscription}"],
+      [for m in concat([google_pubsub_subscription_iam_member.agent_status], values(google_pubsub_subscription_iam_member.agent_alerts), values(google_pubsub_subscription_iam_member.agent_consumers)) : "${m.member} ${m.role} subscription ${m.subscription}"],
       [for m in values(google_secret_manager_secret_iam_member.accessor) : "${m.member} ${m.role} secret ${m.project} ${m.secret_id}"],
       [for m in [google_cloud_run_v2_service_iam_member.scheduler, google_cloud_run_v2_service_iam_member.push] : "${m.member} ${m.role} service ${m.location} ${m.name}"],
       [for m in [google_artifact_registry_repository_iam_member.build] : "${m.member} ${m.role} repository ${m.location} ${m.repository}"],
-      [for m in [google_storage_bucket_iam_member.build] : "${m.member} ${m.role} bucket ${m.bucket}"],
+      [for m in concat([google_storage_bucket_iam_member.build], values(google_storage_bucket_iam_member.agent_archive)) : "${m.member} ${m.role} bucket ${m.bucket}"],
       [for m in [google_service_account_iam_member.agent_push] : "${m.member} ${m.role} account ${m.service_account_id}"],
-      [for m in values(google_bigquery_table_iam_member.agent_alerts) : "${m.member} ${m.role} table ${m.project}.${m.dataset_id}.${m.table_id}"],
+      [for m in concat(values(google_bigquery_table_iam_member.agent_alerts), google_bigquery_table_iam_member.agent_bigquery) : "${m.member} ${m.role} table ${m.project}.${m.dataset_id}.${m.table_id}"],
       [for m in concat([google_project_iam_member.build_logs, google_project_iam_member.build_source], values(google_project_iam_member.database)) : join(" ", concat(["${m.member} ${m.role} project ${m.project}"], [for c in m.condition : "if ${c.expression}"]))],
       )) == toset([
       "ingest roles/pubsub.publisher topic dtm-alerts",
@@ -81,6 +84,12 @@ run "every_grant" {
       "serviceAccount:service-123456789012@gcp-sa-pubsub.iam.gserviceaccount.com roles/pubsub.subscriber subscription dtm-alerts-table",
       "serviceAccount:service-123456789012@gcp-sa-pubsub.iam.gserviceaccount.com roles/pubsub.subscriber subscription dtm-alerts-soar",
       "serviceAccount:service-123456789012@gcp-sa-pubsub.iam.gserviceaccount.com roles/bigquery.dataEditor table data-project.dtm.alerts",
+      "serviceAccount:service-123456789012@gcp-sa-pubsub.iam.gserviceaccount.com roles/pubsub.subscriber subscription dtm-alerts-bigquery",
+      "serviceAccount:service-123456789012@gcp-sa-pubsub.iam.gserviceaccount.com roles/pubsub.subscriber subscription dtm-alerts-archive",
+      "serviceAccount:service-123456789012@gcp-sa-pubsub.iam.gserviceaccount.com roles/pubsub.subscriber subscription dtm-alerts-notify-chat",
+      "serviceAccount:service-123456789012@gcp-sa-pubsub.iam.gserviceaccount.com roles/bigquery.dataEditor table my-project.dtm_relay.alerts",
+      "serviceAccount:service-123456789012@gcp-sa-pubsub.iam.gserviceaccount.com roles/storage.objectCreator bucket my-project-dtm-relay-archive",
+      "serviceAccount:service-123456789012@gcp-sa-pubsub.iam.gserviceaccount.com roles/storage.legacyBucketReader bucket my-project-dtm-relay-archive",
     ])
     error_message = "The grants are not those of the table."
   }
@@ -94,6 +103,7 @@ run "every_grant" {
       "google_pubsub_topic_iam_member.agent_dead_letters",
       "google_pubsub_subscription_iam_member.agent_status",
       "google_pubsub_subscription_iam_member.agent_alerts",
+      "google_pubsub_subscription_iam_member.agent_consumers",
       "google_secret_manager_secret_iam_member.accessor",
       "google_cloud_run_v2_service_iam_member.scheduler",
       "google_cloud_run_v2_service_iam_member.push",
@@ -101,6 +111,8 @@ run "every_grant" {
       "google_storage_bucket_iam_member.build",
       "google_service_account_iam_member.agent_push",
       "google_bigquery_table_iam_member.agent_alerts",
+      "google_bigquery_table_iam_member.agent_bigquery",
+      "google_storage_bucket_iam_member.agent_archive",
       "google_project_iam_member.build_logs",
       "google_project_iam_member.build_source",
       "google_project_iam_member.database",
@@ -113,8 +125,8 @@ run "every_grant" {
     error_message = "Nothing is public, and nobody has a basic role."
   }
   assert {
-    condition     = google_storage_bucket.source.public_access_prevention == "enforced" && google_storage_bucket.source.uniform_bucket_level_access
-    error_message = "The bucket can't be made public."
+    condition     = alltrue([for b in concat([google_storage_bucket.source], google_storage_bucket.archive) : b.public_access_prevention == "enforced" && b.uniform_bucket_level_access])
+    error_message = "The buckets can't be made public."
   }
 }
 
@@ -144,9 +156,15 @@ run "without_subscriptions_no_further_rights" {
   command = plan
   variables {
     alert_subscriptions = {}
+    bigquery            = null
+    archive             = null
+    notify              = {}
   }
   assert {
-    condition     = length(google_pubsub_subscription_iam_member.agent_alerts) + length(google_bigquery_table_iam_member.agent_alerts) == 0
+    condition = sum([for grants in [
+      google_pubsub_subscription_iam_member.agent_alerts, google_bigquery_table_iam_member.agent_alerts,
+      google_pubsub_subscription_iam_member.agent_consumers, google_bigquery_table_iam_member.agent_bigquery, google_storage_bucket_iam_member.agent_archive,
+    ] : length(grants)]) == 0
     error_message = "Pub/Sub's account gets nothing that is not asked for."
   }
 }
