@@ -32,6 +32,7 @@ func readBody(w http.ResponseWriter, r *http.Request) (*strictjson.Object, *prob
 	if err != nil {
 		return nil, &problem{Status: http.StatusBadRequest, Detail: "the body is " + err.Error()}
 	}
+	o.AddRepeated()
 	return o, nil
 }
 

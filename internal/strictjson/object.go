@@ -5,6 +5,7 @@
 // with the values, and asks at the end for the fields that it did not know:
 //
 //	o, err := strictjson.Parse(data)
+//	o.AddRepeated()
 //	name := o.String("name")
 //	if name == "" {
 //		o.AddProblem("the field %q is missing; allowed: a string", "name")
@@ -104,9 +105,13 @@ func (o *Object) Bool(name string) (value bool) {
 	return value
 }
 
-// Repeated returns the names that the object has more than once, in their order:
-// one for each time too many.
-func (o *Object) Repeated() []string { return o.repeated }
+// AddRepeated adds a problem for each time that a name stands once too often, in
+// their order.
+func (o *Object) AddRepeated() {
+	for _, name := range o.repeated {
+		o.AddProblem("the field %q is named more than once", dtm.Shorten(name))
+	}
+}
 
 // Known returns the names that were decoded so far, in that order.
 func (o *Object) Known() []string { return o.known }

@@ -131,7 +131,9 @@ func TestNames(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]string{"c", "b", "c"}, o.Repeated()); diff != "" {
+	o.AddRepeated()
+	want := []string{`the field "c" is named more than once`, `the field "b" is named more than once`, `the field "c" is named more than once`}
+	if diff := cmp.Diff(want, o.Problems()); diff != "" {
 		t.Error(diff)
 	}
 	var n int

@@ -88,9 +88,7 @@ func newRequestParser(data []byte) (requestParser, error) {
 		return requestParser{}, fmt.Errorf("the data is %w", err)
 	}
 	o.Mismatch = func(name, allowed string, _ json.RawMessage) string { return name + " is not " + allowed }
-	for _, name := range o.Repeated() {
-		o.AddProblem("the field %q is named more than once", dtm.Shorten(name))
-	}
+	o.AddRepeated()
 	return requestParser{o}, nil
 }
 
