@@ -170,7 +170,9 @@ func (a *App) readBackfill(body *strictjson.Object, feed state.Feed, now time.Ti
 	if given {
 		filter, _, err := dtm.ParseFilter(string(filterText))
 		if err != nil {
-			body.AddProblem("the field \"filter\": %s", strings.ReplaceAll(err.Error(), "\n", "; "))
+			for line := range strings.SplitSeq(err.Error(), "\n") {
+				body.AddProblem("the field \"filter\": %s", line)
+			}
 		}
 		b.Filter = filter.String()
 	}
@@ -179,7 +181,7 @@ func (a *App) readBackfill(body *strictjson.Object, feed state.Feed, now time.Ti
 	}
 	for _, own := range []string{"audit-", "sweep-"} {
 		if strings.HasPrefix(b.ID, own) {
-			body.AddProblem("the field \"id\" is %q; what begins with %q is the relay's own", b.ID, own)
+			body.AddProblem("the field \"id\" is %q; what begins with %q is the relay's own", dtm.Shorten(b.ID), own)
 		}
 	}
 	// Before this the live feed is done; from here on it is responsible.

@@ -44,5 +44,11 @@ func bodyProblem(o *strictjson.Object) *problem {
 	if len(problems) == 0 {
 		return nil
 	}
-	return &problem{Status: http.StatusBadRequest, Detail: strings.Join(problems, "; "), Errors: problems}
+	p := &problem{Status: http.StatusBadRequest}
+	p.list(problems)
+	p.Detail = strings.Join(p.Errors, "; ")
+	if more := p.Problems - len(p.Errors); more > 0 {
+		p.Detail += fmt.Sprintf("; and %d more", more)
+	}
+	return p
 }

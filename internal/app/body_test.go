@@ -2,6 +2,7 @@ package app_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -10,22 +11,28 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// problems sends a body that is wrong, and returns the answer.
-func problems(t *testing.T, path, body string) (detail string, errors []string) {
+// problems is what an answer to a wrong body says.
+type problems struct {
+	Detail   string
+	Errors   []string
+	Problems int
+}
+
+// refused sends a body that is wrong.
+func refused(t *testing.T, path, body string) (p problems) {
 	t.Helper()
 	store := openStore(t)
 	occupy(t, store)
 	w := httptest.NewRecorder()
 	newIngest(t, store, http.NotFoundHandler()).
 		ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodPost, path, strings.NewReader(body)))
-	var p struct {
-		Detail string
-		Errors []string
+	if size := w.Body.Len(); size > 16<<10 {
+		t.Errorf("an answer of %d bytes", size)
 	}
 	if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil || w.Code != http.StatusBadRequest {
 		t.Fatalf("POST %s: %d %s", path, w.Code, w.Body)
 	}
-	return p.Detail, p.Errors
+	return p
 }
 
 // TestARepeatedFieldIsAProblem: of two values nobody knows which one was meant.
@@ -36,9 +43,42 @@ func TestARepeatedFieldIsAProblem(t *testing.T) {
 		{"/backfill", `{"since":"96h","until":"48h","since":"96h"}`, "since"},
 	} {
 		want := `the field "` + c.name + `" is named more than once`
-		detail, errors := problems(t, c.path, c.body)
-		if diff := cmp.Diff([]string{want}, errors); diff != "" || detail != want {
-			t.Errorf("%s %s: %q %s", c.path, c.body, detail, diff)
+		if diff := cmp.Diff(problems{want, []string{want}, 1}, refused(t, c.path, c.body)); diff != "" {
+			t.Errorf("%s %s: %s", c.path, c.body, diff)
 		}
+	}
+}
+
+// TestOnlyTheFirstProblemsAreListed: whatever a body of a megabyte holds.
+func TestOnlyTheFirstProblemsAreListed(t *testing.T) {
+	fields := func(n int) string {
+		var b strings.Builder
+		for i := range n {
+			fmt.Fprintf(&b, `,"x%04d%s":1`, i, strings.Repeat("y", 150))
+		}
+		return b.String()
+	}
+	for name, c := range map[string]struct {
+		path, body string
+		want       int
+	}{
+		"as many as are listed": {"/", `{"dry_run":true` + fields(20) + `}`, 20},
+		"unknown fields":        {"/", `{"dry_run":true` + fields(4711) + `}`, 4711},
+		"a field again":         {"/", `{"dry_run":true` + strings.Repeat(`,"dry_run":true`, 4000) + `}`, 4000},
+		"items of a filter":     {"/backfill", `{"since":"96h","filter":{"status":["new"` + strings.Repeat(`,1`, 5000) + `]}}`, 5000},
+		"values of a filter":    {"/backfill", `{"since":"96h","filter":{"severity":["` + strings.Repeat("z", 1e6) + `"]}}`, 1},
+		"a name of a filter":    {"/backfill", `{"since":"96h","filter":{"` + strings.Repeat("z", 1e5) + `":1,"` + strings.Repeat("z", 1e5) + `":1}}`, 3},
+		"a long id":             {"/backfill", `{"since":"96h","id":"audit-` + strings.Repeat("z", 1e6) + `"}`, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := refused(t, c.path, c.body)
+			detail := strings.Join(got.Errors, "; ")
+			if c.want > 20 {
+				detail += fmt.Sprintf("; and %d more", c.want-20)
+			}
+			if got.Problems != c.want || len(got.Errors) != min(c.want, 20) || got.Detail != detail {
+				t.Errorf("%d problems, of which %d are listed: %.300s", got.Problems, len(got.Errors), got.Detail)
+			}
+		})
 	}
 }

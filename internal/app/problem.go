@@ -14,13 +14,23 @@ import (
 	"dtmrelay.internal/dtmrelay/internal/dtm"
 )
 
+// maxProblems is how many problems an error answer lists: a body has room for
+// a hundred thousand.
+const maxProblems = 20
+
 // problem is an error answer (RFC 9457).
 type problem struct {
-	Type   string   `json:"type"`
-	Title  string   `json:"title"`
-	Status int      `json:"status"`
-	Detail string   `json:"detail,omitempty"`
-	Errors []string `json:"errors,omitempty"`
+	Type     string   `json:"type"`
+	Title    string   `json:"title"`
+	Status   int      `json:"status"`
+	Detail   string   `json:"detail,omitempty"`
+	Errors   []string `json:"errors,omitempty"`   // the first maxProblems
+	Problems int      `json:"problems,omitempty"` // how many there are, where there can be several
+}
+
+// list puts several problems into the answer.
+func (p *problem) list(problems []string) {
+	p.Errors, p.Problems = problems[:min(len(problems), maxProblems)], len(problems)
 }
 
 func (p problem) write(w http.ResponseWriter) {

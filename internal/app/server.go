@@ -105,8 +105,9 @@ func fail(w http.ResponseWriter, r *http.Request, err error) {
 	p := problem{Status: http.StatusInternalServerError}
 	var config *ConfigError
 	if errors.As(err, &config) {
-		p.Detail, p.Errors = "the configuration has problems", config.Problems()
-		log.ErrorContext(ctx, "the configuration has problems", "event", "config", "problems", p.Errors)
+		p.Detail = "the configuration has problems"
+		p.list(config.Problems())
+		log.ErrorContext(ctx, "the configuration has problems", "event", "config", "problems", config.Problems())
 	} else {
 		p.Detail = err.Error()
 		log.ErrorContext(ctx, "the function could not start", "event", "start", "error", p.Detail)

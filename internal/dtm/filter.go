@@ -73,7 +73,7 @@ func ParseFilter(text string) (f Filter, warnings []string, err error) {
 	for nameBytes, value := range members(top) {
 		name := string(nameBytes)
 		if seen[name] {
-			problems = append(problems, fmt.Errorf("%s: named more than once", name))
+			problems = append(problems, fmt.Errorf("%s: named more than once", Shorten(name)))
 		}
 		seen[name] = true
 		var err error
@@ -111,7 +111,7 @@ func ParseFilter(text string) (f Filter, warnings []string, err error) {
 		default:
 			problems = append(problems, fmt.Errorf("%s: unknown name (allowed: %s)", Cut(strconv.Quote(name), 100), strings.Join(filterNames, ", ")))
 		}
-		if err != nil {
+		for _, err := range split(err) {
 			problems = append(problems, fmt.Errorf("%s: %w", name, err))
 		}
 	}
@@ -119,6 +119,22 @@ func ParseFilter(text string) (f Filter, warnings []string, err error) {
 		return Filter{}, warnings, errors.Join(problems...)
 	}
 	return f, warnings, nil
+}
+
+// split takes joined errors apart, so that each can be told with its field.
+func split(err error) []error {
+	joined, ok := err.(interface{ Unwrap() []error })
+	switch {
+	case err == nil:
+		return nil
+	case !ok:
+		return []error{err}
+	}
+	var list []error
+	for _, e := range joined.Unwrap() {
+		list = append(list, split(e)...)
+	}
+	return list
 }
 
 func stringList(value []byte) ([]string, error) {
@@ -147,7 +163,7 @@ func enumList(value []byte, allowed []string) ([]string, error) {
 	problems := []error{err}
 	for _, s := range list {
 		if !slices.Contains(allowed, s) {
-			err := fmt.Errorf("unknown value %q (allowed: %s)", s, strings.Join(allowed, ", "))
+			err := fmt.Errorf("unknown value %q (allowed: %s)", Shorten(s), strings.Join(allowed, ", "))
 			if slices.Contains(relevanceWords, strings.ToLower(s)) {
 				err = fmt.Errorf("%w; it is a word of Google's Relevance System, another product, and DTM has no such value", err)
 			}
