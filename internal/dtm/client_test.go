@@ -668,6 +668,90 @@ func TestWaitsThatDontFit(t *testing.T) {
 	})
 }
 
+// TestTheGateOpensInTime: who asks while it is closed, and can't wait so long, does
+// not close it anew.
+func TestTheGateOpensInTime(t *testing.T) {
+	for _, once := range []bool{true, false} {
+		t.Run(fmt.Sprintf("once=%t", once), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				start := time.Now()
+				c := newClient(t, direct(func(w http.ResponseWriter, _ *http.Request) {
+					if time.Since(start) < time.Minute {
+						w.Header().Set("Retry-After", "60")
+						fail(w, 429, "TooManyRequestsError")
+						return
+					}
+					writePage(w, "", "a")
+				}), nil)
+				s := c.Session(liveShare)
+				if once {
+					s = s.Once()
+				}
+				ask := func() error {
+					ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+					defer cancel()
+					_, err := collect(ctx, s, Query{})
+					return err
+				}
+				first := ask()
+				for range 5 {
+					time.Sleep(10 * time.Second)
+					err := ask()
+					left := time.Minute - time.Since(start)
+					want := &WaitError{Wait: left, Cause: &APIError{Status: 429, Code: "TooManyRequestsError", Message: "text", RetryAfter: time.Minute}}
+					if Kind(err) != Wait || RetryAfter(err) != left || !strings.HasSuffix(err.Error(), want.Error()) ||
+						strings.Count(err.Error(), "may be sent") != 1 {
+						t.Errorf("after %v: %v", time.Since(start), err)
+					}
+				}
+				time.Sleep(10 * time.Second)
+				if err := ask(); err != nil || s.Stats().Requests != 2 {
+					t.Errorf("first %v, then after %v and %d requests: %v", first, time.Since(start), s.Stats().Requests, err)
+				}
+			})
+		})
+	}
+}
+
+// TestTheGateOpensInTimeForATokenToo: a page that is closed out beyond its life does
+// not close the gate anew either.
+func TestTheGateOpensInTimeForATokenToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var start time.Time
+		c := newClient(t, direct(func(w http.ResponseWriter, r *http.Request) {
+			switch {
+			case r.URL.Query().Get("size") == "7" && start.IsZero():
+				start = time.Now()
+				w.Header().Set("Retry-After", "660")
+				fail(w, 429, "TooManyRequestsError")
+			case r.URL.Query().Get("size") == "7":
+				writePage(w, "", "b")
+			default:
+				writePage(w, "token", "a")
+			}
+		}), nil)
+		s := c.Session(liveShare)
+		for page, err := range s.List(t.Context(), Query{}) {
+			if err != nil {
+				if Kind(err) != TokenSpent || strings.Count(err.Error(), "start again") != 1 {
+					t.Error(err)
+				}
+				break
+			}
+			page.Release()
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			if _, err := collect(ctx, s, Query{Size: 7}); Kind(err) != Wait {
+				t.Error(err)
+			}
+			time.Sleep(2 * time.Minute)
+		}
+		if _, err := collect(t.Context(), s, Query{Size: 7}); err != nil || time.Since(start) != 11*time.Minute {
+			t.Errorf("asked after %v: %v", time.Since(start), err)
+		}
+	})
+}
+
 func TestRateAndConcurrency(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var running, most, requests atomic.Int32

@@ -73,6 +73,12 @@ func (s *Session) decideRetry(req request, attempt int, err error) (wait time.Du
 	if over := s.over(); over != nil {
 		return 0, over
 	}
+	if kind := Kind(err); kind == Wait || kind == TokenSpent {
+		// The request met a closed gate and was not sent. The answer in this error is
+		// the one that closed the gate: taken for one of this attempt, it would close
+		// the gate anew each time that somebody asks.
+		return 0, err
+	}
 	var (
 		apiErr *APIError
 		lost   *NoAnswerError
