@@ -863,6 +863,35 @@ func TestKeyIsRenewedOnce(t *testing.T) {
 	}
 }
 
+// TestKeyIsReplacedAtTheLastAttempt: no attempt is left for the new key. The run ends
+// by the refused one, and says that there is nothing to store.
+func TestKeyIsReplacedAtTheLastAttempt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		requests := 0
+		c := newClient(t, direct(func(w http.ResponseWriter, r *http.Request) {
+			requests++
+			switch {
+			case requests < 5:
+				fail(w, 503, "TransientError")
+			case r.Header.Get("X-Apikey") == testKey:
+				fail(w, 401, "WrongCredentialsError")
+			default:
+				writePage(w, "", "a")
+			}
+		}), func(o *Options) { o.Keys = &keys{key: testKey, renewed: "new-key"} })
+		s := c.Session(liveShare)
+		_, err := collect(t.Context(), s, Query{})
+		const want = "gave up after 5 attempts: GTI does not accept the API key, and the secret holds another one by now, which is used from here on: " +
+			"GTI answered 401 WrongCredentialsError: text"
+		if Kind(err) != KeyRefused || err.Error() != want || requests != 5 {
+			t.Errorf("%v %v after %d requests", Kind(err), err, requests)
+		}
+		if ids, err := collect(t.Context(), s, Query{}); err != nil || !slices.Equal(ids, []string{"a"}) {
+			t.Errorf("with the new key: %v, %v", ids, err)
+		}
+	})
+}
+
 // TestKeyIsReplacedWithinAListing: a token is the user's whose key asked for the page
 // before, and no other key asks with it.
 func TestKeyIsReplacedWithinAListing(t *testing.T) {

@@ -308,10 +308,15 @@ func (e *RedirectError) Error() string {
 type KeyError struct {
 	Status int // 401 or 403
 	API    *APIError
+	// Replaced: the secret holds another key by now, and no attempt was left for it.
+	Replaced bool
 }
 
 func (e *KeyError) Error() string {
-	if e.Status == http.StatusForbidden {
+	switch {
+	case e.Replaced:
+		return fmt.Sprintf("GTI does not accept the API key, and the secret holds another one by now, which is used from here on: %v", e.API)
+	case e.Status == http.StatusForbidden:
 		return fmt.Sprintf("the API key's user may not read or change DTM alerts: use the key of a user with a Digital Threat Monitoring entitlement: %v", e.API)
 	}
 	return fmt.Sprintf("GTI does not accept the API key: store a valid key as a new version of the secret: %v", e.API)

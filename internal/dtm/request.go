@@ -126,6 +126,9 @@ func (s *Session) decideRetry(req request, attempt int, err error) (wait time.Du
 		return 0, err
 	}
 	if attempt == maxAttempts {
+		if rekey != nil {
+			err = &KeyError{Status: rekey.apiErr.Status, API: rekey.apiErr, Replaced: true}
+		}
 		return 0, fmt.Errorf("gave up after %d attempts: %w", maxAttempts, err)
 	}
 	return wait, nil
