@@ -33,7 +33,9 @@ locals {
   # Monitoring takes no absence condition above 23.5 hours.
   absence_minutes_max = 1410
 
-  errors_per_hour = 50 # answers of GTI at which live runs stop (internal/dtm, LiveShare)
+  # Error answers of GTI at which live runs stop (internal/app, sharesOf).
+  live_errors = floor(var.gti.max_errors_per_hour / 2)
+  errors_left = coalesce(var.monitoring.errors_left, floor(local.live_errors * 2 / 5))
 
   # An increase is extrapolated to the window's ends, so it need not be whole:
   # counts are compared half way between two numbers.
@@ -103,12 +105,12 @@ locals {
       title    = "error budget low"
       severity = "WARNING"
       query = join(" or ", [
-        "sum(increase(${local.series.errors}_sum{${local.here}}[1h])) > ${local.errors_per_hour - var.monitoring.errors_left - 0.5}",
+        "sum(increase(${local.series.errors}_sum{${local.here}}[1h])) > ${local.live_errors - local.errors_left - 0.5}",
         "sum(increase(${local.series.runs}{${local.here},stop_reason=\"error_budget\"}[1h])) > 0.5",
       ])
       see  = "docs/troubleshooting.md#quota"
       text = <<-EOT
-        Within an hour the runs of this feed had ${local.errors_per_hour - var.monitoring.errors_left} answers of 400 to 499, or one stopped because the ${local.errors_per_hour} of the hour are used up. GTI locks a user out at 100, so runs stop at ${local.errors_per_hour} and backfills at 35.
+        Within an hour the runs of this feed had ${local.live_errors - local.errors_left} answers of 400 to 499, or one stopped because the ${local.live_errors} of the hour are used up. GTI locks a user out after ${var.gti.max_errors_per_hour} (`MAX_ERRORS_PER_HOUR`), so runs stop at half of them, and sweeps and backfills at 35 %.
 
         The cause is in the `error` of the last runs. `errors` of `GET /status` has the whole count of the key, with answers of 500 and above, write-backs and other feeds.
       EOT

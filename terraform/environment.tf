@@ -25,6 +25,7 @@ locals {
     MAX_CONCURRENCY      = tostring(var.gti.max_concurrency)
     MAX_QPS              = tostring(var.gti.max_qps)
     MAX_REQUESTS_PER_DAY = tostring(var.gti.max_requests_per_day)
+    MAX_ERRORS_PER_HOUR  = tostring(var.gti.max_errors_per_hour)
     LOG_LEVEL            = var.log_level
   }
 

@@ -80,6 +80,7 @@ variable "gti" {
     max_concurrency      = optional(number, 6)  # the API allows 10 for a user
     max_qps              = optional(number, 10)
     max_requests_per_day = optional(number, 40000) # the API allows 50,000
+    max_errors_per_hour  = optional(number, 100)   # the API locks a user out after so many; Google may have raised it for you
     max_alerts_per_run   = optional(number, 0)     # 0 is no limit
     base_url             = optional(string, "https://www.virustotal.com/api/v3")
     tool_name            = optional(string, "dtm-relay")
@@ -151,6 +152,10 @@ variable "gti" {
   validation {
     condition     = var.gti.max_requests_per_day >= 1 && var.gti.max_requests_per_day <= 1000000000 && floor(var.gti.max_requests_per_day) == var.gti.max_requests_per_day
     error_message = "gti.max_requests_per_day: must be a whole number from 1 to 1000000000."
+  }
+  validation {
+    condition     = var.gti.max_errors_per_hour >= 10 && var.gti.max_errors_per_hour <= 10000 && floor(var.gti.max_errors_per_hour) == var.gti.max_errors_per_hour
+    error_message = "gti.max_errors_per_hour: must be a whole number from 10 to 10000."
   }
   validation {
     condition     = var.gti.max_alerts_per_run >= 0 && var.gti.max_alerts_per_run <= 1000000000 && floor(var.gti.max_alerts_per_run) == var.gti.max_alerts_per_run
@@ -657,7 +662,7 @@ variable "monitoring" {
     enabled               = optional(bool, true)
     notification_channels = optional(list(string), []) # projects/…/notificationChannels/…
     lag_minutes           = optional(number, 60)       # position older than this
-    errors_left           = optional(number, 20)       # of 50 error answers within the hour
+    errors_left           = optional(number)           # of the error answers at which runs stop; by default 2/5 of them
     requests_share        = optional(number, 0.9)      # of MAX_REQUESTS_PER_DAY
   })
   default  = {}
@@ -677,8 +682,10 @@ variable "monitoring" {
     error_message = "monitoring.lag_minutes: must be more than 0."
   }
   validation {
-    condition     = contains(range(1, 50), var.monitoring.errors_left)
-    error_message = "monitoring.errors_left: must be a whole number from 1 to 49, of the 50 error answers that a run allows within the hour."
+    condition = var.monitoring.errors_left == null ? true : (
+      var.monitoring.errors_left >= 1 && var.monitoring.errors_left < floor(var.gti.max_errors_per_hour / 2) && floor(var.monitoring.errors_left) == var.monitoring.errors_left
+    )
+    error_message = "monitoring.errors_left: must be a whole number of 1 or more, and less than half of gti.max_errors_per_hour, at which runs stop."
   }
   validation {
     condition     = var.monitoring.requests_share > 0 && var.monitoring.requests_share <= 1

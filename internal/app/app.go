@@ -38,22 +38,23 @@ type Parts struct {
 	Keys       dtm.KeySource
 }
 
-// maxErrors is how many answers of 400 and above within an hour the API takes before
-// it locks the user out.
-const maxErrors = 100
+// shares are what each kind of work may use of the key's budgets; syncUnknown is of
+// write-backs to alerts that are not in the feed's ledger.
+type shares struct{ live, sweep, backfill, sync, syncUnknown dtm.Share }
 
-// shares are what each kind of work may use of the key's budgets.
-type shares struct{ live, sweep, backfill, sync dtm.Share }
-
-// sharesOf divides the errors of an hour and the requests of a day, so that side work
-// never stops the feed. What live work leaves of the errors is for whatever else uses
-// the same user. Nobody but their senders bounds how many write-backs come, so they
-// stop before all other work.
+// sharesOf divides the errors of an hour, after which GTI locks the user out, and the
+// requests of a day, so that side work never stops the feed. What live work leaves of
+// the errors is for whatever else uses the same user. Nobody but their senders bounds
+// how many write-backs come, so they stop before all other work; and those to alerts
+// that may not exist, each of which costs an error, before the others.
 func sharesOf(errorsPerHour int) shares {
 	share := func(percentOfErrors int, ofRequests float64) dtm.Share {
 		return dtm.Share{Errors: errorsPerHour * percentOfErrors / 100, Requests: ofRequests}
 	}
-	return shares{live: share(50, 1), sweep: share(35, 0.9), backfill: share(35, 0.6), sync: share(20, 0.9)}
+	return shares{
+		live: share(50, 1), sweep: share(35, 0.9), backfill: share(35, 0.6),
+		sync: share(20, 0.9), syncUnknown: share(10, 0.9),
+	}
 }
 
 // App is the function, ready to serve.
@@ -78,7 +79,7 @@ func New(cfg config.Config, parts Parts, log *slog.Logger) (*App, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &App{cfg: cfg, parts: parts, client: client, meter: meter, shares: sharesOf(maxErrors), log: log}
+	a := &App{cfg: cfg, parts: parts, client: client, meter: meter, shares: sharesOf(cfg.ErrorsPerHour), log: log}
 	a.routes, a.sync = a.handler(), a.syncHandler()
 	return a, nil
 }

@@ -41,7 +41,7 @@ func newIngest(t *testing.T, store state.Store, api http.Handler) http.Handler {
 	server := httptest.NewServer(api)
 	t.Cleanup(server.Close)
 	a, err := app.New(config.Config{
-		Feed: "default", BaseURL: server.URL + "/api/v3", ToolName: "test", Concurrency: 6, QPS: 1000, RequestsPerDay: 1000,
+		Feed: "default", BaseURL: server.URL + "/api/v3", ToolName: "test", Concurrency: 6, QPS: 1000, RequestsPerDay: 1000, ErrorsPerHour: 100,
 		InitialLookback: 24 * time.Hour, MaxLookback: 120 * time.Hour, LedgerTTL: time.Hour, Budget: time.Minute,
 	}, app.Parts{Store: store, Publisher: takes{}, Keys: &keys{}}, slog.New(slog.DiscardHandler))
 	if err != nil {

@@ -38,8 +38,11 @@ func (a *App) syncHandler() http.Handler {
 func (a *App) newWriter() *writeback.Writer {
 	return writeback.NewWriter(writeback.WriterOptions{
 		Ledger: a.parts.Store, Rejects: a.parts.Publisher, Feed: a.cfg.Feed, TTL: a.cfg.LedgerTTL,
-		Session: func() writeback.API { return a.client.Session(a.shares.sync).Once() },
-		KeyID:   a.keyID, Counter: drain.NewUsageCounter(a.cfg.Feed, a.parts.Store, a.meter, a.log),
+		Session: func() writeback.Session {
+			s := a.client.Session(a.shares.sync).Once()
+			return writeback.Session{Known: s, Unknown: s.Within(a.shares.syncUnknown)}
+		},
+		KeyID: a.keyID, Counter: drain.NewUsageCounter(a.cfg.Feed, a.parts.Store, a.meter, a.log),
 	})
 }
 

@@ -83,7 +83,7 @@ func newBench(t *testing.T) *bench {
 	t.Cleanup(func() { _ = store.Close() })
 	b.store = store
 	a, err := app.New(config.Config{
-		Feed: "default", BaseURL: server.URL + "/api/v3", ToolName: "test", Concurrency: 6, QPS: 1000, RequestsPerDay: 1000, LedgerTTL: time.Hour,
+		Feed: "default", BaseURL: server.URL + "/api/v3", ToolName: "test", Concurrency: 6, QPS: 1000, RequestsPerDay: 1000, ErrorsPerHour: 100, LedgerTTL: time.Hour,
 	}, app.Parts{Store: store, Publisher: b, Keys: b.keys}, slog.New(slog.NewJSONHandler(b.log, nil)))
 	if err != nil {
 		t.Fatal(err)
@@ -235,16 +235,40 @@ func TestSyncStatusCounts(t *testing.T) {
 		t.Errorf("counted %v", found.Usage)
 	}
 
-	other := newBench(t)
-	if err := other.store.AddUsage(t.Context(), id, state.Usage{Errors: map[int64]int64{time.Now().Truncate(state.ErrorBucket).Unix(): 20}, Requests: map[int64]int64{hour: 20}}, state.Usage{}); err != nil {
-		t.Fatal(err)
-	}
-	w, got := other.push(t, http.MethodPost, envelope(`{"alert_id":"a","status":"closed"}`))
-	if w.Code != 503 || w.Header().Get("Retry-After") == "" || !strings.Contains(fmt.Sprint(got["detail"]), "budget of errors") {
-		t.Errorf("%d %v", w.Code, got)
-	}
-	if n := other.api.Stats().Requests; n != 0 {
-		t.Errorf("%d requests", n)
+	for _, c := range []struct {
+		name        string
+		errors      int64
+		known, done bool
+	}{
+		{"the feed's alert", 19, true, true},
+		{"the feed's alert, a fifth is used", 20, true, false},
+		{"another alert", 9, false, true},
+		{"another alert, a tenth is used", 10, false, false},
+	} {
+		other := newBench(t)
+		usage := state.Usage{Errors: map[int64]int64{time.Now().Truncate(state.ErrorBucket).Unix(): c.errors}, Requests: map[int64]int64{hour: 20}}
+		if err := other.store.AddUsage(t.Context(), id, usage, state.Usage{}); err != nil {
+			t.Fatal(err)
+		}
+		if c.known {
+			e := state.Entry{Record: state.Record{ID: "a", HandledVersion: time.Now(), ExpireAt: time.Now().Add(time.Hour)}}
+			if results, err := other.store.WriteRecords(t.Context(), "default", []state.Entry{e}); err != nil || results[0] != nil {
+				t.Fatal(results, err)
+			}
+		}
+		w, got := other.push(t, http.MethodPost, envelope(`{"alert_id":"a","status":"closed"}`))
+		if c.done {
+			if w.Code != 200 || got["outcome"] != "written" {
+				t.Errorf("%s: %d %v", c.name, w.Code, got)
+			}
+			continue
+		}
+		if w.Code != 503 || w.Header().Get("Retry-After") == "" || !strings.Contains(fmt.Sprint(got["detail"]), "budget of errors") {
+			t.Errorf("%s: %d %v", c.name, w.Code, got)
+		}
+		if n := other.api.Stats().Requests; n != 0 {
+			t.Errorf("%s: %d requests", c.name, n)
+		}
 	}
 }
 

@@ -29,7 +29,7 @@ func (c *counters) Open(context.Context, string, string) (state.Snapshot, error)
 func meteredApp(store state.Store) *App {
 	return &App{
 		cfg: config.Config{Feed: "default", RequestsPerDay: 1000}, parts: Parts{Store: store, Keys: secret.Static("the-key")},
-		meter: dtm.NewMeter(1000), log: slog.New(slog.DiscardHandler),
+		meter: dtm.NewMeter(1000), shares: sharesOf(250), log: slog.New(slog.DiscardHandler),
 	}
 }
 
@@ -41,7 +41,7 @@ func TestStatusLeavesTheMeterAlone(t *testing.T) {
 	a.meter.Load(map[int64]int64{hour: 5}, nil) // three in the database, two on their way
 	w := httptest.NewRecorder()
 	a.getStatus(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/status", http.NoBody))
-	if w.Code != http.StatusOK || !strings.Contains(w.Body.String(), `"requests":{"used":3,"limit":1000,"window":"24h"}`) {
+	if w.Code != http.StatusOK || !strings.Contains(w.Body.String(), `"requests":{"used":3,"limit":1000,"window":"24h"},"errors":{"used":0,"limit":125,"window":"1h"}`) {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
 	if requests, _ := a.meter.Used(); requests != 5 {

@@ -56,6 +56,7 @@ type Config struct {
 	Concurrency    int     // list requests at a time, 1 to 10
 	QPS            float64 // requests a second
 	RequestsPerDay int     // in any 24 hours, by this key
+	ErrorsPerHour  int     // answers of 400 and above that GTI takes from this key, 10 to 10,000
 	Budget         time.Duration
 
 	LogLevel slog.Level
@@ -91,6 +92,7 @@ type environment struct {
 	Concurrency     string `env:"MAX_CONCURRENCY, default=6"`
 	QPS             string `env:"MAX_QPS, default=10"`
 	RequestsPerDay  string `env:"MAX_REQUESTS_PER_DAY, default=40000"`
+	ErrorsPerHour   string `env:"MAX_ERRORS_PER_HOUR, default=100"`
 	Budget          string `env:"RUN_BUDGET"`
 	LogLevel        string `env:"LOG_LEVEL, default=info"`
 
@@ -154,6 +156,8 @@ func load(ctx context.Context, lookup envconfig.Lookuper, cloud bool) (Config, [
 	c.Concurrency = p.integer("MAX_CONCURRENCY", env.Concurrency, 1, 10) // DTM API: 10 requests at a time for one user
 	c.QPS = p.qps(env.QPS)
 	c.RequestsPerDay = p.integer("MAX_REQUESTS_PER_DAY", env.RequestsPerDay, 1, noLimit)
+	// Below 10 the least share of it would be none; above 10,000 it stops nothing.
+	c.ErrorsPerHour = p.integer("MAX_ERRORS_PER_HOUR", env.ErrorsPerHour, 10, 10_000)
 	c.Budget = p.budget(env.Budget, env.Timeout)
 	c.LogLevel = p.level(env.LogLevel)
 	p.unsupported(trimmed)

@@ -57,6 +57,7 @@ func defaults() Config {
 		Concurrency:     6,
 		QPS:             10,
 		RequestsPerDay:  40000,
+		ErrorsPerHour:   100,
 		Budget:          9 * time.Minute,
 		LogLevel:        slog.LevelInfo,
 	}
@@ -115,9 +116,10 @@ func TestLoadAccepts(t *testing.T) {
 		{"the default audit fits into a shorter look-back", with("MAX_LOOKBACK", "50h"), func(c *Config) {
 			c.MaxLookback, c.AuditWindow = 50*time.Hour, 30*time.Hour
 		}},
-		{"limits", with("MAX_ALERTS_PER_RUN", "5", "MAX_CONCURRENCY", "10", "MAX_QPS", "1000", "MAX_REQUESTS_PER_DAY", "1"), func(c *Config) {
-			c.MaxAlerts, c.Concurrency, c.QPS, c.RequestsPerDay = 5, 10, 1000, 1
+		{"limits", with("MAX_ALERTS_PER_RUN", "5", "MAX_CONCURRENCY", "10", "MAX_QPS", "1000", "MAX_REQUESTS_PER_DAY", "1", "MAX_ERRORS_PER_HOUR", "10"), func(c *Config) {
+			c.MaxAlerts, c.Concurrency, c.QPS, c.RequestsPerDay, c.ErrorsPerHour = 5, 10, 1000, 1, 10
 		}},
+		{"the most errors", with("MAX_ERRORS_PER_HOUR", "10000"), func(c *Config) { c.ErrorsPerHour = 10_000 }},
 		{"incidents", with("MESSAGE_FORMAT", "incident"), func(c *Config) { c.MessageFormat = "incident" }},
 		{"a topic for rules that there aren't", with("STATUS_TOPIC", "dtm-status-updates"), func(c *Config) {
 			c.StatusTopic = "projects/my-project/topics/dtm-status-updates"
@@ -277,6 +279,9 @@ func TestLoadRefuses(t *testing.T) {
 		{"MAX_QPS", "1000.1", "1000", nil},
 		{"MAX_REQUESTS_PER_DAY", "0", "1 or more", nil},
 		{"MAX_REQUESTS_PER_DAY", "99999999999999999999", "1 or more", nil},
+		{"MAX_ERRORS_PER_HOUR", "9", "from 10 to 10000", nil},
+		{"MAX_ERRORS_PER_HOUR", "10001", "from 10 to 10000", nil},
+		{"MAX_ERRORS_PER_HOUR", "50 %", "from 10 to 10000", nil},
 		{"RUN_BUDGET", "0s", "more than 0", nil},
 		{"RUN_BUDGET", "9", `"9h"`, nil},
 		{"RUN_BUDGET", "531s", "at most 8m50s", []string{"CLOUD_RUN_TIMEOUT_SECONDS", "540"}},
@@ -331,7 +336,7 @@ func TestAllProblemsAtOnce(t *testing.T) {
 		"GTI_API_KEY_SECRET": "!", "GTI_API_KEY": "! !", "GTI_BASE_URL": "!", "GTI_TOOL_NAME": "ü",
 		"DTM_FILTER": `{"severity":["a"],"nonsense":1}`, "DTM_REFS": "!", "INITIAL_LOOKBACK": "!", "OVERLAP": "!", "SETTLE": "!",
 		"MAX_LOOKBACK": "!", "LEDGER_TTL": "!", "AUDIT_WINDOW": "!", "UPDATES_WINDOW": "!", "MAX_ALERTS_PER_RUN": "!", "MAX_CONCURRENCY": "!", "MAX_QPS": "!",
-		"MAX_REQUESTS_PER_DAY": "!", "RUN_BUDGET": "!", "CLOUD_RUN_TIMEOUT_SECONDS": "!", "LOG_LEVEL": "!",
+		"MAX_REQUESTS_PER_DAY": "!", "MAX_ERRORS_PER_HOUR": "!", "RUN_BUDGET": "!", "CLOUD_RUN_TIMEOUT_SECONDS": "!", "LOG_LEVEL": "!",
 		"MESSAGE_FORMAT": "!", "REDACT": "!", "RULES": "!",
 		// REJECTS_TOPIC isn't set.
 	}
@@ -467,7 +472,7 @@ func FuzzLoad(f *testing.F) {
 			"overlap within the look-back":   c.MaxLookback > 10*time.Minute && c.MaxLookback-c.Settle > c.Overlap,
 			"records outlive the overlap":    c.LedgerTTL-c.Settle > c.Overlap,
 			"whole milliseconds":             (c.InitialLookback%time.Millisecond)+(c.Overlap%time.Millisecond)+(c.Settle%time.Millisecond) == 0,
-			"limits":                         c.MaxAlerts >= 0 && c.RequestsPerDay >= 1 && c.Concurrency >= 1 && c.Concurrency <= 10,
+			"limits":                         c.MaxAlerts >= 0 && c.RequestsPerDay >= 1 && c.ErrorsPerHour >= 10 && c.ErrorsPerHour <= 10_000 && c.Concurrency >= 1 && c.Concurrency <= 10,
 			"a rate":                         c.QPS > 0 && c.QPS <= 1000 && !math.IsNaN(c.QPS),
 			"time to run":                    c.Budget > 0,
 			"a tool name fit for a header":   !strings.ContainsAny(c.ToolName, "\r\n\x00") && c.ToolName != "",

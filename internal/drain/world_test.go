@@ -26,6 +26,8 @@ var (
 	sweepShare    = dtm.Share{Errors: 35, Requests: 0.9}
 	backfillShare = dtm.Share{Errors: 35, Requests: 0.6}
 	syncShare     = dtm.Share{Errors: 20, Requests: 0.9}
+
+	syncUnknownShare = dtm.Share{Errors: 10, Requests: 0.9}
 )
 
 // world is what is outside of the processes that run the feed: the API, the

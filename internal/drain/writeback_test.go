@@ -209,7 +209,10 @@ func (w *world) process(i int) *writing {
 	meter, client := p.client()
 	p.writer = writeback.NewWriter(writeback.WriterOptions{
 		Ledger: database{p.proc}, Rejects: topics{proc: p.proc}, Feed: w.feed, TTL: 1000 * time.Hour,
-		Session: func() writeback.API { return client.Session(syncShare).Once() },
+		Session: func() writeback.Session {
+			s := client.Session(syncShare).Once()
+			return writeback.Session{Known: s, Unknown: s.Within(syncUnknownShare)}
+		},
 		KeyID:   func(context.Context) (string, error) { return w.feed + "-key", nil },
 		Counter: usage{p.proc, meter},
 	})

@@ -37,6 +37,11 @@ type Session struct {
 	// renewing is held while the secret is read again.
 	renewing *semaphore.Weighted
 
+	*sessionState
+}
+
+// sessionState is what a session has done and learned so far.
+type sessionState struct {
 	mu            sync.Mutex
 	stats         Stats
 	authenticated bool   // the API accepted a request
@@ -47,7 +52,18 @@ type Session struct {
 
 // Session returns a new session that stops at the share's budgets.
 func (c *Client) Session(share Share) *Session {
-	return &Session{client: c, share: share, opened: time.Now(), probe: semaphore.NewWeighted(1), renewing: semaphore.NewWeighted(1)}
+	return &Session{
+		client: c, share: share, opened: time.Now(), probe: semaphore.NewWeighted(1), renewing: semaphore.NewWeighted(1),
+		sessionState: &sessionState{},
+	}
+}
+
+// Within returns the same session with the budgets of another share: what the API
+// tells one of them holds for both, and Stats counts both.
+func (s *Session) Within(share Share) *Session {
+	within := *s
+	within.share = share
+	return &within
 }
 
 // Once makes a new session send its requests once, but again after the one time

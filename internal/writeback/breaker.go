@@ -34,19 +34,20 @@ func (e *PausedError) Unwrap() error { return e.Cause }
 // breaker hands out the session that all messages share. A key or a quota that
 // is refused ends it for all of them at the cost of one request (dtm.Session).
 type breaker struct {
-	open func() API // a new session
+	open func() Session
 
 	mu     sync.Mutex
-	api    API
+	opened Session   // zero: none is
 	cause  error     // why there is a pause; nil: there is none
 	keyID  string    // of the key that was refused, or has no quota left
 	until  time.Time // the pause ends, at the latest
 	length time.Duration
 }
 
-// session returns the session to ask with, or a *PausedError. keyID names the key
-// that there is now: the pause is only for the one that was refused.
-func (b *breaker) session(keyID string) (API, error) {
+// session returns what to ask with about an alert that is, or is not, in the ledger;
+// or a *PausedError. keyID names the key that there is now: the pause is only for the
+// one that was refused.
+func (b *breaker) session(keyID string, known bool) (API, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.cause != nil {
@@ -55,10 +56,13 @@ func (b *breaker) session(keyID string) (API, error) {
 		}
 		b.cause = nil
 	}
-	if b.api == nil {
-		b.api = b.open()
+	if b.opened == (Session{}) {
+		b.opened = b.open()
 	}
-	return b.api, nil
+	if known {
+		return b.opened.Known, nil
+	}
+	return b.opened.Unknown, nil
 }
 
 // note takes note of how a request by a session and a key ended.
@@ -66,13 +70,13 @@ func (b *breaker) note(api API, keyID string, err error) {
 	kind := dtm.Kind(err)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if api != b.api {
+	if api != b.opened.Known && api != b.opened.Unknown {
 		return // others have noted it before
 	}
 	switch {
 	case kind == dtm.KeyRefused, kind == dtm.QuotaSpent:
 		b.length = min(max(2*b.length, shortestPause), longestPause)
-		b.api = nil
+		b.opened = Session{}
 		b.cause, b.keyID, b.until = err, keyID, time.Now().Add(b.length)
 	case kind == dtm.Wait: // the session knows until when nothing is to be sent
 	case err == nil, isOwnAnswer(err):
@@ -81,6 +85,6 @@ func (b *breaker) note(api API, keyID string, err error) {
 		errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 	default:
 		// A secret that could not be read again has ended the session as well.
-		b.api = nil
+		b.opened = Session{}
 	}
 }

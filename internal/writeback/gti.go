@@ -38,12 +38,15 @@ func (d *delivery) releaseSlot(ctx context.Context) {
 
 // get reads the alert.
 func (d *delivery) get(ctx context.Context) (current, error) {
-	api, err := d.breaker.session(d.keyID)
+	api, err := d.breaker.session(d.keyID, d.known)
 	if err != nil {
 		return current{}, err
 	}
 	page, err := api.Get(ctx, d.id, false)
 	d.breaker.note(api, d.keyID, err)
+	if !d.known && dtm.Kind(err) == dtm.BudgetSpent {
+		err = fmt.Errorf("this feed has relayed no alert with this id, and write-backs to such stop first: %w", err)
+	}
 	if err != nil {
 		return current{}, asPermanent(err)
 	}
@@ -63,7 +66,7 @@ var (
 
 // update changes the alert, while the lease is fresh.
 func (d *delivery) update(ctx context.Context, change dtm.Patch) (current, error) {
-	api, err := d.breaker.session(d.keyID)
+	api, err := d.breaker.session(d.keyID, d.known)
 	if err != nil {
 		return current{}, err
 	}

@@ -99,10 +99,12 @@ func (o *world) write(e state.Entry) error {
 }
 
 // edit changes the record of the alert "a" as another writer would.
-func (o *world) edit(change func(*state.Record)) {
+func (o *world) edit(change func(*state.Record)) { o.editOf("a", change) }
+
+func (o *world) editOf(id string, change func(*state.Record)) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	e := o.read("a")
+	e := o.read(id)
 	change(&e.Record)
 	if err := o.write(e); err != nil {
 		panic(err)
@@ -161,8 +163,9 @@ func (o *world) newProcess() *process {
 	client := o.client()
 	p.Writer = writeback.NewWriter(writeback.WriterOptions{
 		Ledger: p, Rejects: p, Counter: p, Feed: "default", TTL: time.Hour,
-		Session: func() writeback.API {
-			return &steppedAPI{p, client.Session(dtm.Share{Errors: 20, Requests: 0.9}).Once()}
+		Session: func() writeback.Session {
+			s := client.Session(dtm.Share{Errors: 20, Requests: 0.9}).Once()
+			return writeback.Session{Known: &steppedAPI{p, s}, Unknown: &steppedAPI{p, s.Within(dtm.Share{Errors: 10, Requests: 0.9})}}
 		},
 		KeyID: o.keys.Key,
 	})

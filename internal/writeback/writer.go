@@ -124,6 +124,13 @@ type API interface {
 	Update(ctx context.Context, id string, p dtm.Patch) (dtm.Alert, error)
 }
 
+// Session is a session with GTI, by what it may use of the key's budgets for errors. A
+// sender who names alerts that don't exist earns an error with each message.
+type Session struct {
+	Known   API // for alerts that are in the ledger
+	Unknown API // for those of which the ledger has no version
+}
+
 // Rejecter sends to the rejects topic.
 type Rejecter interface {
 	Reject(ctx context.Context, m []message.Message) []error
@@ -143,7 +150,7 @@ type WriterOptions struct {
 	Rejects Rejecter
 	// Session makes a session that sends its requests once: Pub/Sub delivers a
 	// message again.
-	Session func() API
+	Session func() Session
 	// KeyID names the API key that there is now.
 	KeyID   func(ctx context.Context) (string, error)
 	Counter Counter
@@ -271,6 +278,7 @@ type delivery struct {
 
 	hasSlot bool // it has a slot
 	keyID   string
+	known   bool // a version of the alert was published, dropped or rejected
 }
 
 // confirmation is the version that an echo turned out to have; zero when there is none
@@ -295,6 +303,7 @@ func (d *delivery) run(ctx, work context.Context) (string, error) {
 		case len(p.mine) == 0: // it was begun, and superseded since
 			completed, err = d.completeUnchanged(work, entry, p)
 		default:
+			d.known = !entry.Record.HandledVersion.IsZero()
 			if err = d.acquireSlot(ctx, work); err == nil {
 				completed, err = d.attempt(work, entry, p)
 			}

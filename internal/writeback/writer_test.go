@@ -416,6 +416,9 @@ func testPauses[Cause error](t *testing.T, options dtmsim.Options, fault dtmsim.
 		if fault.When != nil {
 			o.api.AddFault(fault)
 		}
+		for _, id := range []string{"b", "d", "f"} { // the pause is for all, whatever their share
+			o.editOf(id, func(rec *state.Record) { rec.HandledVersion = time.Now() })
+		}
 		p := o.newProcess()
 		flood := func() (transient int) {
 			var wg sync.WaitGroup
@@ -459,6 +462,52 @@ func testPauses[Cause error](t *testing.T, options dtmsim.Options, fault dtmsim.
 		o.keys.set("key-2", nil)
 		if n := flood(); n != 0 {
 			t.Errorf("%d come again with a new key", n)
+		}
+	})
+}
+
+// TestWritebacksToUnknownAlertsStopFirst: who names alerts that don't exist stops
+// neither those who name the feed's own nor anybody else.
+func TestWritebacksToUnknownAlertsStopFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newWorld(dtmsim.Options{}, alert("a"), alert("b"), alert("c"), alert("rejected"), alert("asked"))
+		p := o.newProcess()
+		o.editOf("b", func(rec *state.Record) { rec.HandledVersion, rec.PublishedVersion = time.Now(), time.Now() })
+		o.editOf("rejected", func(rec *state.Record) { rec.HandledVersion = time.Now() })
+		deliver := func(id string) (string, error) {
+			out, err := p.deliver(t.Context(), requestAt(id, 1, `"status":"closed"`))
+			return out.Result, err
+		}
+		if result, err := deliver("a"); result != writeback.Written || err != nil {
+			t.Errorf("an alert that the feed has not relayed yet: %s, %v", result, err)
+		}
+		for i := range 10 {
+			if result, err := deliver(fmt.Sprintf("none%d", i)); result != writeback.Rejected || err != nil {
+				t.Fatalf("no. %d of those that don't exist: %s, %v", i+1, result, err)
+			}
+		}
+		asked := o.asked(dtmsim.Get)
+		o.editOf("asked", func(rec *state.Record) { // a record with only an intent
+			rec.Intents = []state.Intent{{Field: state.IntentAddTag, Values: []string{"x"}, Seq: 1}}
+		})
+		for _, id := range []string{"c", "asked", "none10"} {
+			_, err := deliver(id)
+			budget := (*dtm.BudgetError)(nil)
+			if !errors.As(err, &budget) || budget.Limit != 10 || budget.Used != 10 || budget.RetryAfter <= 0 || !strings.Contains(err.Error(), "relayed no alert with this id") {
+				t.Errorf("%s: %v", id, err)
+			}
+		}
+		if n := o.asked(dtmsim.Get); n != asked {
+			t.Errorf("%d requests beyond the share", n-asked)
+		}
+		for _, id := range []string{"b", "rejected"} {
+			if result, err := deliver(id); result != writeback.Written || err != nil {
+				t.Errorf("%s: %s, %v", id, result, err)
+			}
+		}
+		time.Sleep(time.Hour)
+		if result, err := deliver("c"); result != writeback.Written || err != nil {
+			t.Errorf("an hour later: %s, %v", result, err)
 		}
 	})
 }

@@ -83,6 +83,7 @@ run "every_environment_variable" {
       MAX_CONCURRENCY           = "6"
       MAX_QPS                   = "10"
       MAX_REQUESTS_PER_DAY      = "40000"
+      MAX_ERRORS_PER_HOUR       = "100"
       LOG_LEVEL                 = "info"
       CLOUD_RUN_TIMEOUT_SECONDS = "540"
     }
@@ -114,7 +115,7 @@ run "everything_else" {
 
     message_format = "incident"
     gti = {
-      filter             = "{\"severity\":[\"high\"]}", refs = false, max_concurrency = 3, max_qps = 2.5, max_requests_per_day = 100
+      filter             = "{\"severity\":[\"high\"]}", refs = false, max_concurrency = 3, max_qps = 2.5, max_requests_per_day = 100, max_errors_per_hour = 250
       max_alerts_per_run = 7, base_url = "https://gti.example.com/v3", tool_name = "my tool"
     }
     windows = {
@@ -153,6 +154,7 @@ run "everything_else" {
       MAX_CONCURRENCY           = "3"
       MAX_QPS                   = "2.5"
       MAX_REQUESTS_PER_DAY      = "100"
+      MAX_ERRORS_PER_HOUR       = "250"
       LOG_LEVEL                 = "debug"
       RUN_BUDGET                = "20m"
       CLOUD_RUN_TIMEOUT_SECONDS = "1770"

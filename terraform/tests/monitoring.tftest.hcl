@@ -182,8 +182,8 @@ run "metrics_policies_and_dashboard_name_each_other" {
     error_message = "A policy waits for a stop_reason that no run has."
   }
   assert {
-    condition     = strcontains(file("${path.module}/../internal/app/app.go"), "maxErrors = 100\n") && strcontains(file("${path.module}/../internal/app/app.go"), "live: share(${local.errors_per_hour}, 1)")
-    error_message = "The error budget is another one in the code."
+    condition     = strcontains(file("${path.module}/../internal/app/app.go"), "live: share(${local.live_errors}, 1),")
+    error_message = "Of 100 errors, live runs stop at another one in the code."
   }
   # Each event that the code logs when a function can't start, at ERROR.
   assert {
@@ -249,6 +249,28 @@ run "bounds_are_variables" {
   assert {
     condition     = strcontains(google_monitoring_alert_policy.this["requests"].conditions[0].condition_prometheus_query_language[0].query, "[24h])) > ${floor(local.requests_per_day / 2)} or ")
     error_message = "Half of the day's requests."
+  }
+}
+
+run "bounds_follow_the_error_limit" {
+  command = plan
+  variables {
+    gti = { max_errors_per_hour = 255 }
+  }
+
+  assert {
+    condition     = strcontains(google_monitoring_alert_policy.this["errors"].conditions[0].condition_prometheus_query_language[0].query, "[1h])) > 76.5 or ")
+    error_message = "Runs stop at 127, and 50 of these are left from the 77th error on."
+  }
+  assert {
+    condition     = strcontains(google_monitoring_alert_policy.this["errors"].documentation[0].content, "the 127 of the hour") && strcontains(google_monitoring_alert_policy.this["errors"].documentation[0].content, "locks a user out after 255")
+    error_message = "The policy names the numbers that hold."
+  }
+  assert {
+    condition = toset([
+      for t in jsondecode(google_monitoring_dashboard.this[0].dashboard_json).gridLayout.widgets[3].xyChart.thresholds : t.value
+    ]) == toset([127, 77])
+    error_message = "Errors are shown against the stop of live runs and the policy's bound."
   }
 }
 

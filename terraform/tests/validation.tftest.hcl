@@ -335,6 +335,55 @@ run "requests_beyond_an_integer" {
   expect_failures = [var.gti]
 }
 
+run "too_few_errors" {
+  command = plan
+  variables {
+    gti = { max_errors_per_hour = 9 }
+  }
+  expect_failures = [var.gti]
+}
+
+run "too_many_errors" {
+  command = plan
+  variables {
+    gti = { max_errors_per_hour = 10001 }
+  }
+  expect_failures = [var.gti]
+}
+
+run "half_an_error" {
+  command = plan
+  variables {
+    gti = { max_errors_per_hour = 10.5 }
+  }
+  expect_failures = [var.gti]
+}
+
+run "no_error_left" {
+  command = plan
+  variables {
+    gti        = { max_errors_per_hour = 10 }
+    monitoring = { errors_left = 5 }
+  }
+  expect_failures = [var.monitoring]
+}
+
+run "the_least_errors" {
+  command = plan
+  variables {
+    gti        = { max_errors_per_hour = 10 }
+    monitoring = { errors_left = 4 }
+  }
+}
+
+run "the_most_errors" {
+  command = plan
+  variables {
+    gti        = { max_errors_per_hour = 10000 }
+    monitoring = { errors_left = 4999 }
+  }
+}
+
 run "alerts_beyond_an_integer" {
   command = plan
   variables {
