@@ -110,9 +110,9 @@ locals {
       ])
       see  = "docs/troubleshooting.md#quota"
       text = <<-EOT
-        Within an hour the runs of this feed had ${local.live_errors - local.errors_left} answers of 400 to 499, or one stopped because the ${local.live_errors} of the hour are used up. GTI locks a user out after ${var.gti.max_errors_per_hour} (`MAX_ERRORS_PER_HOUR`), so runs stop at half of them, and sweeps and backfills at 35 %.
+        Within an hour the runs of this feed had ${local.live_errors - local.errors_left} answers of 400 and above, or one stopped because the ${local.live_errors} of the hour are used up. GTI locks a user out after ${var.gti.max_errors_per_hour} (`MAX_ERRORS_PER_HOUR`), so runs stop at half of them, and sweeps and backfills at 35 %.
 
-        The cause is in the `error` of the last runs. `errors` of `GET /status` has the whole count of the key, with answers of 500 and above, write-backs and other feeds.
+        The cause is in the `error` of the last runs. `errors` of `GET /status` has the whole count of the key, with write-backs and other feeds.
       EOT
     }
     requests = {

@@ -39,7 +39,7 @@ locals {
     },
     {
       title  = "Error answers of GTI in an hour, against the budget"
-      axis   = "answers of 400 to 499"
+      axis   = "answers of 400 and above"
       plot   = "LINE"
       bounds = { "runs stop" = local.live_errors, "alert policy" = local.live_errors - local.errors_left }
       series = { errors = "sum(increase(${local.series.errors}_sum{${local.here}}[1h]))" }

@@ -58,7 +58,7 @@ locals {
     status_changed = { field = "status_changed", unit = "1", description = "Alerts published as status_changed, of a run." }
     rejected       = { field = "rejected", unit = "1", description = "Alerts that a run sent to the rejects topic." }
     requests       = { field = "requests", unit = "1", description = "Requests to GTI, of a run." }
-    errors         = { field = "errors_4xx", unit = "1", description = "Answers of GTI from 400 to 499, of a run." }
+    errors         = { field = "error_answers", unit = "1", description = "Answers of GTI of 400 and above, of a run." }
     duration       = { field = "duration_ms", unit = "ms", description = "How long a run took." }
     # 0 stands for "not known" in these two: a run that found no position, and
     # one without an audit.

@@ -25,7 +25,7 @@ import (
 	"dtmrelay.internal/dtmrelay/internal/state"
 )
 
-// Version is what the user agent says.
+// Version is this program's, as the user agent, run reports and /status say it.
 const Version = "1.0.0"
 
 // Parts are what a deployment puts the app together from: in the cloud
@@ -94,7 +94,7 @@ func (a *App) SyncStatus() http.Handler { return a.sync }
 func (a *App) runner() *drain.Runner {
 	id := runID(time.Now())
 	return &drain.Runner{
-		Feed: a.cfg.Feed, RunID: id, KeyID: a.keyID, Store: a.parts.Store, Meter: a.meter, Log: a.log,
+		Version: Version, Feed: a.cfg.Feed, RunID: id, KeyID: a.keyID, Store: a.parts.Store, Meter: a.meter, Log: a.log,
 		LiveAPI: a.client.Session(a.shares.live), SweepAPI: a.client.Session(a.shares.sweep), BackfillAPI: a.client.Session(a.shares.backfill),
 		Options: drain.Options{
 			Workers: a.cfg.Concurrency, PageSize: dtm.PageSize(a.cfg.Refs), Refs: a.cfg.Refs, Filter: a.cfg.Filter,

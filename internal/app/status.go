@@ -15,6 +15,7 @@ const readTime = 15 * time.Second
 
 // status is the body of GET /status.
 type status struct {
+	Version    string       `json:"version"`
 	Feed       string       `json:"feed"`
 	Position   *time.Time   `json:"position"` // null before the first run
 	BeginsAt   *time.Time   `json:"begins_at"`
@@ -77,7 +78,7 @@ func (a *App) getStatus(w http.ResponseWriter, r *http.Request) {
 	meter.Load(usage.Requests, usage.Errors)
 	requests, failures := meter.Used()
 	s := status{
-		Feed: a.cfg.Feed, LastRun: orNull(feed.LastRun), Filter: orNull(json.RawMessage(feed.Filter)),
+		Version: Version, Feed: a.cfg.Feed, LastRun: orNull(feed.LastRun), Filter: orNull(json.RawMessage(feed.Filter)),
 		Requests: used{requests, int64(a.cfg.RequestsPerDay), "24h"},
 		Errors:   used{failures, int64(a.shares.live.Errors), "1h"},
 		Gaps:     append([]state.Gap{}, feed.Gaps...), Backfills: []unfinished{}, FilterPast: append([]state.TimeRange{}, feed.FilterPast...),

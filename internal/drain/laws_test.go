@@ -289,7 +289,7 @@ func (w *world) checkRun(p *proc) {
 		w.fail("%s took %s, with a budget of %s", p.name, p.took, w.Feed.Budget)
 	case p.step.Shutdown > 0 && p.took > p.step.Shutdown+opening:
 		w.fail("%s took %s, and was told to stop after %s", p.name, p.took, p.step.Shutdown)
-	case p.step.WrongKey && (r.Errors4xx > 2 || p.messages > 0 || r.Outcome == drain.OK && len(p.slices) > 0):
+	case p.step.WrongKey && (int(r.ErrorAnswers) > 2+faults || p.messages > 0 || r.Outcome == drain.OK && len(p.slices) > 0):
 		w.fail("%s has a wrong key: %d errors, %d messages, %s", p.name, errors, p.messages, r.Outcome)
 	case p.step.DryRun:
 		if p.seen["publish"]+p.seen["reject"]+p.seen["write feed"]+p.seen["write records"]+p.seen["create backfill"] > 0 {
@@ -402,7 +402,7 @@ func (w *world) checkQuiet(p *proc) {
 	if w.Server.LinkOnLastPage {
 		want = 2 // what an empty page with a link means is known after the second
 	}
-	if swept := int(p.sweeps.Stats().Requests - p.sweeps.Stats().Errors4xx); swept > w.quietSweep() {
+	if swept := int(p.sweeps.Stats().Requests - p.sweeps.Stats().Errors); swept > w.quietSweep() {
 		w.fail("%s has nothing to read and sends %d requests for changes, want %d", p.name, swept, w.quietSweep())
 	}
 	if requests != want {

@@ -48,6 +48,7 @@ func ListingFailed(err error) bool {
 // Report says what a run did. It is the body of the answer and the one log line
 // of the run. Durations are in milliseconds or seconds as the names say.
 type Report struct {
+	Version        string     `json:"version"`
 	Feed           string     `json:"feed"`
 	RunID          string     `json:"run_id"`
 	Trigger        string     `json:"trigger"`
@@ -73,9 +74,11 @@ type Report struct {
 	RulesFailed    int64      `json:"rules_failed"`         // how often a rule has failed
 	LeftAlone      int64      `json:"left_alone,omitempty"` // changed, but never published and not this feed's to begin with
 	Requests       int64      `json:"requests"`
+	Requests24h    int64      `json:"requests_24h"` // of the key, at the end of the run
 	Retries        int64      `json:"retries"`
 	ThrottledMS    int64      `json:"throttled_ms"`
-	Errors4xx      int64      `json:"errors_4xx"`
+	ErrorAnswers   int64      `json:"error_answers"` // of 400 and above
+	Errors1h       int64      `json:"errors_1h"`     // of the key, at the end of the run
 	Pages          int64      `json:"pages"`
 	Slices         int64      `json:"slices"`
 	Splits         int64      `json:"splits"`
@@ -155,6 +158,12 @@ func orUnknown(s string) string {
 	return s
 }
 
+// finish ends the report with what the key has used by now, as far as is known here.
+func (r *Runner) finish(report *Report, outcome, reason string, err error) {
+	report.Requests24h, report.Errors1h = r.Meter.Used()
+	report.finish(outcome, reason, err)
+}
+
 func (r *Report) finish(outcome, reason string, err error) {
 	r.Outcome, r.StopReason = outcome, reason
 	r.FinishedAt = time.Now().UTC().Truncate(ms)
@@ -211,7 +220,7 @@ func (r *Runner) stats(report *Report) {
 		report.Retries += s.Retries
 		report.Pages += s.Pages
 		report.Bytes += s.Bytes
-		report.Errors4xx += s.Errors4xx
+		report.ErrorAnswers += s.Errors
 		report.ThrottledMS += s.Throttled.Milliseconds()
 	}
 }

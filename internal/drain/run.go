@@ -55,10 +55,12 @@ type Session interface {
 type Meter interface {
 	Load(requests, errors map[int64]int64)
 	Take() (requests, errors map[int64]int64)
+	Used() (requests, errors int64)
 }
 
 // Runner runs one feed.
 type Runner struct {
+	Version string // of this program, for the report
 	Feed    string
 	Options Options
 	// KeyID names the counters of the API key. Its error may wrap ErrKeyMissing.
@@ -91,12 +93,12 @@ const (
 // between pages, stores its position and releases the lease.
 func (r *Runner) Live(ctx context.Context, trigger string, dryRun bool) (Report, error) {
 	began := time.Now().UTC().Truncate(ms)
-	report := Report{Feed: r.Feed, RunID: r.RunID, Trigger: trigger, DryRun: dryRun, StartedAt: began}
+	report := Report{Version: r.Version, Feed: r.Feed, RunID: r.RunID, Trigger: trigger, DryRun: dryRun, StartedAt: began}
 	if dryRun {
 		report.count()
 	}
 	outcome, reason, err := r.live(ctx, &report, began)
-	report.finish(outcome, reason, err)
+	r.finish(&report, outcome, reason, err)
 	return report, err
 }
 
@@ -167,7 +169,7 @@ func (r *Runner) live(ctx context.Context, report *Report, began time.Time) (out
 		position := f.Position()
 		report.PositionAfter = &position
 		report.Checkpoints = f.Write
-		report.finish(outcome, reason, err)
+		r.finish(report, outcome, reason, err)
 		f.LastRun, _ = json.Marshal(report) // a Report always marshals
 	})
 	if released == nil || errors.Is(err, state.ErrLost) {

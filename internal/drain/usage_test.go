@@ -84,6 +84,8 @@ func (m *counted) Take() (requests, errors map[int64]int64) {
 	return requests, nil
 }
 
+func (m *counted) Used() (requests, errors int64) { return m.sent, 0 }
+
 // TestCountsOnTheirWayAreNotMissing: what is loaded has the counts that were on their
 // way to the database, also when whoever sent them is gone.
 func TestCountsOnTheirWayAreNotMissing(t *testing.T) {

@@ -63,7 +63,7 @@ func TestGet(t *testing.T) {
 	if api := (*APIError)(nil); !errors.As(err, &api) || api.Status != http.StatusNotFound {
 		t.Errorf("an alert that is not there: %v", err)
 	}
-	if st := s.Stats(); st.Requests != 3 || st.Pages != 0 || st.Errors4xx != 1 {
+	if st := s.Stats(); st.Requests != 3 || st.Pages != 0 || st.Errors != 1 {
 		t.Errorf("stats: %+v", st)
 	}
 }

@@ -535,7 +535,7 @@ func TestBackoff(t *testing.T) {
 		if diff := cmp.Diff([]time.Duration{0, 250 * ms, 750 * ms, 1750 * ms, 3750 * ms}, at); diff != "" {
 			t.Errorf("-want +got:\n%s", diff)
 		}
-		if st := s.Stats(); st.Retries != 4 || st.Throttled != 3750*ms || st.Errors4xx != 0 {
+		if st := s.Stats(); st.Retries != 4 || st.Throttled != 3750*ms || st.Errors != 4 {
 			t.Errorf("stats %+v", st)
 		}
 		if got := c.backoff(20); got != 15*time.Second {
@@ -943,8 +943,8 @@ func TestKeyWithdrawnInTheMiddle(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		if n := source.renewals.Load(); n != 1 || s.Stats().Errors4xx != 6 {
-			t.Errorf("renewed %d times after %d errors", n, s.Stats().Errors4xx)
+		if n := source.renewals.Load(); n != 1 || s.Stats().Errors != 6 {
+			t.Errorf("renewed %d times after %d errors", n, s.Stats().Errors)
 		}
 	})
 }

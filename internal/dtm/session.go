@@ -12,11 +12,11 @@ import (
 
 // Stats is what a session did so far.
 type Stats struct {
-	Requests  int64 // sent, followed redirects among them
-	Retries   int64 // of these, how many repeated one that failed
-	Pages     int64
-	Errors4xx int64 // answers from 400 to 499
-	Bytes     int64 // of bodies, unpacked
+	Requests int64 // sent, followed redirects among them
+	Retries  int64 // of these, how many repeated one that failed
+	Pages    int64
+	Errors   int64 // answers of 400 and above
+	Bytes    int64 // of bodies, unpacked
 	// Throttled is the time that requests were held back, by the API or by the
 	// client's own limits, added up over all workers.
 	Throttled time.Duration
@@ -85,6 +85,12 @@ func (s *Session) count(change func(*Stats)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	change(&s.stats)
+}
+
+// failed counts an answer of 400 or above.
+func (s *Session) failed() {
+	s.client.meter.failed()
+	s.count(func(st *Stats) { st.Errors++ })
 }
 
 func (s *Session) held(since time.Time) {

@@ -239,10 +239,7 @@ func (s *Session) send(ctx context.Context, req request, target *url.URL, key st
 		return response{}, nil, lost(fmt.Errorf("the status %d, which answers nothing that was asked", resp.StatusCode))
 	}
 
-	c.meter.failed()
-	if resp.StatusCode < 500 {
-		s.count(func(st *Stats) { st.Errors4xx++ })
-	}
+	s.failed()
 	// An error's status says enough when its body does not come.
 	text, _ := io.ReadAll(io.LimitReader(body, maxErrorBody))
 	if ctx.Err() != nil {
@@ -314,7 +311,7 @@ func (s *Session) roundTrip(ctx context.Context, req *http.Request, over func(),
 			return
 		}
 		if resp.StatusCode >= 400 {
-			s.client.meter.failed()
+			s.failed()
 		}
 		_ = resp.Body.Close() // it is not read
 	}()

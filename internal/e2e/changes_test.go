@@ -123,7 +123,7 @@ func TestSinceRefused(t *testing.T) {
 	w.finish(p)
 	w.finish(p) // the first sweep
 	w.sim.Update(alerts[3].ID, func(a *dtmsim.Alert) { a.Status = other(*a) })
-	if runs := w.finish(p); runs[0].StatusChanged != 1 || runs[0].Errors4xx != 0 {
+	if runs := w.finish(p); runs[0].StatusChanged != 1 || runs[0].Errors != 0 {
 		t.Errorf("%+v", runs)
 	}
 	if n := w.sim.Stats().Errors; n != 1 {

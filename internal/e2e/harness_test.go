@@ -292,7 +292,7 @@ type report struct {
 	Requests   int    `json:"requests"`
 	Splits     int    `json:"splits"`
 	DurationMS int64  `json:"duration_ms"`
-	Errors4xx  int    `json:"errors_4xx"`
+	Errors     int    `json:"error_answers"`
 	Error      string `json:"error"`
 
 	WouldPublish int            `json:"would_publish"`

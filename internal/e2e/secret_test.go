@@ -86,7 +86,7 @@ func TestSecretWithoutAVersionThenRotated(t *testing.T) {
 	vault.set("rotated-" + apiKey)
 	w.sim.Add(alerts[300:]...)
 	reads := vault.count()
-	if code, r = p.post(""); code != http.StatusOK || r.Outcome != "ok" || r.Errors4xx != 1 {
+	if code, r = p.post(""); code != http.StatusOK || r.Outcome != "ok" || r.Errors != 1 {
 		t.Errorf("after the rotation: %d %+v", code, r)
 	}
 	if n := vault.count() - reads; n != 1 {
@@ -94,7 +94,7 @@ func TestSecretWithoutAVersionThenRotated(t *testing.T) {
 	}
 	// And one to a key that the API doesn't take ends in one answer, two at most.
 	w.sim.SetKey("revoked")
-	if code, r = p.post(""); code != http.StatusBadGateway || r.StopReason != "key_refused" || r.Errors4xx > 2 {
+	if code, r = p.post(""); code != http.StatusBadGateway || r.StopReason != "key_refused" || r.Errors > 2 {
 		t.Errorf("with a revoked key: %d %+v", code, r)
 	}
 }
@@ -127,7 +127,7 @@ func TestStatus(t *testing.T) {
 	p.post("")
 	s := read()
 	for _, name := range []string{
-		"feed", "position", "begins_at", "lag_seconds", "lease", "last_run", "last_sweep", "sweep_reaches_back_to",
+		"version", "feed", "position", "begins_at", "lag_seconds", "lease", "last_run", "last_sweep", "sweep_reaches_back_to",
 		"last_audit", "requests", "errors", "filter", "filter_since", "gaps", "backfills",
 	} {
 		if _, ok := s[name]; !ok {
