@@ -57,6 +57,7 @@ type Options struct {
 // sessions together, as the API's limits are per user.
 type Client struct {
 	alerts    *url.URL
+	monitors  *url.URL
 	toolName  string
 	userAgent string
 	keys      KeySource
@@ -107,6 +108,7 @@ func New(o Options) (*Client, error) {
 	}
 	return &Client{
 		alerts:    base.JoinPath("dtm", "alerts"),
+		monitors:  base.JoinPath("dtm", "monitors"),
 		toolName:  o.ToolName,
 		userAgent: o.UserAgent,
 		keys:      o.Keys,

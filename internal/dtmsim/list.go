@@ -89,7 +89,7 @@ func (s *Server) page(r *http.Request, f Fault, l *listing, from int, used strin
 			reuse = used
 		}
 		token := s.tokens.give(l, end, reuse, now)
-		for _, value := range s.links(r, f, token) {
+		for _, value := range s.links(r, f, "alerts", token) {
 			a.header.Add("Link", value)
 		}
 	}
@@ -213,10 +213,10 @@ func (s *Server) cut(l *listing, from int, now time.Time) (alerts []*Alert, end 
 	return alerts, end, false
 }
 
-// links writes the Link header's values.
-func (s *Server) links(r *http.Request, f Fault, token string) []string {
+// links writes the Link header's values for the next page of a list.
+func (s *Server) links(r *http.Request, f Fault, list, token string) []string {
 	base := cmp.Or(f.ForeignLinkHost, s.options.LinkHost, s.ownBase(r))
-	path := strings.TrimSuffix(base, "/") + "/dtm/alerts"
+	path := strings.TrimSuffix(base, "/") + "/dtm/" + list
 	next := path + "?page=" + url.QueryEscape(token)
 	switch s.options.LinkStyle {
 	case LinkUnquoted:
@@ -226,7 +226,7 @@ func (s *Server) links(r *http.Request, f Fault, token string) []string {
 	case LinkSeveral:
 		return []string{"<" + path + `>; rel="first"`, "<" + path + `/stats>; rel="related"`, "<" + next + `>; rel="next"`}
 	case LinkRelative:
-		return []string{"<" + s.options.Prefix + "/dtm/alerts?page=" + url.QueryEscape(token) + `>; rel="next"`}
+		return []string{"<" + s.options.Prefix + "/dtm/" + list + "?page=" + url.QueryEscape(token) + `>; rel="next"`}
 	case LinkParams:
 		return []string{"<" + path + "?life=1m&page=" + url.QueryEscape(token) + `&v=1>; title="more, and; rel=\"prev\""; rel="next"`}
 	case LinkManyRels:

@@ -22,6 +22,8 @@ type Options struct {
 	// MaxSize is the most alerts that a page has, whatever is asked for; 0 is the
 	// API's own most.
 	MaxSize int
+	// MonitorsPage is how many monitors a page of their list has; 0 is all of them.
+	MonitorsPage int
 	// RejectOversize answers 400 to a size over the maximum instead of clamping it.
 	RejectOversize bool
 	// TagsAll takes repeated tags parameters as AND instead of OR.

@@ -22,14 +22,16 @@ import (
 type Server struct {
 	options Options
 
-	mu      sync.Mutex
-	key     string
-	index   index
-	tokens  tokens
-	faults  faults
-	limits  limits
-	journal *journal
-	rng     *rand.Rand
+	mu     sync.Mutex
+	key    string
+	index  index
+	tokens tokens
+	faults faults
+	// monitorChanges are ordered by their time.
+	monitorChanges []MonitorChange
+	limits         limits
+	journal        *journal
+	rng            *rand.Rand
 }
 
 // New returns a server that holds the alerts.
@@ -277,7 +279,7 @@ func (s *Server) work(r *http.Request, kind Kind, id string, body []byte, f Faul
 	case Bulk:
 		return s.bulk(body, now)
 	case Monitors:
-		return s.monitors()
+		return s.monitors(r, f, now)
 	default:
 		return gatewayError(http.StatusNotFound)
 	}

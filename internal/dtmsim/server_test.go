@@ -365,7 +365,7 @@ func TestSingleAlerts(t *testing.T) {
 	equal(t, "method", func() int { r, _ := c.try(http.MethodDelete, "/dtm/alerts", ""); return r.status }(), 405)
 	equal(t, "path", c.get("/dtm/elsewhere").status, 404)
 	s.Add(Alert{ID: "m", CreatedAt: past, MonitorID: "m1", MonitorName: "One"})
-	equal(t, "monitors", c.get("/dtm/monitors").body, `{"monitors":[{"id":"m1","name":"One","enabled":true}]}`+"\n")
+	equal(t, "monitors", c.get("/dtm/monitors").body, `{"monitors":[{"id":"m1","name":"One","enabled":true,"disabled_code":"","disabled_reason":""}]}`+"\n")
 }
 
 func TestUpdateKeepsBytesAndFieldsTogether(t *testing.T) {

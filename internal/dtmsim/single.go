@@ -6,7 +6,6 @@ import (
 	"io"
 	"net/http"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -108,25 +107,4 @@ func (s *Server) bulk(body []byte, now time.Time) *answer {
 		s.update(b.Patch[i].ID, now, b.Patch[i].apply)
 	}
 	return newAnswer(http.StatusOK, nil)
-}
-
-// monitors answers the monitors that the alerts name.
-func (s *Server) monitors() *answer {
-	type monitor struct {
-		ID      string `json:"id"`
-		Name    string `json:"name"`
-		Enabled bool   `json:"enabled"`
-	}
-	list := []monitor{}
-	seen := map[string]bool{}
-	for _, r := range s.index.sorted {
-		a := r.latest()
-		if a.MonitorID == "" || seen[a.MonitorID] {
-			continue
-		}
-		seen[a.MonitorID] = true
-		list = append(list, monitor{a.MonitorID, a.MonitorName, true})
-	}
-	slices.SortFunc(list, func(x, y monitor) int { return strings.Compare(x.ID, y.ID) })
-	return newAnswer(http.StatusOK, append(mustJSON(map[string][]monitor{"monitors": list}), '\n'))
 }
