@@ -79,6 +79,17 @@ locals {
         Be quick: what GTI doesn't answer for grows by the hour. `GET /status` has the span in `gaps`, ready for a backfill. The incident closes after a day; the gap stays in `/status` until a backfill covers it.
       EOT
     }
+    monitor_disabled = {
+      title    = "a monitor is disabled"
+      severity = "ERROR"
+      query    = "sum(increase(${local.series.monitors}{${local.here}}[24h])) > 0.5"
+      see      = "docs/runbooks/monitor-disabled.md#a-monitor-is-disabled"
+      text     = <<-EOT
+        GTI has disabled a monitor, or lists it no more (`event` is `monitor_disabled`, at ERROR). The feed is well, and no new alerts of this monitor come.
+
+        The line has its `monitor`, `name`, `disabled_code` and `disabled_reason`. `monitors` of `GET /status` lists all that are disabled. GTI disables a monitor by itself when it finds too much. The incident closes after a day; the monitor stays in `/status` until it is enabled again.
+      EOT
+    }
     rejects = {
       title    = "rejects"
       severity = "WARNING"

@@ -82,12 +82,13 @@ locals {
       }
     },
     {
-      title  = "Rejected alerts, gaps, lines without a key and failed starts, in the last hour"
+      title  = "Rejected alerts, disabled monitors, gaps, lines without a key and failed starts, in the last hour"
       axis   = "number"
       plot   = "LINE"
       bounds = {}
       series = {
         "rejected alerts" = "sum(increase(${local.series.rejected}_sum{${local.here}}[1h]))"
+        "monitors"        = "sum(increase(${local.series.monitors}{${local.here}}[1h]))"
         "gaps"            = "sum(increase(${local.series.gaps}{${local.here}}[1h]))"
         "without a key"   = "sum(increase(${local.series.key_problems}{${local.here}}[1h]))"
         "failed starts"   = "sum(increase(${local.series.start_failures}{${local.here}}[1h]))"

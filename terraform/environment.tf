@@ -21,6 +21,7 @@ locals {
     AUDIT_WINDOW         = var.windows.audit
     UPDATES_WINDOW       = var.windows.updates
     LEDGER_TTL           = var.windows.ledger_ttl
+    MONITORS_CHECK       = var.windows.monitors_check
     MAX_ALERTS_PER_RUN   = tostring(var.gti.max_alerts_per_run)
     MAX_CONCURRENCY      = tostring(var.gti.max_concurrency)
     MAX_QPS              = tostring(var.gti.max_qps)

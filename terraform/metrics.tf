@@ -30,6 +30,11 @@ locals {
       filter      = "${local.lines_of.ingest} AND jsonPayload.event=\"gap\" AND severity=ERROR"
       labels      = []
     }
+    monitors = {
+      description = "Monitors of the feed that GTI has disabled, or that are gone (one that was never seen enabled, and that the filter does not name, is not counted)."
+      filter      = "${local.lines_of.ingest} AND jsonPayload.event=\"monitor_disabled\" AND severity=ERROR"
+      labels      = []
+    }
     key_problems = {
       description = "Runs and write-backs that had no API key, or whose key GTI refused."
       filter = join(" OR ", [

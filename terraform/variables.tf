@@ -270,6 +270,7 @@ variable "windows" {
     audit            = optional(string, "72h")   # read again once a day; 0 turns it off
     updates          = optional(string, "720h")  # watched for changes; 0 turns it off
     ledger_ttl       = optional(string, "4320h") # how long an alert's record is kept
+    monitors_check   = optional(string, "24h")   # from one look at the monitors to the next; 0 turns it off
   })
   default  = {}
   nullable = false
@@ -297,6 +298,10 @@ variable "windows" {
   validation {
     condition     = try(timecmp(timeadd(local.epoch, var.windows.ledger_ttl), timeadd(local.epoch, var.windows.updates)) > 0 && timecmp(timeadd(local.epoch, var.windows.ledger_ttl), timeadd(timeadd(local.epoch, var.windows.overlap), var.windows.settle)) > 0, true)
     error_message = "windows.ledger_ttl: must be more than windows.updates, and more than windows.overlap and windows.settle together, or alerts are published again."
+  }
+  validation {
+    condition     = try(timecmp(timeadd(local.epoch, var.windows.monitors_check), timeadd(local.epoch, "1m")) >= 0 || timeadd(local.epoch, var.windows.monitors_check) == timeadd(local.epoch, "0s"), true)
+    error_message = "windows.monitors_check: must be 1m or more, or 0 for never."
   }
 }
 

@@ -96,11 +96,12 @@ func (a *App) runner() *drain.Runner {
 	return &drain.Runner{
 		Version: Version, Feed: a.cfg.Feed, RunID: id, KeyID: a.keyID, Store: a.parts.Store, Meter: a.meter, Log: a.log,
 		LiveAPI: a.client.Session(a.shares.live), SweepAPI: a.client.Session(a.shares.sweep), BackfillAPI: a.client.Session(a.shares.backfill),
+		MonitorsAPI: a.client.Session(a.shares.sweep).Once(),
 		Options: drain.Options{
 			Workers: a.cfg.Concurrency, PageSize: dtm.PageSize(a.cfg.Refs), Refs: a.cfg.Refs, Filter: a.cfg.Filter,
 			Overlap: a.cfg.Overlap, Settle: a.cfg.Settle,
 			InitialLookback: a.cfg.InitialLookback, MaxLookback: a.cfg.MaxLookback,
-			UpdatesWindow: a.cfg.UpdatesWindow, AuditWindow: a.cfg.AuditWindow,
+			UpdatesWindow: a.cfg.UpdatesWindow, AuditWindow: a.cfg.AuditWindow, MonitorsCheck: a.cfg.MonitorsCheck,
 			MaxAlerts: a.cfg.MaxAlerts, Budget: a.cfg.Budget,
 		},
 		NewProcessor: func(o ledger.Options) drain.Processor {

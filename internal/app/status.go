@@ -37,7 +37,15 @@ type status struct {
 	// POST /backfill takes.
 	FilterPast []state.TimeRange `json:"filter_past"`
 	Gaps       []state.Gap       `json:"gaps"`
+	Monitors   *monitors         `json:"monitors"` // null before the first look, and without MONITORS_CHECK
 	Backfills  []unfinished      `json:"backfills"`
+}
+
+// monitors is what /status says of GTI's monitors.
+type monitors struct {
+	CheckedAt time.Time               `json:"checked_at"`
+	Enabled   int                     `json:"enabled"`
+	Disabled  []state.DisabledMonitor `json:"disabled"`
 }
 
 // unfinished is what /status says of a backfill.
@@ -93,6 +101,9 @@ func (a *App) getStatus(w http.ResponseWriter, r *http.Request) {
 		if feed.Lease != nil && now.Before(feed.Lease.ExpiresAt) {
 			s.Lease = feed.Lease
 		}
+	}
+	if m := feed.Monitors; a.cfg.MonitorsCheck > 0 && !m.CheckedAt.IsZero() {
+		s.Monitors = &monitors{CheckedAt: m.CheckedAt, Enabled: len(m.Enabled), Disabled: append([]state.DisabledMonitor{}, m.Disabled...)}
 	}
 	for _, id := range feed.Unfinished[:min(len(feed.Unfinished), statusBackfills)] {
 		b, revision, err := a.parts.Store.Backfill(ctx, a.cfg.Feed, id)

@@ -19,11 +19,12 @@ import (
 type counters struct {
 	state.Store
 	used int64
+	feed state.Feed
 }
 
 func (c *counters) Open(context.Context, string, string) (state.Snapshot, error) {
 	hour := time.Now().Truncate(state.RequestBucket).Unix()
-	return state.Snapshot{Usage: state.Usage{Requests: map[int64]int64{hour: c.used}}}, nil
+	return state.Snapshot{Feed: c.feed, Usage: state.Usage{Requests: map[int64]int64{hour: c.used}}}, nil
 }
 
 func meteredApp(store state.Store) *App {
@@ -46,5 +47,33 @@ func TestStatusLeavesTheMeterAlone(t *testing.T) {
 	}
 	if requests, _ := a.meter.Used(); requests != 5 {
 		t.Errorf("the run counts %d requests, want 5", requests)
+	}
+}
+
+// TestStatusShowsMonitors as the last look has found them.
+func TestStatusShowsMonitors(t *testing.T) {
+	at := time.Date(2026, 5, 6, 7, 8, 9, 0, time.UTC)
+	off := state.DisabledMonitor{Monitor: state.Monitor{ID: "m3", Name: "three"}, Code: "c", Reason: "r", Since: at.Add(-time.Hour)}
+	looked := state.Monitors{CheckedAt: at, Enabled: []state.Monitor{{ID: "m1"}, {ID: "m2"}}, Disabled: []state.DisabledMonitor{off}}
+	allOn := looked
+	allOn.Disabled = nil
+	for _, c := range []struct {
+		name   string
+		every  time.Duration
+		stored state.Monitors
+		want   string
+	}{
+		{"one is off", time.Hour, looked, `{"checked_at":"2026-05-06T07:08:09Z","enabled":2,"disabled":[{"id":"m3","name":"three","code":"c","reason":"r","since":"2026-05-06T06:08:09Z"}]}`},
+		{"none is", time.Hour, allOn, `{"checked_at":"2026-05-06T07:08:09Z","enabled":2,"disabled":[]}`},
+		{"before the first look", time.Hour, state.Monitors{FailedAt: at, Wait: time.Hour}, "null"},
+		{"not looked at any more", 0, looked, "null"},
+	} {
+		a := meteredApp(&counters{feed: state.Feed{Monitors: c.stored}})
+		a.cfg.MonitorsCheck = c.every
+		w := httptest.NewRecorder()
+		a.getStatus(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/status", http.NoBody))
+		if w.Code != http.StatusOK || !strings.Contains(w.Body.String(), `"monitors":`+c.want+`,"backfills"`) {
+			t.Errorf("%s: %d %s", c.name, w.Code, w.Body)
+		}
 	}
 }

@@ -51,6 +51,7 @@ type Config struct {
 	LedgerTTL       time.Duration
 	UpdatesWindow   time.Duration // 0: no sweep
 	AuditWindow     time.Duration // 0: no audit
+	MonitorsCheck   time.Duration // 0: the monitors are not looked at
 
 	MaxAlerts      int     // published in one run; 0 is no limit
 	Concurrency    int     // list requests at a time, 1 to 10
@@ -87,6 +88,7 @@ type environment struct {
 	MaxLookback     string `env:"MAX_LOOKBACK, default=120h"`
 	AuditWindow     string `env:"AUDIT_WINDOW"`
 	UpdatesWindow   string `env:"UPDATES_WINDOW, default=720h"`
+	MonitorsCheck   string `env:"MONITORS_CHECK, default=24h"`
 	LedgerTTL       string `env:"LEDGER_TTL, default=4320h"`
 	MaxAlerts       string `env:"MAX_ALERTS_PER_RUN, default=0"`
 	Concurrency     string `env:"MAX_CONCURRENCY, default=6"`

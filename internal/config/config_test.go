@@ -52,6 +52,7 @@ func defaults() Config {
 		Settle:          30 * time.Second,
 		MaxLookback:     120 * time.Hour,
 		UpdatesWindow:   720 * time.Hour,
+		MonitorsCheck:   24 * time.Hour,
 		AuditWindow:     72 * time.Hour,
 		LedgerTTL:       4320 * time.Hour,
 		Concurrency:     6,
@@ -113,6 +114,8 @@ func TestLoadAccepts(t *testing.T) {
 		{"no sweep and no audit", with("UPDATES_WINDOW", "0", "AUDIT_WINDOW", "0s", "LEDGER_TTL", "1h"), func(c *Config) {
 			c.UpdatesWindow, c.AuditWindow, c.LedgerTTL = 0, 0, time.Hour
 		}},
+		{"monitors each minute", with("MONITORS_CHECK", "1m"), func(c *Config) { c.MonitorsCheck = time.Minute }},
+		{"monitors never", with("MONITORS_CHECK", "0"), func(c *Config) { c.MonitorsCheck = 0 }},
 		{"the default audit fits into a shorter look-back", with("MAX_LOOKBACK", "50h"), func(c *Config) {
 			c.MaxLookback, c.AuditWindow = 50*time.Hour, 30*time.Hour
 		}},
@@ -269,6 +272,9 @@ func TestLoadRefuses(t *testing.T) {
 		{"AUDIT_WINDOW", "120h", "MAX_LOOKBACK", nil},
 		{"AUDIT_WINDOW", "72h", "MAX_LOOKBACK", []string{"MAX_LOOKBACK", "72h"}},
 		{"AUDIT_WINDOW", "-1h", "negative", nil},
+		{"MONITORS_CHECK", "59.999s", "1m or more, or 0", nil},
+		{"MONITORS_CHECK", "24", `"24h"`, nil},
+		{"MONITORS_CHECK", "daily", "Go duration", nil},
 		{"MAX_ALERTS_PER_RUN", "-1", "0 or more", nil},
 		{"MAX_CONCURRENCY", "0", "from 1 to 10", nil},
 		{"MAX_CONCURRENCY", "11", "from 1 to 10", nil},
@@ -335,7 +341,7 @@ func TestAllProblemsAtOnce(t *testing.T) {
 		"GOOGLE_CLOUD_PROJECT": "a/b", "FEED": "!", "PUBSUB_TOPIC": "!", "FIRESTORE_DATABASE": "!",
 		"GTI_API_KEY_SECRET": "!", "GTI_API_KEY": "! !", "GTI_BASE_URL": "!", "GTI_TOOL_NAME": "ü",
 		"DTM_FILTER": `{"severity":["a"],"nonsense":1}`, "DTM_REFS": "!", "INITIAL_LOOKBACK": "!", "OVERLAP": "!", "SETTLE": "!",
-		"MAX_LOOKBACK": "!", "LEDGER_TTL": "!", "AUDIT_WINDOW": "!", "UPDATES_WINDOW": "!", "MAX_ALERTS_PER_RUN": "!", "MAX_CONCURRENCY": "!", "MAX_QPS": "!",
+		"MAX_LOOKBACK": "!", "LEDGER_TTL": "!", "AUDIT_WINDOW": "!", "UPDATES_WINDOW": "!", "MONITORS_CHECK": "!", "MAX_ALERTS_PER_RUN": "!", "MAX_CONCURRENCY": "!", "MAX_QPS": "!",
 		"MAX_REQUESTS_PER_DAY": "!", "MAX_ERRORS_PER_HOUR": "!", "RUN_BUDGET": "!", "CLOUD_RUN_TIMEOUT_SECONDS": "!", "LOG_LEVEL": "!",
 		"MESSAGE_FORMAT": "!", "REDACT": "!", "RULES": "!",
 		// REJECTS_TOPIC isn't set.

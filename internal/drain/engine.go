@@ -38,6 +38,7 @@ type Options struct {
 	MaxLookback     time.Duration
 	UpdatesWindow   time.Duration // 0: no sweep
 	AuditWindow     time.Duration // 0: no audit
+	MonitorsCheck   time.Duration // from one look at the monitors to the next; 0: none
 	MaxAlerts       int           // 0: no limit
 	Budget          time.Duration
 }

@@ -215,7 +215,11 @@ func outcomeOf(err error) (outcome, reason string, failure error) {
 }
 
 func (r *Runner) stats(report *Report) {
-	for _, s := range []dtm.Stats{r.LiveAPI.Stats(), r.SweepAPI.Stats(), r.BackfillAPI.Stats()} {
+	all := []dtm.Stats{r.LiveAPI.Stats(), r.SweepAPI.Stats(), r.BackfillAPI.Stats()}
+	if r.MonitorsAPI != nil {
+		all = append(all, r.MonitorsAPI.Stats())
+	}
+	for _, s := range all {
 		report.Requests += s.Requests
 		report.Retries += s.Retries
 		report.Pages += s.Pages

@@ -6,8 +6,8 @@
 //
 //  1. Runner.Live takes the lease and plans what there is to read (work.plan).
 //  2. work.runAll drains the live feed's slices (work.drainLive, engine.run), then
-//     sweeps (work.changes), asks for an audit (work.audit) and works backfills
-//     (work.backfills), each of them with an engine of its own.
+//     sweeps (work.changes), looks at the monitors (work.monitors), asks for an audit
+//     (work.audit) and works backfills (work.backfills), each with an engine of its own.
 //  3. A worker acquires a slice (engine.acquire) and lists it until it is read
 //     (reader.readSlice). One listing is one reader.pass.
 //  4. reader.fetch lists a page ahead of what is being published, and says with
@@ -72,6 +72,9 @@ type Runner struct {
 	LiveAPI     Session
 	SweepAPI    Session
 	BackfillAPI Session
+	// MonitorsAPI lists the monitors. It has a session of its own, since a refusal ends a
+	// session, and this one may be about the monitors alone. Nil without MonitorsCheck.
+	MonitorsAPI MonitorLister
 	// NewProcessor makes a processor for this run.
 	NewProcessor func(ledger.Options) Processor
 	RunID        string
@@ -221,7 +224,7 @@ func (r *Runner) work(d deadlines, report *Report) *work {
 	return w
 }
 
-// runAll is the live slices, then the sweep, then backfills.
+// runAll is the live slices, then the sweep, then the monitors, then backfills.
 func (w *work) runAll(feed state.Feed) error {
 	defer func() { w.report.needed += float64(w.got.Load()) }()
 	if err := w.drainLive(feed); err != nil {
@@ -240,6 +243,7 @@ func (w *work) runAll(feed state.Feed) error {
 			return err
 		}
 	}
+	w.monitors()
 	err := w.audit()
 	if err == nil {
 		err = w.backfills()

@@ -153,6 +153,7 @@ func newRun(t *testing.T, s state.Store, api http.RoundTripper, to *topic) *Runn
 		LiveAPI:     c.Session(dtm.Share{Errors: 50, Requests: 1}),
 		SweepAPI:    c.Session(dtm.Share{Errors: 35, Requests: 0.9}),
 		BackfillAPI: c.Session(dtm.Share{Errors: 35, Requests: 0.6}),
+		MonitorsAPI: c.Session(dtm.Share{Errors: 35, Requests: 0.9}).Once(),
 
 		NewProcessor: func(o ledger.Options) Processor {
 			return &ledger.Processor{

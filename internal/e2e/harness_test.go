@@ -127,6 +127,7 @@ func newWorld(t testing.TB, o dtmsim.Options, alerts []dtmsim.Alert) *world {
 		"PUBSUB_EMULATOR_HOST":    w.pubsub.addr,
 		"DTM_REFS":                "false",
 		"MAX_QPS":                 "1000",
+		"MONITORS_CHECK":          "0", // scenarios count requests
 		"FUNCTION_TARGET":         "Ingest",
 		"HOME":                    t.TempDir(),
 	}

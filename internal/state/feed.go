@@ -36,6 +36,8 @@ type Feed struct {
 	LastAudit  time.Time     `json:"last_audit"` // when the last audit was asked for
 	LateMax    time.Duration `json:"late_max"`   // Backfill.LateMax of the last finished audit
 
+	Monitors Monitors `json:"monitors"`
+
 	KeyID   string          `json:"key_id"`   // which keys/… document the last run counted in
 	LastRun json.RawMessage `json:"last_run"` // run report
 
@@ -96,6 +98,36 @@ type Gap struct {
 	// Suspected: the API answered, but began later than it was asked to.
 	Suspected bool `json:"suspected"`
 }
+
+// Monitors is what the looks at GTI's monitors have shown. Its lists are replaced, and
+// never changed in place.
+type Monitors struct {
+	CheckedAt time.Time `json:"checked_at"` // the last look that was answered; zero before the first
+	// FailedAt is when the look after that one failed, zero when none did. Wait is how
+	// long nothing is asked after it.
+	FailedAt time.Time     `json:"failed_at"`
+	Wait     time.Duration `json:"wait"`
+
+	Enabled  []Monitor         `json:"enabled"`
+	Disabled []DisabledMonitor `json:"disabled"`
+}
+
+// Monitor names a monitor.
+type Monitor struct {
+	ID   string `json:"id"`
+	Name string `json:"name"`
+}
+
+// DisabledMonitor is a monitor that finds nothing any more.
+type DisabledMonitor struct {
+	Monitor
+	Code   string    `json:"code"` // GTI's, or MonitorGone
+	Reason string    `json:"reason"`
+	Since  time.Time `json:"since"` // when the relay first saw it disabled
+}
+
+// MonitorGone is the Code of a monitor that GTI lists no more.
+const MonitorGone = "gone"
 
 // Refusal remembers that the API answered 400 to a since of this age, so that
 // the error is not earned again with every run.

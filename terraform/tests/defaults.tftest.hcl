@@ -79,6 +79,7 @@ run "every_environment_variable" {
       AUDIT_WINDOW              = "72h"
       UPDATES_WINDOW            = "720h"
       LEDGER_TTL                = "4320h"
+      MONITORS_CHECK            = "24h"
       MAX_ALERTS_PER_RUN        = "0"
       MAX_CONCURRENCY           = "6"
       MAX_QPS                   = "10"
@@ -119,7 +120,7 @@ run "everything_else" {
       max_alerts_per_run = 7, base_url = "https://gti.example.com/v3", tool_name = "my tool"
     }
     windows = {
-      initial_lookback = "2h", overlap = "1h", settle = "1m30s", max_lookback = "48h", audit = "0", updates = "0", ledger_ttl = "100h"
+      initial_lookback = "2h", overlap = "1h", settle = "1m30s", max_lookback = "48h", audit = "0", updates = "0", ledger_ttl = "100h", monitors_check = "6h"
     }
     schedule            = { cron = "0 6 * * 1-5", interval_minutes = 1440, time_zone = "Europe/Zurich", paused = true }
     ingest              = { timeout_seconds = 1770, budget = "20m", memory = "1Gi" }
@@ -150,6 +151,7 @@ run "everything_else" {
       AUDIT_WINDOW              = "0"
       UPDATES_WINDOW            = "0"
       LEDGER_TTL                = "100h"
+      MONITORS_CHECK            = "6h"
       MAX_ALERTS_PER_RUN        = "7"
       MAX_CONCURRENCY           = "3"
       MAX_QPS                   = "2.5"

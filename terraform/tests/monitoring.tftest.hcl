@@ -89,8 +89,8 @@ run "every_policy" {
   }
 
   assert {
-    condition     = toset(keys(google_monitoring_alert_policy.this)) == toset(["failed", "lag", "gap", "rejects", "dead_letters", "errors", "requests", "key"])
-    error_message = "The policies beside the absence are these eight."
+    condition     = toset(keys(google_monitoring_alert_policy.this)) == toset(["failed", "lag", "gap", "monitor_disabled", "rejects", "dead_letters", "errors", "requests", "key"])
+    error_message = "The policies beside the absence are these nine."
   }
   assert {
     condition = alltrue([
@@ -107,7 +107,7 @@ run "every_policy" {
     error_message = "Every policy has the labels, a severity that Monitoring knows, and a name that tells the feed."
   }
   assert {
-    condition     = length(distinct([for p in concat(values(google_monitoring_alert_policy.this), google_monitoring_alert_policy.no_success) : p.display_name])) == 9
+    condition     = length(distinct([for p in concat(values(google_monitoring_alert_policy.this), google_monitoring_alert_policy.no_success) : p.display_name])) == 10
     error_message = "Names tell policies apart."
   }
   assert {
@@ -198,6 +198,10 @@ run "metrics_policies_and_dashboard_name_each_other" {
       strcontains(google_monitoring_alert_policy.this["failed"].conditions[0].condition_prometheus_query_language[0].query, "or sum(increase(${local.series.start_failures}{${local.here}}[25m])) > 0.5"),
     ])
     error_message = "One such line, of either function, is enough."
+  }
+  assert {
+    condition     = strcontains(file("${path.module}/../internal/drain/monitors.go"), "\"event\", ${regex("jsonPayload\\.event=(\"[a-z_]+\")", google_logging_metric.counter["monitors"].filter)[0]}") && strcontains(google_logging_metric.counter["monitors"].filter, "severity=ERROR")
+    error_message = "The line of a disabled monitor is another one in the code."
   }
   assert {
     condition     = alltrue([for m in values(google_logging_metric.distribution) : strcontains(m.filter, "NOT jsonPayload.dry_run=true")]) && strcontains(google_logging_metric.counter["runs"].filter, "NOT jsonPayload.dry_run=true")

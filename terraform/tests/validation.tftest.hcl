@@ -529,6 +529,28 @@ run "ledger_forgets_what_is_read_again" {
   expect_failures = [var.windows]
 }
 
+run "monitors_checked_too_often" {
+  command = plan
+  variables {
+    windows = { monitors_check = "59.999s" }
+  }
+  expect_failures = [var.windows]
+}
+
+run "monitors_checked_each_minute" {
+  command = plan
+  variables {
+    windows = { monitors_check = "1m" }
+  }
+}
+
+run "monitors_never_checked" {
+  command = plan
+  variables {
+    windows = { monitors_check = "0" }
+  }
+}
+
 run "interval_that_cron_can_not_say" {
   command = plan
   variables {

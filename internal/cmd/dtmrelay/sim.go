@@ -13,6 +13,7 @@ import (
 	"os/signal"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"text/tabwriter"
 	"time"
@@ -28,6 +29,8 @@ type simCmd struct {
 	Span         time.Duration `group:"Alerts" default:"24h" placeholder:"D" help:"How far back they reach (${default})."`
 	NewPerMinute int           `group:"Alerts" default:"0" placeholder:"N" help:"How many come every minute while it runs, up to 60000 (${default})."`
 	Seed         uint64        `group:"Alerts" default:"1" placeholder:"N" help:"The same seed gives the same alerts at other times (${default})."`
+
+	MonitorOff []monitorOff `group:"Alerts" sep:"none" placeholder:"ID@D" help:"The API disables this monitor so long after the start (ID alone: from the start). GET /dtm/monitors lists them. Its alerts stay. May be repeated."`
 
 	Key            string                 `group:"Limits" placeholder:"KEY" help:"The API key that is accepted (any)."`
 	MaxConcurrent  int                    `group:"Limits" default:"0" placeholder:"N" help:"How many list requests may run at once; 0 is no limit, the API's is 10."`
@@ -49,6 +52,7 @@ type simCmd struct {
 	Clock         time.Duration   `group:"Readings of the API" default:"0s" placeholder:"D" help:"By how much its time is ahead of this machine's; may be negative (--clock=-1h)."`
 	NoDate        bool            `group:"Readings of the API" help:"Leave the Date header out."`
 	TagsAll       bool            `group:"Readings of the API" help:"An alert must have all tags that are asked for, not one of them."`
+	MonitorsPage  int             `group:"Readings of the API" default:"0" placeholder:"N" help:"How many monitors a page of their list has; 0 is all of them."`
 	MScoreMissing bool            `group:"Readings of the API" name:"mscore-missing-passes" help:"Alerts without a score pass mscore_gte."`
 
 	Tokens            dtmsim.TokenMode  `group:"Readings of the API" default:"once" enum:"once,scroll,many" placeholder:"MODE" help:"What a page token is good for: ${enum} (${default})."`
@@ -80,7 +84,27 @@ Examples:
 	dtmrelay sim --max-concurrent 10 --errors-per-hour 100 --retry-after seconds --latency 300ms
 
 	# every seventh request fails, and the third page is cut after 900 bytes
-	dtmrelay sim --fault status=503,every=7 --fault kind=page,nth=3,truncate=900`
+	dtmrelay sim --fault status=503,every=7 --fault kind=page,nth=3,truncate=900
+
+	# a monitor is disabled after five minutes
+	dtmrelay sim --monitor-off d40s1m0gp00000examp1@5m`
+}
+
+// monitorOff is a flag's value, ID@DURATION.
+type monitorOff struct {
+	id    string
+	after time.Duration
+}
+
+func (m *monitorOff) UnmarshalText(text []byte) (err error) {
+	id, after, timed := strings.Cut(string(text), "@")
+	if timed {
+		m.after, err = time.ParseDuration(after)
+	}
+	if m.id = id; id == "" || err != nil || m.after < 0 {
+		return errors.New("it must be the id of a monitor, with @ and a duration after it if it goes off later, like d40s1m0gp00000examp1@5m")
+	}
+	return nil
 }
 
 func (c *simCmd) Validate() error {
@@ -95,7 +119,7 @@ func (c *simCmd) Validate() error {
 	refuse(c.NewPerMinute < 0 || c.NewPerMinute > 60_000, "--new-per-minute is %d: it must be 0 to 60000", c.NewPerMinute)
 	refuse(c.ExpiredStatus < 400 || c.ExpiredStatus > 599, "--expired-status is %d: it must be 400 to 599", c.ExpiredStatus)
 	for name, n := range map[string]int{
-		"max-concurrent": c.MaxConcurrent, "requests-per-day": c.RequestsPerDay, "errors-per-hour": c.ErrorsPerHour,
+		"monitors-page": c.MonitorsPage, "max-concurrent": c.MaxConcurrent, "requests-per-day": c.RequestsPerDay, "errors-per-hour": c.ErrorsPerHour,
 	} {
 		refuse(n < 0, "--%s is %d: it must be 0 or more", name, n)
 	}
@@ -116,6 +140,9 @@ func (c *simCmd) Run() error {
 	server := dtmsim.New(c.options(), dtmsim.Generate(c.Seed, c.Alerts, now.Add(-c.Span), now, dtmsim.Typical()))
 	for _, f := range c.Fault {
 		server.AddFault(f.Fault)
+	}
+	for _, m := range c.MonitorOff {
+		server.ChangeMonitors(dtmsim.MonitorChange{ID: m.id, At: now.Add(m.after), State: dtmsim.MonitorOff})
 	}
 	if c.NewPerMinute > 0 {
 		go c.keepAdding(ctx, server, now)
@@ -138,7 +165,7 @@ func (c *simCmd) Run() error {
 
 func (c *simCmd) options() dtmsim.Options {
 	return dtmsim.Options{
-		Key: c.Key, Seed: c.Seed,
+		Key: c.Key, Seed: c.Seed, MonitorsPage: c.MonitorsPage,
 		Since: c.Since, Until: c.Until, SinceMaxAge: c.SinceMaxAge, SinceTooOld: c.SinceTooOld,
 		RejectOversize: c.RejectOversize, TagsAll: c.TagsAll, MScoreMissingPasses: c.MScoreMissing, Ties: c.Ties,
 		Coarse: c.Coarse, Clock: c.Clock, NoDate: c.NoDate,

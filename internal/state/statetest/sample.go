@@ -41,13 +41,18 @@ func sampleFeed() state.Feed {
 		SweepSince:  odd(17),
 		LastAudit:   odd(18),
 		LateMax:     19*time.Second + 20_891_234*time.Nanosecond,
-		KeyID:       keyID,
-		LastRun:     json.RawMessage(`{"run_id":"r1","published":3}`),
-		Unfinished:  []string{"b1", "b2"},
-		Lease:       &state.Lease{Owner: "r2", ExpiresAt: odd(12)},
-		Writer:      "r2",
-		Generation:  13,
-		Write:       14,
+		Monitors: state.Monitors{
+			CheckedAt: odd(21), FailedAt: odd(22), Wait: 23*time.Second + 24_891_234*time.Nanosecond,
+			Enabled:  []state.Monitor{{ID: "monitor-1", Name: "Example Corp: brand"}, {ID: "monitor-2", Name: "two"}},
+			Disabled: []state.DisabledMonitor{{Monitor: state.Monitor{ID: "monitor-3", Name: "three"}, Code: "code", Reason: "too many alerts", Since: odd(25)}},
+		},
+		KeyID:      keyID,
+		LastRun:    json.RawMessage(`{"run_id":"r1","published":3}`),
+		Unfinished: []string{"b1", "b2"},
+		Lease:      &state.Lease{Owner: "r2", ExpiresAt: odd(12)},
+		Writer:     "r2",
+		Generation: 13,
+		Write:      14,
 	}
 }
 
