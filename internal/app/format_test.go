@@ -39,7 +39,7 @@ func TestMessageFormat(t *testing.T) {
 			published := &keeps{}
 			a, err := app.New(config.Config{
 				Feed: "default", BaseURL: server.URL + "/api/v3", ToolName: "test", Refs: true, MessageFormat: format,
-				Concurrency: 1, QPS: 1000, RequestsPerDay: 1000,
+				Concurrency: 1, QPS: 1000, RequestsPerDay: 1000, ErrorsPerHour: 100,
 				InitialLookback: 24 * time.Hour, MaxLookback: 120 * time.Hour, LedgerTTL: time.Hour, Budget: time.Minute,
 			}, app.Parts{Store: openStore(t), Publisher: published, Keys: &keys{}}, slog.New(slog.DiscardHandler))
 			if err != nil {
