@@ -25,7 +25,7 @@ type timeline struct {
 	FirstSeen *time.Time           `json:"first_seen"`           // null: only a write-back was asked for
 	Statuses  []state.StatusChange `json:"statuses"`
 	Versions  []state.AlertVersion `json:"versions"`
-	Intents   []state.Intent       `json:"intents,omitempty"` // the latest request for each field and tag, and all that are open
+	Intents   []state.Intent       `json:"intents,omitempty"` // the latest request for each field and tag, those whose sender asks once, and all that are open
 	ExpireAt  time.Time            `json:"expire_at"`
 }
 

@@ -28,7 +28,7 @@ const (
 func (r Request) intents() []state.Intent {
 	var list []state.Intent
 	add := func(field string, values ...string) {
-		list = append(list, state.Intent{Field: field, Values: values, At: r.At, By: r.By, Expect: r.Expect})
+		list = append(list, state.Intent{Field: field, Values: values, At: r.At, By: r.By, Expect: r.Expect, Skip: r.Skip})
 	}
 	if r.Status != "" {
 		add(state.IntentStatus, r.Status)
@@ -88,10 +88,23 @@ func valueOf(in state.Intent) string {
 	return in.Values[0]
 }
 
-// isSupersededByLater reports whether an intent of the lists is for a later moment than in,
-// and leaves nothing of it.
-func isSupersededByLater(recorded, mine []state.Intent, in state.Intent) bool {
-	return slices.ContainsFunc(slices.Concat(recorded, mine), func(o state.Intent) bool { return o.At.After(in.At) && supersedes(o, in) })
+// isOutdated reports whether an intent of the lists is for a later moment than in, and
+// leaves nothing of it. One whose sender asks once is outdated by that sender alone:
+// until then it tells a repeat of the request (isRepeat).
+func isOutdated(recorded, mine []state.Intent, in state.Intent) bool {
+	return slices.ContainsFunc(slices.Concat(recorded, mine), func(o state.Intent) bool {
+		return o.At.After(in.At) && supersedes(o, in) && (!in.Skip || o.By == in.By)
+	})
+}
+
+// isRepeat reports whether the sender of an intent was served with the same before,
+// and has asked for nothing else for this field since. A rule whose message was
+// published twice asks so: what others did between the two must stand.
+func isRepeat(recorded []state.Intent, in state.Intent) bool {
+	return slices.ContainsFunc(recorded, func(o state.Intent) bool {
+		same := o.Field == in.Field && o.By == in.By && slices.Equal(o.Values, in.Values)
+		return same && !o.Open && !slices.ContainsFunc(recorded, func(x state.Intent) bool { return x.By == o.By && supersedes(x, o) })
+	})
 }
 
 func isSuperseded(list []state.Intent, in state.Intent) bool {
@@ -167,7 +180,7 @@ type plan struct {
 	mine []state.Intent
 	// superseded are those that were begun, and are superseded by now.
 	superseded []state.Intent
-	done       bool // an intent of the message was completed before
+	done       bool // an intent of the message, or what it repeats, was completed before
 }
 
 // planFor says what is to be done for the intents that were asked.
@@ -177,6 +190,9 @@ func planFor(rec state.Record, asked []state.Intent) plan {
 		old, found := findIntent(rec.Intents, in)
 		switch {
 		case found && !old.Open:
+			p.done = true
+			continue
+		case !found && in.Skip && isRepeat(rec.Intents, in):
 			p.done = true
 			continue
 		case found:
@@ -213,7 +229,7 @@ func (p plan) write(rec *state.Record, open bool) {
 	kept := slices.DeleteFunc(slices.Clone(rec.Intents), func(in state.Intent) bool {
 		_, mine := findIntent(p.mine, in)
 		// Intents of the same moment stay, or a duplicate of one would pass for the latest.
-		return mine || !in.Open && isSupersededByLater(rec.Intents, p.mine, in)
+		return mine || !in.Open && isOutdated(rec.Intents, p.mine, in)
 	})
 	kept = dropOldest(kept, maxIntents-len(p.mine), maxIntentBytes)
 	for _, in := range p.mine {

@@ -175,12 +175,12 @@ func isOpen(intents []state.Intent, seq int64) bool {
 	return slices.ContainsFunc(intents, func(in state.Intent) bool { return in.Open && in.Seq == seq })
 }
 
-// withdraw takes what the message began out of the record before it is rejected,
-// and gives the lease back if it holds it.
+// withdraw takes what the message began out of the record before it is rejected or
+// skipped, and gives the lease back if it holds it.
 // Any other error it returns as it is.
 func (d *delivery) withdraw(ctx context.Context, err error) error {
 	var permanent permanentError
-	if !errors.As(err, &permanent) {
+	if !errors.As(err, &permanent) && !errors.Is(err, errConflict) {
 		return err
 	}
 	failed := state.Update(func() (done bool, err error) {
@@ -201,7 +201,7 @@ func (d *delivery) withdraw(ctx context.Context, err error) error {
 	if failed != nil {
 		return failed
 	}
-	return permanent
+	return err
 }
 
 func (d *delivery) read(ctx context.Context) (state.Entry, error) {

@@ -35,6 +35,9 @@ type Request struct {
 	RemoveTags []string
 	// Expect is the status without which nothing is to be written; empty: any.
 	Expect string
+	// Skip: when the alert has another status than Expect, or By was served with the
+	// same before, nothing is written and nothing rejected.
+	Skip bool
 	// At is when it was asked for, in whole milliseconds: of two requests for one
 	// field the later one counts.
 	At time.Time
@@ -56,6 +59,7 @@ func ParseRequest(data []byte, feed string, published time.Time) (Request, error
 		Status:  p.status("status"),
 		Tags:    p.tags("tags"), AddTags: p.tags("add_tags"), RemoveTags: p.tags("remove_tags"),
 		Expect: p.status("expect_status"),
+		Skip:   p.onConflict() == conflictSkip,
 		At:     p.requestedAt(published),
 		By:     p.text("requested_by", maxTextBytes),
 	}
@@ -120,6 +124,20 @@ func (p requestParser) status(name string) string {
 		p.AddProblem("%s is %q; allowed: %s", name, dtm.Shorten(status), strings.Join(dtm.Statuses, ", "))
 	}
 	return status
+}
+
+// What on_conflict allows.
+const (
+	conflictReject = "reject"
+	conflictSkip   = "skip"
+)
+
+func (p requestParser) onConflict() string {
+	value := conflictReject
+	if p.Decode("on_conflict", "a string", &value) && value != conflictReject && value != conflictSkip {
+		p.AddProblem("on_conflict is %q; allowed: %s, %s", dtm.Shorten(value), conflictReject, conflictSkip)
+	}
+	return value
 }
 
 // tags reads a list of tags, each once. An empty list is not nil.

@@ -18,9 +18,10 @@
 //  3. delivery.awaitLeaseEnd reads the record. While somebody holds its lease, it waits
 //     and reads again. When the message's time (workTime) is over, that is an error.
 //  4. planFor compares the intents with those of the record. One that is recorded as
-//     done needs nothing more. Nor does one that a later request supersedes, unless it
-//     is recorded as open: delivery.completeUnchanged then records it as done. If that
-//     is all, the message is acknowledged.
+//     done needs nothing more, nor does one that repeats what its sender asks for only
+//     once (isRepeat). Nor does one that a later request supersedes, unless it is
+//     recorded as open: delivery.completeUnchanged then records it as done. If that is
+//     all, the message is acknowledged.
 //  5. delivery.acquireSlot waits until the message may talk to GTI. The rest is
 //     delivery.attempt.
 //  6. delivery.get reads the alert from GTI, and delivery.change computes the change.
@@ -49,7 +50,8 @@
 // came as far as step 8. An error that no further delivery changes is a permanentError:
 // ParseRequest, delivery.change and asPermanent, which looks at GTI's errors, return
 // them. Then delivery.withdraw takes the message's intents out of the record and gives
-// the lease back, and Writer.Handle sends the message to the rejects topic.
+// the lease back, and Writer.Handle sends the message to the rejects topic. A message
+// that is to be skipped (errConflict) is withdrawn likewise, and acknowledged.
 //
 // So this may be under way at GTI when a message is acknowledged: nothing that was
 // sent for it, by any delivery, and nothing that was sent before step 3. A change
@@ -186,7 +188,7 @@ type Message struct {
 const (
 	Written    = "written"    // GTI has the change
 	Already    = "already"    // there was nothing to change, or it was done before
-	Superseded = "superseded" // a later request for the same was there
+	Superseded = "superseded" // a later request was there, or another status than expected, and on_conflict is skip
 	Rejected   = "rejected"   // it can't be done; the message is in the rejects topic
 )
 
@@ -203,6 +205,10 @@ type Outcome struct {
 type permanentError string
 
 func (e permanentError) Error() string { return string(e) }
+
+// errConflict ends a message whose expect_status isn't met, and which asks for nothing
+// to be done then.
+var errConflict = errors.New("the alert has another status than expected")
 
 // Handle does what a message asks for. A message that can't be done is rejected,
 // which is an outcome. An error means that another delivery may succeed.
@@ -241,7 +247,7 @@ func (w *Writer) write(ctx context.Context, req Request) (string, error) {
 		return "", err
 	}
 	defer unlock()
-	d := &delivery{Writer: w, id: req.AlertID, asked: req.intents(), expect: req.Expect}
+	d := &delivery{Writer: w, id: req.AlertID, asked: req.intents(), expect: req.Expect, skip: req.Skip}
 	defer d.releaseSlot(work)
 	return d.run(ctx, work)
 }
@@ -268,6 +274,7 @@ type delivery struct {
 	id     string
 	asked  []state.Intent
 	expect string
+	skip   bool // when expect isn't met
 
 	// lease is the one that this delivery took last, at takenAt by this process' clock.
 	lease   state.Lease
@@ -309,6 +316,8 @@ func (d *delivery) run(ctx, work context.Context) (string, error) {
 			}
 		}
 		switch {
+		case errors.Is(err, errConflict):
+			return Superseded, nil
 		case err != nil:
 			return "", err
 		case completed:
@@ -402,6 +411,9 @@ func (d *delivery) attempt(ctx context.Context, entry state.Entry, p plan) (comp
 func (d *delivery) change(rec state.Record, p plan, alert current) (dtm.Patch, error) {
 	change := apply(alert, p.mine, rec.Intents)
 	if d.expect != "" && alert.status != d.expect && !isEmpty(change) {
+		if d.skip {
+			return dtm.Patch{}, errConflict
+		}
 		return dtm.Patch{}, permanentError(fmt.Sprintf("the alert's status is %q, and expect_status is %q", dtm.Shorten(alert.status), d.expect))
 	}
 	unsure := slices.ContainsFunc(p.mine, func(in state.Intent) bool {

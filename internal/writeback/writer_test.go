@@ -25,6 +25,11 @@ import (
 // analyst in the place of a message is somebody who changes the alert by hand.
 const analyst = "analyst sets new, no tags"
 
+// rule is a message of a rule that closes the alert "a".
+func rule(second int) string {
+	return requestAt("a", second, `"status":"closed","expect_status":"new","on_conflict":"skip","requested_by":"rule:noise"`)
+}
+
 var anySeq = cmpopts.IgnoreFields(state.Echo{}, "Seq", "At")
 
 // answered are the echoes whose version is known. One of an attempt that failed
@@ -112,6 +117,61 @@ func TestWriteback(t *testing.T) {
 			[]string{requestAt("a", 2, `"status":"closed","expect_status":"read"`), requestAt("a", 1, `"status":"escalated"`)},
 			"rejected written", "escalated One,two", 1,
 			[]string{`writeback: the alert's status is "new", and expect_status is "read"`},
+		},
+		{"to be skipped, and as expected", []string{rule(1)}, "written", "closed One,two", 1, nil},
+		{"to be skipped", []string{requestAt("a", 1, `"status":"closed","expect_status":"read","on_conflict":"skip"`)}, "superseded", "new One,two", 0, nil},
+		{"to be skipped, but so", []string{requestAt("a", 1, `"status":"new","expect_status":"read","on_conflict":"skip"`)}, "already", "new One,two", 0, nil},
+		{
+			"to be rejected",
+			[]string{requestAt("a", 1, `"status":"closed","expect_status":"read","on_conflict":"reject"`)},
+			"rejected", "new One,two", 0,
+			[]string{`writeback: the alert's status is "new", and expect_status is "read"`},
+		},
+		{
+			"a skipped request supersedes nothing",
+			[]string{requestAt("a", 2, `"status":"closed","expect_status":"read","on_conflict":"skip"`), requestAt("a", 1, `"status":"escalated"`)},
+			"superseded written", "escalated One,two", 1, nil,
+		},
+		{"a rule's message twice", []string{rule(1), rule(2)}, "written already", "closed One,two", 1, nil},
+		{"a rule's message twice, and an analyst between", []string{rule(1), analyst, rule(2)}, "written already", "new ", 1, nil},
+		{"a rule's message twice, the later one first", []string{rule(2), analyst, rule(1)}, "written already", "new ", 1, nil},
+		{
+			"a rule's message twice, and a write-back between",
+			[]string{rule(1), requestAt("a", 2, `"status":"new","requested_by":"soar"`), rule(3), rule(4)},
+			"written written already already", "new One,two", 2, nil,
+		},
+		{
+			"a rule's message twice, with more",
+			[]string{rule(1), analyst, requestAt("a", 2, `"status":"closed","add_tags":["x"],"expect_status":"new","on_conflict":"skip","requested_by":"rule:noise"`)},
+			"written written", "new x", 2, nil,
+		},
+		{
+			"a rule's tags twice, and an analyst between",
+			[]string{
+				requestAt("a", 1, `"add_tags":["x"],"expect_status":"new","on_conflict":"skip","requested_by":"rule:noise"`), analyst,
+				requestAt("a", 2, `"add_tags":["x"],"expect_status":"new","on_conflict":"skip","requested_by":"rule:noise"`),
+			},
+			"written already", "new ", 1, nil,
+		},
+		{
+			"another rule's message",
+			[]string{rule(1), analyst, requestAt("a", 2, `"status":"closed","expect_status":"new","on_conflict":"skip","requested_by":"rule:other"`)},
+			"written written", "closed ", 2, nil,
+		},
+		{
+			"another message of the rule",
+			[]string{rule(1), analyst, requestAt("a", 2, `"status":"read","expect_status":"new","on_conflict":"skip","requested_by":"rule:noise"`)},
+			"written written", "read ", 2, nil,
+		},
+		{
+			"once more after something else",
+			[]string{rule(1), requestAt("a", 2, `"status":"new","requested_by":"rule:noise"`), rule(3)},
+			"written written written", "closed One,two", 3, nil,
+		},
+		{
+			"who doesn't ask to skip is served again",
+			[]string{requestAt("a", 1, `"status":"closed","requested_by":"soar"`), analyst, requestAt("a", 2, `"status":"closed","requested_by":"soar"`)},
+			"written written", "closed ", 2, nil,
 		},
 		{
 			"an alert that is not there",
@@ -601,6 +661,7 @@ func TestWritebackCrash(t *testing.T) {
 		{"a change", requestAt("a", 1, `"status":"closed","add_tags":["x"],"expect_status":"new"`), "closed one,x", false},
 		{"nothing to change", requestAt("a", 1, `"status":"new"`), "new one", false},
 		{"a rejected one", requestAt("a", 1, `"status":"closed","expect_status":"read"`), "new one", true},
+		{"a skipped one", requestAt("a", 1, `"status":"closed","expect_status":"read","on_conflict":"skip"`), "new one", false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			for step := 1; ; step++ {
@@ -1167,7 +1228,7 @@ func TestWritebackRejects(t *testing.T) {
 			t.Fatal(err)
 		}
 		want := map[string]string{
-			"reason": `writeback: unknown fields: "x"; allowed: alert_id, status, tags, add_tags, remove_tags, expect_status, requested_at, requested_by, reason, feed`,
+			"reason": `writeback: unknown fields: "x"; allowed: alert_id, status, tags, add_tags, remove_tags, expect_status, on_conflict, requested_at, requested_by, reason, feed`,
 			"feed":   "default", "schema": "dtmrelay/v1", "message_id": "m1", "alert_id": "a",
 		}
 		if diff := cmp.Diff(want, o.rejected[0].Attributes); diff != "" {
@@ -1455,6 +1516,96 @@ func TestWritebackModel(t *testing.T) {
 			for _, w := range record.Intents {
 				if w.Open {
 					broken = fmt.Sprintf("open: %+v", record)
+				}
+			}
+		})
+		if broken != "" {
+			r.Fatal(broken)
+		}
+	})
+}
+
+// TestWritebackOfARuleModel: one rule's message comes several times, published at
+// different moments, to processes that die. Once one of them is acknowledged as
+// done, an analyst sets the status back: nothing that comes later changes that.
+func TestWritebackOfARuleModel(t *testing.T) {
+	rapid.Check(t, func(r *rapid.T) {
+		type copied struct {
+			At, After, Dies int
+			Late            bool
+		}
+		copies := rapid.SliceOfN(rapid.Custom(func(r *rapid.T) copied {
+			return copied{
+				At:    2 * rapid.IntRange(0, 3).Draw(r, "asked at"),
+				After: rapid.SampledFrom([]int{0, 5, 20, 60_000}).Draw(r, "after"),
+				Dies:  rapid.IntRange(0, 8).Draw(r, "dies at step"), Late: rapid.Bool().Draw(r, "late"),
+			}
+		}), 2, 4).Draw(r, "copies")
+		pauses := rapid.SliceOfN(rapid.IntRange(0, 9), 1, 40).Draw(r, "pauses")
+		soar := rapid.Bool().Draw(r, "the analyst works in the SOAR")
+
+		var broken string
+		synctest.Test(t, func(t *testing.T) {
+			o := newWorld(dtmsim.Options{}, alert("a"))
+			midnight := time.Now()
+			var mu sync.Mutex
+			next, sent := 0, -1
+			pause := func(string) time.Duration {
+				mu.Lock()
+				defer mu.Unlock()
+				next++
+				return time.Duration(pauses[next%len(pauses)]) * time.Millisecond
+			}
+			changes := func() int {
+				o.mu.Lock()
+				defer o.mu.Unlock()
+				return len(o.sent)
+			}
+			setBack := func() {
+				mu.Lock()
+				defer mu.Unlock()
+				if sent >= 0 {
+					return
+				}
+				if soar {
+					// Later than what was done, and perhaps earlier than what is still to come.
+					done := o.record("a").Intents
+					after := int(done[len(done)-1].At.Sub(midnight).Seconds()) + 3600
+					if out, err := o.newProcess().deliver(t.Context(), requestAt("a", after+1, `"status":"new","requested_by":"soar"`)); err != nil || out.Result != "written" {
+						broken = fmt.Sprintf("the analyst: %+v, %v", out, err)
+					}
+				} else {
+					o.api.Update("a", func(a *dtmsim.Alert) { a.Status = "new" })
+				}
+				sent = changes()
+			}
+			var wg sync.WaitGroup
+			for _, c := range copies {
+				wg.Go(func() {
+					time.Sleep(time.Duration(c.After) * time.Millisecond)
+					p := o.newProcess()
+					p.pause, p.dies, p.late = pause, c.Dies, c.Late
+					for {
+						out, err := p.deliver(t.Context(), rule(c.At))
+						if err == nil {
+							if out.Result == "written" || out.Result == "already" {
+								setBack()
+							}
+							return
+						}
+						time.Sleep(10 * time.Second)
+						p = o.newProcess()
+						p.pause = pause
+					}
+				})
+			}
+			wg.Wait()
+			if broken == "" && (sent < 0 || changes() != sent || o.now("a") != "new ") {
+				broken = fmt.Sprintf("%v sent, %d of them before the analyst, the alert is %q, %+v", o.sent, sent, o.now("a"), o.record("a"))
+			}
+			for _, in := range o.record("a").Intents {
+				if in.Open {
+					broken = fmt.Sprintf("open: %+v", o.record("a"))
 				}
 			}
 		})
