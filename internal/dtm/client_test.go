@@ -740,10 +740,10 @@ func TestTheGateOpensInTimeForATokenToo(t *testing.T) {
 			}
 			page.Release()
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-			defer cancel()
 			if _, err := collect(ctx, s, Query{Size: 7}); Kind(err) != Wait {
 				t.Error(err)
 			}
+			cancel()
 			time.Sleep(2 * time.Minute)
 		}
 		if _, err := collect(t.Context(), s, Query{Size: 7}); err != nil || time.Since(start) != 11*time.Minute {
