@@ -126,6 +126,7 @@ func newWorld(t testing.TB, o dtmsim.Options, alerts []dtmsim.Alert) *world {
 		"FIRESTORE_EMULATOR_HOST": w.store.addr,
 		"PUBSUB_EMULATOR_HOST":    w.pubsub.addr,
 		"DTM_REFS":                "false",
+		"REDACT":                  "[]", // scenarios compare bytes
 		"MAX_QPS":                 "1000",
 		"MONITORS_CHECK":          "0", // scenarios count requests
 		"FUNCTION_TARGET":         "Ingest",
@@ -286,6 +287,8 @@ type report struct {
 	Updated    int    `json:"updated"`
 	LeftAlone  int    `json:"left_alone"`
 	Rejected   int    `json:"rejected"`
+	Dropped    int    `json:"dropped"`
+	Redacted   int    `json:"redacted"`
 
 	StatusChanged int `json:"status_changed"`
 
@@ -355,7 +358,8 @@ type subscriber struct {
 	alerts  map[string][]*pubsub.Message // by dedupe_key
 	ids     map[string]bool              // of alerts
 	rejects []*pubsub.Message
-	known   map[string]bool // ids of messages
+	status  []*pubsub.Message // write-backs that rules ask for
+	known   map[string]bool   // ids of messages
 	total   atomic.Int64
 }
 
@@ -370,7 +374,7 @@ func subscribe(t testing.TB, project string) *subscriber {
 	}
 	s := &subscriber{alerts: map[string][]*pubsub.Message{}, ids: map[string]bool{}, known: map[string]bool{}}
 	var receiving sync.WaitGroup
-	for _, topic := range []string{"dtm-alerts", "dtm-rejects"} {
+	for _, topic := range []string{"dtm-alerts", "dtm-rejects", "dtm-status"} {
 		name := "projects/" + project + "/topics/" + topic
 		if _, err := client.TopicAdminClient.CreateTopic(ctx, &pubsubpb.Topic{Name: name}); err != nil {
 			t.Fatal(err)
@@ -392,8 +396,12 @@ func subscribe(t testing.TB, project string) *subscriber {
 					return
 				}
 				s.known[topic+m.ID] = true
-				if topic == "dtm-rejects" {
+				switch topic {
+				case "dtm-rejects":
 					s.rejects = append(s.rejects, m)
+					return
+				case "dtm-status":
+					s.status = append(s.status, m)
 					return
 				}
 				s.alerts[m.Attributes["dedupe_key"]] = append(s.alerts[m.Attributes["dedupe_key"]], m)
