@@ -40,7 +40,9 @@ func (s *sent) take(topic string, messages []message.Message) []error {
 }
 
 func (s *sent) Publish(_ context.Context, m []message.Message) []error { return s.take("alerts", m) }
-func (s *sent) Reject(_ context.Context, m []message.Message) []error  { return s.take("rejects", m) }
+
+func (s *sent) Reject(_ context.Context, m []message.Message) []error { return s.take("rejects", m) }
+
 func (s *sent) Request(_ context.Context, m []message.Message) []error { return s.take("status", m) }
 
 func (s *sent) on(topic string) []message.Message {
