@@ -24,7 +24,7 @@ type demoCmd struct {
 }
 
 func (demoCmd) Help() string {
-	return `Starts a simulator of the API and the real function as processes of this machine, and lets the function relay every alert into a file. On the way the API answers "too many requests", a connection is lost, and the function is killed in the middle and started again. Then every alert of the simulator is looked up in the file. At the end an analyst changes the status of one in GTI, which is published, and a SOAR closes it by a message, which is written back to GTI.
+	return `Starts a simulator of the API and the real function as processes of this machine, and lets the function relay every alert into a file. On the way the API answers "too many requests", a connection is lost, and the function is killed in the middle and started again. Then every alert of the simulator is looked up in the file, where its passwords are masked. At the end an analyst changes the status of one in GTI, which is published, and a SOAR closes it by a message, which is written back to GTI.
 
 Nothing leaves this machine, and no account is needed. A second run on the same files has nothing left to relay.
 
@@ -82,6 +82,9 @@ func (c *demoCmd) Run() error {
 	}
 	if err == nil && result.after.lost > 0 {
 		err = fmt.Errorf("%d of %d alerts are not in %s", result.after.lost, world.Alerts, files.alerts)
+	}
+	if err == nil && result.after.clear > 0 {
+		err = fmt.Errorf("%d alerts have a password in clear text in %s", result.after.clear, files.alerts)
 	}
 	return err
 }
@@ -183,6 +186,10 @@ func (d *demo) run(ctx context.Context) (*demoResult, error) {
 	stats := d.api.server.Stats()
 	result.requests, result.rateLimited, result.cut = stats.Requests, stats.ByStatus[429], stats.ByStatus[0]
 	result.after, err = readAlerts(d.files.alerts, d.api.alerts)
+	if id := result.after.example.alertID; id != "" {
+		shown := latest(d.api.server, id)
+		result.password = passwordOf(shown.Element(true, false))
+	}
 	if err != nil || d.before.lost == 0 || result.after.lost > 0 {
 		return result, err
 	}
@@ -197,7 +204,7 @@ func (d *demo) start(ctx context.Context, baseURL string) (*relay, error) {
 	return startRelay(ctx, d.files, []string{
 		"GTI_BASE_URL=" + baseURL,
 		"GTI_API_KEY=" + demoKey,
-		"DTM_REFS=false",
+		"REDACT=" + demoRedact,
 		"MAX_CONCURRENCY=4",
 		"MAX_QPS=1000",
 		"INITIAL_LOOKBACK=" + age.String(),

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"dtmrelay.internal/dtmrelay/internal/ledger"
 )
@@ -30,6 +31,29 @@ type class struct{ alertType, severity string }
 
 type counts struct{ published, repeated int }
 
+// maskedSecret is a password as GTI has it and as it was relayed.
+type maskedSecret struct{ alertID, password string }
+
+// hiddenPassword is what GTI shows of a password whose domain isn't verified.
+const hiddenPassword = "********"
+
+// passwordOf is the password in an alert of leaked credentials; empty when there is none.
+func passwordOf(alert []byte) string {
+	var a struct {
+		Doc struct {
+			ServiceAccount struct {
+				Password struct {
+					PlainText string `json:"plain_text"`
+				} `json:"password"`
+			} `json:"service_account"`
+		} `json:"doc"`
+	}
+	if !bytes.Contains(alert, []byte("plain_text")) || json.Unmarshal(alert, &a) != nil {
+		return ""
+	}
+	return a.Doc.ServiceAccount.Password.PlainText
+}
+
 // content is what a file of relayed alerts holds.
 type content struct {
 	lines    int // all of them
@@ -37,6 +61,9 @@ type content struct {
 	versions int // different ones, by dedupe_key
 	lost     int // alerts of the simulator that are not in it
 	classes  map[class]counts
+	masked   int               // of the different ones, those with something masked
+	clear    int               // lines with a password that isn't
+	example  maskedSecret      // the first
 	first    []json.RawMessage // the first three
 }
 
@@ -52,9 +79,11 @@ func readAlerts(path string, alerts []fingerprint) (content, error) {
 	err := eachLine(path, 0, func(text []byte) error {
 		var line struct {
 			Attributes struct {
+				AlertID   string `json:"alert_id"`
 				AlertType string `json:"alert_type"`
 				Severity  string `json:"severity"`
 				Event     string `json:"event"`
+				Redacted  string `json:"redacted"`
 				DedupeKey string `json:"dedupe_key"`
 			} `json:"attributes"`
 			Data       json.RawMessage `json:"data"`
@@ -76,6 +105,14 @@ func readAlerts(path string, alerts []fingerprint) (content, error) {
 		if len(c.first) < showFirst {
 			c.first = append(c.first, line.Data)
 		}
+		password := passwordOf(data)
+		masked := strings.HasPrefix(password, "[redacted:")
+		if password != "" && password != hiddenPassword && !masked {
+			c.clear++
+		}
+		if masked && c.example.password == "" {
+			c.example = maskedSecret{line.Attributes.AlertID, password}
+		}
 		key := class{line.Attributes.AlertType, line.Attributes.Severity}
 		n := c.classes[key]
 		if versions[line.Attributes.DedupeKey] {
@@ -83,6 +120,9 @@ func readAlerts(path string, alerts []fingerprint) (content, error) {
 		} else {
 			versions[line.Attributes.DedupeKey] = true
 			n.published++
+			if line.Attributes.Redacted != "" {
+				c.masked++
+			}
 		}
 		c.classes[key] = n
 		return nil

@@ -53,6 +53,25 @@ func TestReadAlerts(t *testing.T) {
 	}
 }
 
+// A password is masked, hidden by GTI, empty, or in clear text. One that comes twice
+// counts once.
+func TestReadAlertsCountsMaskedPasswords(t *testing.T) {
+	line := func(id, redacted, password string) string {
+		return fmt.Sprintf(`{"attributes":{"alert_id":%q,"dedupe_key":%[1]q%s},"data":{"doc":{"service_account":{"password":{"plain_text":%q}}}}}`+"\n",
+			id, redacted, password)
+	}
+	const masked = `,"redacted":"true"`
+	file := line("a", "", "") + line("b", "", hiddenPassword) + line("c", masked, "[redacted:16+]") +
+		line("c", masked, "[redacted:16+]") + line("d", masked, "[redacted:1-7]") + line("e", "", "hunter2")
+	got, err := readAlerts(writeFile(t, file), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := (maskedSecret{"c", "[redacted:16+]"}); got.masked != 2 || got.clear != 1 || got.example != want {
+		t.Errorf("%d masked, %d in clear text, %+v; want 2, 1, %+v", got.masked, got.clear, got.example, want)
+	}
+}
+
 func TestReadAlertsOfDamagedFile(t *testing.T) {
 	if _, err := readAlerts(writeFile(t, "no JSON\n"), nil); err == nil {
 		t.Error("no error")

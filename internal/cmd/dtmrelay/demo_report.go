@@ -26,6 +26,7 @@ type demoResult struct {
 	killed        bool
 	killedAt      int // lines written until then
 	took          time.Duration
+	password      string         // that of after.example, as GTI has it
 	changes       []statusChange // of an alert after it was relayed
 }
 
@@ -41,6 +42,7 @@ func (r *demoResult) printJSON(w io.Writer) error {
 		New              int                       `json:"new"`       // of these, by this run
 		Repeated         int                       `json:"repeated"`
 		Lost             int                       `json:"lost"`
+		Masked           int                       `json:"masked"` // different alerts with a secret masked
 		Requests         int                       `json:"requests"`
 		Seconds          float64                   `json:"seconds"`
 		RateLimited      int                       `json:"rate_limited"`
@@ -51,7 +53,7 @@ func (r *demoResult) printJSON(w io.Writer) error {
 		AlertsFile       string                    `json:"alerts_file"`
 	}{
 		Alerts: r.world.Alerts, Published: r.after.versions, New: r.after.versions - r.before.versions,
-		Repeated: r.after.repeated(), Lost: r.after.lost, Requests: r.requests,
+		Repeated: r.after.repeated(), Lost: r.after.lost, Masked: r.after.masked, Requests: r.requests,
 		Seconds:     float64(r.took.Milliseconds()) / 1000,
 		RateLimited: r.rateLimited, LostConnections: r.cut,
 		ByTypeBySeverity: map[string]map[string]int{}, StatusChanges: r.changes, AlertsFile: r.files.alerts,
@@ -109,6 +111,12 @@ func (r *demoResult) story(w io.Writer) {
 	if n := r.after.repeated() - r.before.repeated(); n > 0 {
 		fmt.Fprintf(w, "repeated:         %d alerts, by the same dedupe_key: the old process had not recorded them yet\n", n)
 	}
+	if r.after.masked > 0 {
+		fmt.Fprintf(w, "masked:           secrets in %d alerts, such as passwords and payment cards\n", r.after.masked)
+	}
+	if r.password != "" {
+		fmt.Fprintf(w, "  a password:     %q in the simulator, %q in the file\n", r.password, r.after.example.password)
+	}
 	if len(r.changes) == 2 {
 		analysts, soars := r.changes[0], r.changes[1]
 		fmt.Fprintf(w, "analyst:          set an alert from %s to %s in GTI; published as %s, origin=%s\n",
@@ -142,8 +150,15 @@ func (r *demoResult) table(w io.Writer) {
 	}
 	line("total", func(class) bool { return true })
 	_ = t.Flush() // a buffer takes all
-	fmt.Fprintf(w, "\nlost: %d of %d alerts (each looked up in the file, byte for byte)\n", r.after.lost, r.world.Alerts)
+	fmt.Fprintf(w, "\nlost: %d of %d alerts (each looked up in the file, byte for byte%s)\n", r.after.lost, r.world.Alerts, r.butMasked())
 	fmt.Fprintf(w, "%d requests to the API, %.1f seconds\n", r.requests, r.took.Seconds())
+}
+
+func (r *demoResult) butMasked() string {
+	if r.after.masked == 0 {
+		return ""
+	}
+	return ", but for what is masked"
 }
 
 func (r *demoResult) count(is func(class) bool) counts {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"dtmrelay.internal/dtmrelay/internal/dtmsim"
+	"dtmrelay.internal/dtmrelay/internal/redact"
 )
 
 // world is what the alerts of a demo follow from, so that a second run on the
@@ -32,7 +33,7 @@ func (w world) from() time.Time { return w.Base.Add(-24 * time.Hour) }
 // everything that Typical lets happen to it, so that each has one version.
 func (w world) generate() []dtmsim.Alert {
 	shape := dtmsim.Typical()
-	shape.NoDoc, shape.Size = true, 600 // short enough to look at
+	shape.Size = 600 // short enough to look at
 	return dtmsim.Generate(w.Seed, w.Alerts, w.from(), w.Base.Add(-15*time.Minute), shape)
 }
 
@@ -81,14 +82,17 @@ func (w world) keep(path string) error {
 	return os.WriteFile(path, append(text, '\n'), 0o600)
 }
 
-const demoKey = "demo-key"
+const (
+	demoKey    = "demo-key"
+	demoRedact = `["credentials"]` // the default
+)
 
 // demoAPI is the simulator, which falls silent in the middle so that the relay
 // can be killed there.
 type demoAPI struct {
 	server *dtmsim.Server
-	alerts []fingerprint
-	digest string // of alerts
+	alerts []fingerprint // as they are to be relayed
+	digest string        // of alerts
 
 	middleAt int           // alerts served
 	middle   chan struct{} // closed when so many were
@@ -106,10 +110,15 @@ func newDemoAPI(w world, latency time.Duration) (*demoAPI, error) {
 	if err != nil {
 		return nil, err
 	}
+	redactor, _, err := redact.Parse(demoRedact)
+	if err != nil {
+		return nil, err
+	}
 	sum := sha256.New()
 	for i := range all {
-		// What the relay asks for: without the document, with the monitor's name.
-		alert := fingerprintOf(all[i].Element(false, true))
+		// What the relay asks for: with the document and the monitor's name.
+		masked, _, _ := redactor.Redact(all[i].Element(true, true))
+		alert := fingerprintOf(masked)
 		sum.Write(alert[:])
 		a.alerts = append(a.alerts, alert)
 	}
@@ -123,7 +132,7 @@ func (a *demoAPI) trouble(toCome int) {
 		a.release()
 		return
 	}
-	const pageSize = 100 // DTM API: the most without the document
+	const pageSize = 25 // DTM API: the most with the document
 	pages := (toCome + pageSize - 1) / pageSize
 	a.server.AddFault(dtmsim.Fault{Nth: pages/8 + 1, Status: http.StatusTooManyRequests, RetryAfter: "1"})
 	a.server.AddFault(dtmsim.Fault{Nth: pages/4 + 2, ResetAfter: true})
