@@ -164,8 +164,8 @@ func load(ctx context.Context, lookup envconfig.Lookuper, cloud bool) (Config, [
 	c.LogLevel = p.level(env.LogLevel)
 	p.unsupported(trimmed)
 	c.Redactor = p.redact(env.Redact)
-	compiled, writesBack := p.rules(env.Rules, c.Feed)
-	c.Rules = compiled
+	var writesBack bool
+	c.Rules, writesBack = p.rules(env.Rules, c.Feed)
 	if cloud {
 		c.StatusTopic = p.statusTopic(env.StatusTopic, writesBack, c)
 	}
