@@ -55,6 +55,7 @@ type backfill struct {
 	WouldPublish *int64           `json:"would_publish,omitempty"`
 	ByType       map[string]int64 `json:"by_type,omitempty"`
 	BySeverity   map[string]int64 `json:"by_severity,omitempty"`
+	ByRule       map[string]int64 `json:"by_rule,omitempty"`
 }
 
 func show(b state.Backfill, now time.Time) backfill {
@@ -73,7 +74,7 @@ func show(b state.Backfill, now time.Time) backfill {
 		out.ExpectedEnd = &end
 	}
 	if b.DryRun {
-		out.WouldPublish, out.ByType, out.BySeverity = &b.WouldPublish, b.ByType, b.BySeverity
+		out.WouldPublish, out.ByType, out.BySeverity, out.ByRule = &b.WouldPublish, b.ByType, b.BySeverity, b.ByRule
 	}
 	return out
 }

@@ -180,7 +180,7 @@ func TestLoadRules(t *testing.T) {
 	if err == nil {
 		t.Fatal("accepted")
 	}
-	for _, want := range []string{"RULES: rule \"a\"", "RULES: rule 2", "REDACT: element 1", "REDACT: element 2"} {
+	for _, want := range []string{"STATUS_TOPIC: is not set, and a rule", "RULES: rule \"a\"", "RULES: rule 2", "REDACT: element 1", "REDACT: element 2"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is not in\n%v", want, err)
 		}

@@ -320,7 +320,7 @@ func (r *Runner) DryBackfill(ctx context.Context, b state.Backfill) (state.Backf
 	closing, cancel := context.WithTimeout(deadlines.storing, callTime)
 	defer cancel()
 	stopCounting(closing)
-	b.WouldPublish, b.ByType, b.BySeverity = *report.WouldPublish, report.ByType, report.BySeverity
+	b.WouldPublish, b.ByType, b.BySeverity, b.ByRule = *report.WouldPublish, report.ByType, report.BySeverity, report.ByRule
 	b.Requests, b.Refused = r.BackfillAPI.Stats().Requests, refused(e.progress.Gaps)
 	b.Slices = e.progress.Slices
 	b.State = state.Done

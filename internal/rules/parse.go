@@ -28,7 +28,8 @@ var validName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]*$`)
 var priorities = []string{"P1", "P2", "P3", "P4"}
 
 // Parse reads a JSON list of rules; an empty text is the empty list. Conditions are
-// not compiled: see Compile. The error names every problem of every rule.
+// not compiled: see Compile. The error names every problem of every rule; with it comes the
+// list as far as it could be read.
 func Parse(text string) (List, error) {
 	read, err := parse(text)
 	if err != nil {
@@ -40,10 +41,7 @@ func Parse(text string) (List, error) {
 		list = append(list, r.Rule)
 		problems = append(problems, r.problems...)
 	}
-	if len(problems) > 0 {
-		return nil, errors.Join(problems...)
-	}
-	return list, nil
+	return list, errors.Join(problems...)
 }
 
 // readRule is a rule as far as it could be read, and what is wrong with it.

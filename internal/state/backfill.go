@@ -41,6 +41,7 @@ type Backfill struct {
 	WouldPublish int64            `json:"-"`
 	ByType       map[string]int64 `json:"-"`
 	BySeverity   map[string]int64 `json:"-"`
+	ByRule       map[string]int64 `json:"-"`
 
 	Refused []Gap `json:"refused"` // spans that the API does not answer for
 	// LateMax is an upper bound of how late the alerts that an audit found came
