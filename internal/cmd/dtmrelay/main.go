@@ -5,8 +5,10 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
+	"syscall"
 
 	"github.com/alecthomas/kong"
 
@@ -15,8 +17,9 @@ import (
 
 // Exit codes.
 const (
-	exitFailed = 1
-	exitUsage  = 2
+	exitFailed  = 1
+	exitUsage   = 2
+	exitPartial = 3
 )
 
 type commands struct {
@@ -28,7 +31,7 @@ type commands struct {
 
 const description = `Relays Digital Threat Monitoring alerts of Google Threat Intelligence.
 
-Exit codes: 0 it went well, 1 it failed, 2 it was called wrongly.`
+Exit codes: 0 done, 1 failed, 2 called wrongly, 3 done in part.`
 
 func main() { os.Exit(run(os.Args[1:])) }
 
@@ -69,9 +72,18 @@ func (e usageError) Unwrap() error { return e.error }
 func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
 
 func fail(err error) int {
+	// Whoever reads the output has seen enough, such as head. The network can be a
+	// broken pipe too.
+	var file *fs.PathError
+	if errors.As(err, &file) && file.Path == os.Stdout.Name() && errors.Is(file, syscall.EPIPE) {
+		return 0
+	}
 	fmt.Fprintln(os.Stderr, "dtmrelay: "+err.Error())
 	if errors.As(err, new(usageError)) {
 		return exitUsage
+	}
+	if errors.As(err, new(partialError)) {
+		return exitPartial
 	}
 	return exitFailed
 }

@@ -1,0 +1,85 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/sethvargo/go-envconfig"
+
+	"dtmrelay.internal/dtmrelay/internal/app"
+	"dtmrelay.internal/dtmrelay/internal/config"
+	"dtmrelay.internal/dtmrelay/internal/dtm"
+)
+
+// keyFlags are of a command that asks GTI. There is no flag with the key itself: every
+// user of the machine could read it in the list of processes.
+type keyFlags struct {
+	KeyFile   string `placeholder:"FILE" help:"File that holds the API key; else GTI_API_KEY is the key."`
+	KeySecret string `placeholder:"NAME" help:"Secret of Secret Manager that holds the API key: projects/PROJECT/secrets/NAME."`
+}
+
+var errNoKey = errors.New("there is no API key: set GTI_API_KEY to it, or name the file that holds it with --key-file FILE, " +
+	"or the secret with --key-secret projects/PROJECT/secrets/NAME")
+
+// environment is the process's environment, in which the flags about the key and the
+// given values replace variables. It is an error when it has no key.
+func (k keyFlags) environment(values map[string]string) (envconfig.Lookuper, error) {
+	over := map[string]string{}
+	switch {
+	case k.KeyFile != "" && k.KeySecret != "":
+		return nil, usagef("--key-file and --key-secret both name an API key: leave one out")
+	case k.KeyFile != "":
+		key, err := os.ReadFile(k.KeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("reading the API key: %w", err)
+		}
+		over["GTI_API_KEY"], over["GTI_API_KEY_SECRET"] = string(key), ""
+	case k.KeySecret != "":
+		over["GTI_API_KEY"], over["GTI_API_KEY_SECRET"] = "", k.KeySecret
+	case os.Getenv("GTI_API_KEY") == "" && os.Getenv("GTI_API_KEY_SECRET") == "":
+		return nil, errNoKey
+	}
+	for name, value := range values {
+		over[name] = value
+	}
+	return envconfig.LookuperFunc(func(name string) (string, bool) {
+		if value, ok := over[name]; ok {
+			return value, true
+		}
+		return os.LookupEnv(name)
+	}), nil
+}
+
+// local is the configuration of a relay on this machine, see [keyFlags.environment], and
+// where its key is. end gives back what that holds.
+func (k keyFlags) local(ctx context.Context, values map[string]string) (cfg config.Config, keys dtm.KeySource, end func() error, err error) {
+	env, err := k.environment(values)
+	if err != nil {
+		return config.Config{}, nil, nil, err
+	}
+	cfg, warnings, err := config.LoadLocal(ctx, env)
+	if err != nil {
+		return config.Config{}, nil, nil, fmt.Errorf("the configuration has problems:\n%w", err)
+	}
+	for _, w := range warnings {
+		fmt.Fprintln(os.Stderr, "dtmrelay: "+w)
+	}
+	keys, end, err = app.Keys(ctx, cfg)
+	return cfg, keys, end, err
+}
+
+// explain says of an error of GTI what to do about it, in one line.
+func explain(err error) error {
+	var key *dtm.KeyError
+	switch kind := dtm.Kind(err); {
+	case kind == dtm.KeyRefused && errors.As(err, &key) && key.Status == 401:
+		return fmt.Errorf("GTI does not accept the API key: check GTI_API_KEY, or what --key-file or --key-secret names: %w", key.API)
+	case kind == dtm.NoAnswer:
+		return fmt.Errorf("GTI can't be reached: check the network, its proxy (HTTPS_PROXY) and GTI_BASE_URL: %w", err)
+	case kind == dtm.BudgetSpent:
+		return fmt.Errorf("%w (MAX_REQUESTS_PER_DAY and MAX_ERRORS_PER_HOUR set it)", err)
+	}
+	return err
+}

@@ -1,0 +1,293 @@
+package main
+
+import (
+	"context"
+	"encoding/csv"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/rivo/uniseg"
+	"golang.org/x/term"
+)
+
+// outputFlags are of a command that prints data.
+type outputFlags struct {
+	Format outputFormat `placeholder:"FORMAT" help:"json, jsonl, csv or table (a table on a terminal, JSON otherwise)."`
+}
+
+// outputFormat is one of the formats below; empty: the user named none.
+type outputFormat string
+
+const (
+	formatJSON  outputFormat = "json"
+	formatJSONL outputFormat = "jsonl"
+	formatCSV   outputFormat = "csv"
+	formatTable outputFormat = "table"
+)
+
+// UnmarshalText reads a flag's value.
+func (f *outputFormat) UnmarshalText(text []byte) error {
+	switch *f = outputFormat(text); *f {
+	case formatJSON, formatJSONL, formatCSV, formatTable:
+		return nil
+	}
+	return fmt.Errorf("%q is not allowed: it must be json, jsonl, csv or table", text)
+}
+
+// or is the format that the user named, or else a table on a terminal, and piped
+// where w is none.
+func (f outputFormat) or(w io.Writer, piped outputFormat) outputFormat {
+	switch {
+	case f != "":
+		return f
+	case isTerminal(w):
+		return formatTable
+	}
+	return piped
+}
+
+// isTerminal reports whether a person reads what is written to w.
+func isTerminal(w io.Writer) bool {
+	file, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(file.Fd()))
+}
+
+// A colour is the number of an ANSI escape sequence (ECMA-48, SGR).
+type colour int
+
+const (
+	bold   colour = 1
+	dim    colour = 2
+	red    colour = 31
+	green  colour = 32
+	yellow colour = 33
+)
+
+// paint colours a text for a terminal, unless NO_COLOR (no-color.org) is set.
+func paint(w io.Writer, c colour, text string) string {
+	if !isTerminal(w) || os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb" {
+		return text
+	}
+	return fmt.Sprintf("\x1b[%dm%s\x1b[0m", c, text)
+}
+
+// cellColours are the colours of cells that are exactly this word.
+var cellColours = map[string]colour{
+	"high": red, "red": red, "failed": red, "disabled": red,
+	"medium": yellow, "yellow": yellow, "partial": yellow,
+	"green": green, "ok": green, "done": green,
+}
+
+// clean makes a foreign text harmless in a line of a terminal: what controls one,
+// and what turns the direction of a text around, is left out, and a break of a line
+// is a space.
+func clean(text string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case unicode.IsSpace(r):
+			return ' '
+		case controls(r):
+			return -1
+		}
+		return r
+	}, strings.ToValidUTF8(text, "\uFFFD"))
+}
+
+// cleanJSON makes JSON harmless for a terminal and leaves its values as they are: what
+// clean leaves out of a string is written as an escape sequence of JSON.
+func cleanJSON(text []byte) []byte {
+	out := make([]byte, 0, len(text))
+	for len(text) > 0 {
+		r, size := utf8.DecodeRune(text)
+		switch {
+		case r == '\n':
+			out = append(out, '\n')
+		case r == utf8.RuneError && size == 1, controls(r):
+			out = fmt.Appendf(out, `\u%04x`, r)
+		default:
+			out = append(out, text[:size]...)
+		}
+		text = text[size:]
+	}
+	return out
+}
+
+// controls reports whether a terminal may do something else with a character than
+// show it.
+func controls(r rune) bool {
+	return unicode.IsControl(r) || r == '\u2028' || r == '\u2029' || unicode.Is(unicode.Bidi_Control, r)
+}
+
+// gap is what stands between two columns.
+const gap = "  "
+
+// printTable aligns the columns, numbers to the right. On a terminal the widest cells
+// are cut until a row fits its width. The cells may be foreign text.
+func printTable(w io.Writer, head []string, rows [][]string) error {
+	table := make([][]string, 0, 1+len(rows))
+	for _, row := range append([][]string{head}, rows...) {
+		var cells []string
+		for _, cell := range row {
+			cells = append(cells, clean(cell))
+		}
+		table = append(table, cells)
+	}
+	widths := make([]int, len(head))
+	numeric := make([]bool, len(head))
+	for column := range head {
+		numeric[column] = len(rows) > 0
+		for i, row := range table {
+			widths[column] = max(widths[column], uniseg.StringWidth(row[column]))
+			numeric[column] = numeric[column] && (i == 0 || isNumber(row[column]))
+		}
+	}
+	fit(widths, terminalWidth(w))
+	var text strings.Builder
+	for i, row := range table {
+		var line strings.Builder
+		for column, cell := range row {
+			shown := cut(cell, widths[column])
+			pad := strings.Repeat(" ", widths[column]-uniseg.StringWidth(shown))
+			if c, ok := cellColours[cell]; ok && i > 0 {
+				shown = paint(w, c, shown)
+			} else if i == 0 {
+				shown = paint(w, bold, shown)
+			}
+			if column > 0 {
+				line.WriteString(gap)
+			}
+			if numeric[column] {
+				line.WriteString(pad + shown)
+			} else {
+				line.WriteString(shown + pad)
+			}
+		}
+		text.WriteString(strings.TrimRight(line.String(), " ") + "\n")
+	}
+	_, err := io.WriteString(w, text.String())
+	return err
+}
+
+func isNumber(cell string) bool {
+	return cell != "" && strings.Trim(cell, "0123456789.,%-") == ""
+}
+
+// terminalWidth is 0 where there is no terminal.
+func terminalWidth(w io.Writer) int {
+	if !isTerminal(w) {
+		return 0
+	}
+	width, _, err := term.GetSize(int(w.(*os.File).Fd()))
+	if err != nil {
+		return 0
+	}
+	return width
+}
+
+// fit makes the widest columns narrower, down to one character.
+func fit(widths []int, width int) {
+	if width == 0 || len(widths) == 0 {
+		return
+	}
+	over := len(gap)*(len(widths)-1) - width
+	for _, w := range widths {
+		over += w
+	}
+	for ; over > 0; over-- {
+		widest := slices.Index(widths, slices.Max(widths))
+		if widths[widest] == 1 {
+			return
+		}
+		widths[widest]--
+	}
+}
+
+// cut shortens a text to a width in columns of a terminal, with an ellipsis at its end.
+func cut(text string, width int) string {
+	if uniseg.StringWidth(text) <= width {
+		return text
+	}
+	var out strings.Builder
+	left := width - 1 // the ellipsis
+	for clusters := uniseg.NewGraphemes(text); clusters.Next() && clusters.Width() <= left; {
+		left -= clusters.Width()
+		out.WriteString(clusters.Str())
+	}
+	return out.String() + "…"
+}
+
+// localTime is a moment in the local zone, to the second; "-" stands for none.
+func localTime(t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return t.Local().Format("2006-01-02 15:04:05")
+}
+
+// age is how long before now a moment was, in its two largest units.
+func age(t, now time.Time) string {
+	d := now.Sub(t).Truncate(time.Second)
+	form := "%s ago"
+	if d < 0 {
+		d, form = -d, "in %s"
+	}
+	days, hours, minutes, seconds := int(d.Hours())/24, int(d.Hours())%24, int(d.Minutes())%60, int(d.Seconds())%60
+	switch {
+	case t.IsZero():
+		return "-"
+	case days > 0:
+		return fmt.Sprintf(form, fmt.Sprintf("%dd%dh", days, hours))
+	case hours > 0:
+		return fmt.Sprintf(form, fmt.Sprintf("%dh%dm", hours, minutes))
+	case minutes > 0:
+		return fmt.Sprintf(form, fmt.Sprintf("%dm%ds", minutes, seconds))
+	}
+	return fmt.Sprintf(form, fmt.Sprintf("%ds", seconds))
+}
+
+// writeCSV writes RFC 4180 with CRLF. A cell that a spreadsheet would take for a formula
+// gets an apostrophe before it (OWASP, CSV injection).
+func writeCSV(w io.Writer, head []string, rows [][]string) error {
+	out := csv.NewWriter(w)
+	out.UseCRLF = true
+	for _, row := range append([][]string{head}, rows...) {
+		var cells []string
+		for _, cell := range row {
+			if isTerminal(w) {
+				cell = clean(cell)
+			}
+			if cell != "" && strings.ContainsRune("=+-@\t\r\n", rune(cell[0])) {
+				cell = "'" + cell
+			}
+			cells = append(cells, cell)
+		}
+		if err := out.Write(cells); err != nil {
+			return err
+		}
+	}
+	out.Flush()
+	return out.Error()
+}
+
+// partialError ends a command that has done a part of what it was asked for.
+type partialError struct{ error }
+
+func (e partialError) Unwrap() error { return e.error }
+
+// commandContext ends with Ctrl-C or SIGTERM. The second one ends the process. From here
+// on, writing to a closed pipe is an error (syscall.EPIPE) and doesn't end the process.
+func commandContext() (ctx context.Context, stop func()) {
+	// Not signal.Ignore: programs that this one starts would ignore it too.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	ctx, stop = signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	return ctx, stop
+}

@@ -1,0 +1,201 @@
+package main
+
+import (
+	"bytes"
+	"encoding/csv"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/creack/pty"
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+)
+
+const hostile = "a\x1b[31mred\x07\u009b2J\u202e\tb\r\nc\x00\xff"
+
+func TestClean(t *testing.T) {
+	if got, want := clean(hostile), "a[31mred2J b  c\uFFFD"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+// TestCleanJSON: the values stay as they are, and none controls a terminal.
+func TestCleanJSON(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		value := rapid.OneOf(rapid.String(), rapid.Just(strings.ToValidUTF8(hostile, ""))).Draw(t, "value")
+		var text bytes.Buffer
+		enc := json.NewEncoder(&text)
+		enc.SetEscapeHTML(false)
+		enc.SetIndent("", "  ")
+		if err := enc.Encode([]string{value}); err != nil {
+			t.Fatal(err)
+		}
+		shown := cleanJSON(text.Bytes())
+		var got []string
+		if err := json.Unmarshal(shown, &got); err != nil {
+			t.Fatal(err)
+		}
+		if got[0] != value {
+			t.Errorf("%q, want %q", got[0], value)
+		}
+		if i := strings.IndexFunc(strings.ReplaceAll(string(shown), "\n", ""), controls); i >= 0 {
+			t.Errorf("a control character in %q", shown)
+		}
+	})
+	if got := string(cleanJSON([]byte("\"\xff\""))); got != `"\ufffd"` {
+		t.Errorf("%s", got)
+	}
+}
+
+func TestPrintTable(t *testing.T) {
+	var out bytes.Buffer
+	err := printTable(&out, []string{"TITLE", "N", "SEVERITY"}, [][]string{
+		{"漏洞", "7", "high"},
+		{hostile, "1,234", "low"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "" +
+		"TITLE                 N  SEVERITY\n" +
+		"漏洞                  7  high\n" +
+		"a[31mred2J b  c\uFFFD  1,234  low\n"
+	if diff := cmp.Diff(want, out.String()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// TestTerminal: a table fits the terminal's width, and has colours there.
+func TestTerminal(t *testing.T) {
+	t.Setenv("TERM", "xterm")
+	for _, c := range []struct{ name, noColor, want string }{
+		{"colours", "", "\x1b[1mTITLE\x1b[0m    \x1b[1mSEVERITY\x1b[0m\r\nlong t…  \x1b[31mhigh\x1b[0m\r\n"},
+		{"none", "1", "TITLE    SEVERITY\r\nlong t…  high\r\n"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Setenv("NO_COLOR", c.noColor)
+			got := onTerminal(t, 17, func(terminal *os.File) error {
+				if f := outputFormat("").or(terminal, formatJSON); f != formatTable {
+					t.Errorf("the format is %s", f)
+				}
+				return printTable(terminal, []string{"TITLE", "SEVERITY"}, [][]string{{"long title", "high"}})
+			})
+			if diff := cmp.Diff(c.want, got); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// onTerminal is what a terminal of some columns was sent.
+func onTerminal(t *testing.T, columns uint16, write func(terminal *os.File) error) string {
+	t.Helper()
+	screen, terminal, err := pty.Open()
+	if err != nil {
+		t.Skip("this system has no pseudo-terminals:", err)
+	}
+	defer screen.Close()
+	if err := pty.Setsize(terminal, &pty.Winsize{Rows: 24, Cols: columns}); err != nil {
+		t.Fatal(err)
+	}
+	got := make(chan string)
+	go func() {
+		var text bytes.Buffer
+		_, _ = text.ReadFrom(screen) // ends with an error when the other end is closed
+		got <- text.String()
+	}()
+	err = write(terminal)
+	_ = terminal.Close()
+	text := <-got
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+// TestWriteCSV: what a CSV reader reads is what was written, but for what a spreadsheet
+// would calculate.
+func TestWriteCSV(t *testing.T) {
+	rows := [][]string{
+		{"plain", `a "quoted", one`},
+		{"two\nlines", "ünï 漏"},
+		{"=1+1", "@SUM(A1)"},
+		{"+1", "-1"},
+		{"\tx", ""},
+	}
+	var out bytes.Buffer
+	if err := writeCSV(&out, []string{"a", "b"}, rows); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := out.String()[:5], "a,b\r\n"; got != want {
+		t.Errorf("it begins with %q", got)
+	}
+	got, err := csv.NewReader(&out).ReadAll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := [][]string{{"a", "b"}, rows[0], rows[1], {"'=1+1", "'@SUM(A1)"}, {"'+1", "'-1"}, {"'\tx", ""}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestAge(t *testing.T) {
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	for d, want := range map[time.Duration]string{
+		0:                           "0s ago",
+		59*time.Second + 999999999:  "59s ago",
+		90 * time.Second:            "1m30s ago",
+		2*time.Hour + 5*time.Minute: "2h5m ago",
+		49 * time.Hour:              "2d1h ago",
+		-10 * time.Minute:           "in 10m0s",
+		-(10*time.Minute + 1500000): "in 10m0s",
+	} {
+		if got := age(now.Add(-d), now); got != want {
+			t.Errorf("%s: %s, want %s", d, got, want)
+		}
+	}
+	if got := age(time.Time{}, now); got != "-" {
+		t.Errorf("no time is %s", got)
+	}
+}
+
+// TestKey: a flag beats the environment, and no key is an error that says how to give one.
+func TestKey(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "key")
+	if err := os.WriteFile(file, []byte("of-file\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("GTI_API_KEY_SECRET", "")
+	for _, c := range []struct {
+		name, env string
+		flags     keyFlags
+		want      string
+	}{
+		{"environment", "of-env", keyFlags{}, "of-env"},
+		{"file", "of-env", keyFlags{KeyFile: file}, "of-file"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Setenv("GTI_API_KEY", c.env)
+			_, keys, end, err := c.flags.local(t.Context(), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = end() }()
+			if key, err := keys.Key(t.Context()); err != nil || key != c.want {
+				t.Errorf("%s %v, want %s", key, err, c.want)
+			}
+		})
+	}
+	t.Setenv("GTI_API_KEY", "")
+	_, _, _, err := keyFlags{}.local(t.Context(), nil)
+	for _, way := range []string{"GTI_API_KEY", "--key-file", "--key-secret"} {
+		if err == nil || !strings.Contains(err.Error(), way) {
+			t.Errorf("%v does not name %s", err, way)
+		}
+	}
+}
