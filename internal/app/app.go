@@ -69,13 +69,28 @@ type App struct {
 	sync   http.Handler // of the function SyncStatus
 }
 
+// newClient makes the configuration's client of GTI.
+func newClient(cfg config.Config, keys dtm.KeySource, meter *dtm.Meter) (*dtm.Client, error) {
+	return dtm.New(dtm.Options{
+		BaseURL: cfg.BaseURL, ToolName: cfg.ToolName, UserAgent: "dtm-relay/" + Version,
+		Keys: keys, Meter: meter, Concurrency: cfg.Concurrency, QPS: cfg.QPS,
+	})
+}
+
+// Session is a way to GTI for a command that has no state: it may use what live work
+// may, and knows only of its own requests.
+func Session(cfg config.Config, keys dtm.KeySource) (*dtm.Session, error) {
+	client, err := newClient(cfg, keys, dtm.NewMeter(cfg.RequestsPerDay))
+	if err != nil {
+		return nil, err
+	}
+	return client.Session(sharesOf(cfg.ErrorsPerHour).live), nil
+}
+
 // New puts an app together.
 func New(cfg config.Config, parts Parts, log *slog.Logger) (*App, error) {
 	meter := dtm.NewMeter(cfg.RequestsPerDay)
-	client, err := dtm.New(dtm.Options{
-		BaseURL: cfg.BaseURL, ToolName: cfg.ToolName, UserAgent: "dtm-relay/" + Version,
-		Keys: parts.Keys, Meter: meter, Concurrency: cfg.Concurrency, QPS: cfg.QPS,
-	})
+	client, err := newClient(cfg, parts.Keys, meter)
 	if err != nil {
 		return nil, err
 	}

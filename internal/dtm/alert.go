@@ -150,6 +150,8 @@ type Query struct {
 	// Newest lists by updated_at, the latest first, in place of created_at, the
 	// earliest first. Since and Until bound created_at all the same (DTM API).
 	Newest bool
+	// Latest lists by created_at, the latest first.
+	Latest bool
 	// Alone waits until a whole page's memory is reserved before asking: set when
 	// an earlier try ended with ErrMemory.
 	Alone bool

@@ -388,18 +388,23 @@ func TestBadIDIsNotSent(t *testing.T) {
 	}
 }
 
-func TestNewestChangesTheOrderAlone(t *testing.T) {
+func TestOtherOrdersChangeTheOrderAlone(t *testing.T) {
 	since := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	q := Query{Since: since, Until: since.Add(time.Hour), Size: 100, Filter: Filter{MonitorID: []string{"m"}}}
 	c := newClient(t, nil, nil)
 	want := c.listing(q)
-	q.Newest = true
-	got := c.listing(q)
-	query := want.target.Query()
-	query.Set("sort", "updated_at")
-	query.Set("order", "desc")
-	if diff := cmp.Diff(query, got.target.Query()); diff != "" {
-		t.Errorf("-want +got:\n%s", diff)
+	for sort, change := range map[string]func(*Query){
+		"updated_at": func(q *Query) { q.Newest = true },
+		"created_at": func(q *Query) { q.Latest = true },
+	} {
+		other := q
+		change(&other)
+		got, query := c.listing(other), want.target.Query()
+		query.Set("sort", sort)
+		query.Set("order", "desc")
+		if diff := cmp.Diff(query, got.target.Query()); diff != "" {
+			t.Errorf("%s: -want +got:\n%s", sort, diff)
+		}
 	}
 }
 

@@ -24,8 +24,11 @@ const (
 
 func (c *Client) listing(q Query) request {
 	sort, order := "created_at", "asc"
-	if q.Newest {
+	switch {
+	case q.Newest:
 		sort, order = "updated_at", "desc"
+	case q.Latest:
+		order = "desc"
 	}
 	v := url.Values{
 		"sort":         {sort},
@@ -52,8 +55,7 @@ func (c *Client) listing(q Query) request {
 }
 
 // List returns the pages of a listing, the alerts that were created first coming
-// first, or with Query.Newest those that were changed last. A page is requested
-// when the consumer asks for it, and its memory is the consumer's to release.
+// first, or as Query.Newest and Query.Latest say. A page is requested when the consumer asks for it, and its memory is the consumer's to release.
 // After an error the iteration ends. It yields every typed error of this package
 // and, when ctx is done, ctx's cause.
 func (s *Session) List(ctx context.Context, q Query) iter.Seq2[Page, error] {

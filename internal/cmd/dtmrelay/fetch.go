@@ -1,0 +1,418 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/schollz/progressbar/v3"
+
+	"dtmrelay.internal/dtmrelay/internal/app"
+	"dtmrelay.internal/dtmrelay/internal/drain"
+	"dtmrelay.internal/dtmrelay/internal/dtm"
+	"dtmrelay.internal/dtmrelay/internal/message"
+	"dtmrelay.internal/dtmrelay/internal/redact"
+)
+
+type fetchCmd struct {
+	filterFlags `embed:""`
+	keyFlags    `embed:""`
+	outputFlags `embed:""`
+
+	Since  moment  `default:"24h" placeholder:"WHEN" help:"Alerts created from then on: a duration back from now, or a time as 2026-01-02T15:04:05Z (${default})."`
+	Until  *moment `placeholder:"WHEN" help:"Alerts created before then."`
+	Limit  *int    `placeholder:"N" help:"At most so many alerts (100)."`
+	All    bool    `help:"All alerts, however many."`
+	Refs   bool    `help:"With their documents, labels and topics."`
+	Output string  `placeholder:"FILE" help:"Write them to this file, which is replaced."`
+}
+
+const defaultLimit = 100
+
+func (fetchCmd) Help() string {
+	return `Alerts come newest first. On a terminal it shows the first three, and counts all; piped or with --output it writes every alert as a line of JSON, as it came but for what REDACT masks (credentials, if it isn't set). The environment of the relay holds here too: docs/configuration.md. DTM_FILTER filters, and a flag replaces what it has under its name.
+
+When it is interrupted, what was fetched is kept, and the exit code is 3.
+
+Examples:
+
+	export GTI_API_KEY=…
+	dtmrelay fetch
+	dtmrelay fetch --since 72h --severity high --status new --all > alerts.jsonl
+	dtmrelay fetch --since 2026-01-01T00:00:00Z --until 2026-02-01T00:00:00Z --all --output january.csv --format csv`
+}
+
+// Validate names all problems of the flags.
+func (c *fetchCmd) Validate() error {
+	var errs []error
+	if c.Limit != nil && *c.Limit < 1 {
+		errs = append(errs, fmt.Errorf("--limit is %d: it must be 1 or more", *c.Limit))
+	}
+	if c.Limit != nil && c.All {
+		errs = append(errs, errors.New("--limit and --all contradict each other: leave one out"))
+	}
+	now := time.Now()
+	if c.Until != nil && !c.Since.before(now).Before(c.Until.before(now)) {
+		errs = append(errs, errors.New("--since is not before --until: there is nothing between them"))
+	}
+	return errors.Join(errs...)
+}
+
+// limit is 0 for none.
+func (c *fetchCmd) limit() int {
+	switch {
+	case c.All:
+		return 0
+	case c.Limit != nil:
+		return *c.Limit
+	}
+	return defaultLimit
+}
+
+func (c *fetchCmd) Run() error {
+	ctx, stop := commandContext()
+	defer stop()
+	if _, err := c.over(dtm.Filter{}); err != nil {
+		return err
+	}
+	cfg, keys, end, err := c.local(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = end() }()
+	filter, err := c.over(cfg.Filter)
+	if err != nil {
+		return err
+	}
+	session, err := app.Session(cfg, keys)
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	q := dtm.Query{Since: c.Since.before(now).Truncate(time.Millisecond), Refs: c.Refs, Filter: filter}
+	if c.Until != nil {
+		q.Until = c.Until.before(now).Truncate(time.Millisecond)
+	}
+	q.Size = dtm.PageSize(q.Refs)
+	if limit := c.limit(); limit > 0 {
+		q.Size = min(q.Size, limit)
+	}
+	f := &fetch{limit: c.limit(), redactor: cfg.Redactor, open: c.open, out: noWriter{}, counts: map[class]int{}, progress: newFetchProgress(q, now, c.limit())}
+	failure := drain.ListLatest(ctx, session, q, f.page)
+	f.progress.end()
+	if err := f.out.close(); err != nil {
+		return err
+	}
+	if err := c.summary(f, failure == nil); err != nil {
+		return err
+	}
+	switch {
+	case failure == nil:
+		return nil
+	case ctx.Err() != nil:
+		return partialError{fmt.Errorf("interrupted after %s: what was fetched is kept", plural(f.n, "alert"))}
+	case f.n > 0:
+		return partialError{fmt.Errorf("stopped after %s: %w", plural(f.n, "alert"), explain(failure))}
+	}
+	return explain(failure)
+}
+
+// open makes what the alerts are written to.
+func (c *fetchCmd) open() (alertWriter, error) {
+	format := c.Format
+	w := io.Writer(os.Stdout)
+	end := func() error { return nil }
+	switch {
+	case c.Output != "":
+		format = cmp.Or(format, formatJSONL)
+		// For their owner alone: alerts may hold passwords.
+		file, err := os.OpenFile(c.Output, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+		if err != nil {
+			return nil, fmt.Errorf("--output: %w", err)
+		}
+		w, end = file, file.Close
+	case format == "" && isTerminal(w):
+		return noWriter{}, nil // the summary shows enough
+	default:
+		format = cmp.Or(format, formatJSONL)
+	}
+	switch format {
+	case formatJSON, formatJSONL:
+		return &jsonWriter{w: bufio.NewWriter(w), list: format == formatJSON, shown: isTerminal(w), end: end}, nil
+	default:
+		return &rowWriter{w: w, csv: format == formatCSV, end: end}, nil
+	}
+}
+
+// fetch is what one fetch has found.
+type fetch struct {
+	limit    int
+	redactor *redact.Redactor
+	open     func() (alertWriter, error) // nil: it is open
+	out      alertWriter
+	progress *fetchProgress
+
+	n       int
+	unshown int // elements that are no alerts, or whose secrets can't be told
+	cut     bool
+	first   [][]byte
+	counts  map[class]int
+}
+
+// page takes the alerts of a page, as many as are wanted.
+func (f *fetch) page(alerts []dtm.Alert, more bool) (goOn bool, err error) {
+	// Not before GTI has answered: a file of before stays when it doesn't.
+	if f.open != nil {
+		out, err := f.open()
+		if err != nil {
+			return false, err
+		}
+		f.open, f.out = nil, out
+	}
+	for _, a := range alerts {
+		if f.limit > 0 && f.n == f.limit {
+			f.cut = true
+			return false, nil
+		}
+		raw, masked, readable := f.redactor.Redact(a.Raw)
+		if a.Invalid != "" || a.Digest != nil || !readable {
+			f.unshown++
+			continue
+		}
+		a.Raw, a.MonitorName = raw, masked.Text(a.MonitorName)
+		if err := f.out.write(a); err != nil {
+			return false, err
+		}
+		if len(f.first) < showFirst {
+			f.first = append(f.first, raw)
+		}
+		f.counts[class{a.Type, a.Severity}]++
+		f.n++
+		f.progress.show(f.n, a.CreatedAt)
+	}
+	if err := f.out.flush(); err != nil {
+		return false, err
+	}
+	if f.limit > 0 && f.n == f.limit && more {
+		f.cut = true
+		return false, nil
+	}
+	return true, nil
+}
+
+// summary shows a person what was fetched, on a terminal, and says on standard error what
+// is missing.
+func (c *fetchCmd) summary(f *fetch, complete bool) error {
+	if c.Format == "" && isTerminal(os.Stdout) {
+		if err := f.print(os.Stdout); err != nil {
+			return err
+		}
+	}
+	hint := func(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
+	if f.unshown > 0 {
+		hint("%s left out: too large, or no alert that can be read", plural(f.unshown, "element"))
+	}
+	switch {
+	case !complete:
+	case f.cut:
+		hint("the limit of %s is reached, and there may be more: --limit N or --all fetches them", plural(f.limit, "alert"))
+	case f.n == 0:
+		hint("no alerts match: a longer time (--since 168h) or fewer filters may find some")
+	}
+	if c.Output != "" {
+		hint("%s in %s", plural(f.n, "alert"), c.Output)
+	} else if c.Format == "" && isTerminal(os.Stdout) && f.n > 0 {
+		hint("\nNext:\n  %[1]s fetch --all --output alerts.jsonl   # every alert, a line each\n  %[1]s fetch --format table               # a line each, to read\n  %[1]s poll                               # go on with what is new", self())
+	}
+	return nil
+}
+
+func (f *fetch) print(w io.Writer) error {
+	for _, raw := range f.first {
+		var pretty bytes.Buffer
+		if err := json.Indent(&pretty, raw, "", "  "); err != nil {
+			return err
+		}
+		if _, err := fmt.Fprintf(w, "%s\n\n", cleanJSON(pretty.Bytes())); err != nil {
+			return err
+		}
+	}
+	if f.n == 0 {
+		return nil
+	}
+	return printTable(w, []string{"TYPE", "SEVERITY", "ALERTS"}, countRows(f.counts, f.n))
+}
+
+// countRows are the rows of a table of counts, the greatest first, with their sum.
+func countRows(counts map[class]int, sum int) [][]string {
+	var classes []class
+	for c := range counts {
+		classes = append(classes, c)
+	}
+	slices.SortFunc(classes, func(a, b class) int {
+		return cmp.Or(cmp.Compare(counts[b], counts[a]), cmp.Compare(a.alertType, b.alertType), cmp.Compare(a.severity, b.severity))
+	})
+	var rows [][]string
+	for _, c := range classes {
+		rows = append(rows, []string{orNone(c.alertType), orNone(c.severity), strconv.Itoa(counts[c])})
+	}
+	return append(rows, []string{"total", "", strconv.Itoa(sum)})
+}
+
+func plural(n int, one string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %ss", n, one)
+}
+
+// alertWriter takes alerts that may be shown.
+type alertWriter interface {
+	write(a dtm.Alert) error
+	flush() error
+	close() error
+}
+
+type noWriter struct{}
+
+func (noWriter) write(dtm.Alert) error { return nil }
+func (noWriter) flush() error          { return nil }
+func (noWriter) close() error          { return nil }
+
+// jsonWriter writes alerts as they came, less the white space between JSON's tokens: a
+// line each, or as one list.
+type jsonWriter struct {
+	w     *bufio.Writer
+	list  bool
+	shown bool // on a terminal
+	n     int
+	end   func() error
+}
+
+func (j *jsonWriter) write(a dtm.Alert) error {
+	var line bytes.Buffer
+	if j.list {
+		line.WriteString([]string{"[\n", ",\n"}[min(j.n, 1)])
+	}
+	if err := json.Compact(&line, a.Raw); err != nil {
+		return err
+	}
+	if !j.list {
+		line.WriteByte('\n')
+	}
+	j.n++
+	text := line.Bytes()
+	if j.shown {
+		text = cleanJSON(text)
+	}
+	_, err := j.w.Write(text)
+	return err
+}
+
+func (j *jsonWriter) flush() error { return j.w.Flush() }
+
+func (j *jsonWriter) close() error {
+	if j.list {
+		_, _ = j.w.WriteString([]string{"[]\n", "\n]\n"}[min(j.n, 1)]) // Flush tells
+	}
+	return errors.Join(j.w.Flush(), j.end())
+}
+
+// rowWriter writes a row for each alert: as CSV, or as a table for people.
+type rowWriter struct {
+	w    io.Writer
+	csv  bool
+	rows [][]string
+	end  func() error
+}
+
+var csvColumns = []string{"id", "created_at", "updated_at", "alert_type", "severity", "status", "monitor_id", "monitor_name", "mscore", "tags", "title"}
+
+func (r *rowWriter) write(a dtm.Alert) error {
+	if !r.csv {
+		r.rows = append(r.rows, tableRow(a, time.Now()))
+		return nil
+	}
+	tags, _ := a.Tags()
+	r.rows = append(r.rows, []string{
+		a.ID, message.Time(a.CreatedAt), message.Time(a.UpdatedAt), a.Type, a.Severity, a.Status,
+		a.MonitorID, a.MonitorName, a.MScore, strings.Join(tags, "; "), a.Details().Title,
+	})
+	return nil
+}
+
+func (r *rowWriter) flush() error { return nil }
+
+func (r *rowWriter) close() error {
+	err := r.print()
+	return errors.Join(err, r.end())
+}
+
+func (r *rowWriter) print() error {
+	if r.csv {
+		return writeCSV(r.w, csvColumns, r.rows)
+	}
+	return printTable(r.w, tableColumns, r.rows)
+}
+
+var tableColumns = []string{"CREATED", "AGE", "SEVERITY", "STATUS", "TYPE", "MONITOR", "ID", "TITLE"}
+
+func tableRow(a dtm.Alert, now time.Time) []string {
+	return []string{
+		localTime(a.CreatedAt), age(a.CreatedAt, now), a.Severity, a.Status, a.Type, cmp.Or(a.MonitorName, a.MonitorID), a.ID, a.Details().Title,
+	}
+}
+
+// fetchProgress is a bar on a terminal, and otherwise nothing. Without a limit it
+// follows created_at, back from the end of the range.
+type fetchProgress struct {
+	bar          *progressbar.ProgressBar
+	limit        int
+	since, until time.Time
+	shown        time.Time
+}
+
+const progressSteps = 1000
+
+func newFetchProgress(q dtm.Query, now time.Time, limit int) *fetchProgress {
+	p := &fetchProgress{limit: limit, since: q.Since, until: q.Until}
+	if p.until.IsZero() || p.until.After(now) {
+		p.until = now
+	}
+	if isTerminal(os.Stderr) {
+		p.bar = progressbar.NewOptions(progressSteps, progressbar.OptionSetWriter(os.Stderr), progressbar.OptionSetWidth(30),
+			progressbar.OptionSetDescription("asking GTI"), progressbar.OptionSetPredictTime(true), progressbar.OptionClearOnFinish())
+		_ = p.bar.RenderBlank() // a bar that can't be drawn is no reason to end
+	}
+	return p
+}
+
+func (p *fetchProgress) show(n int, createdAt time.Time) {
+	now := time.Now()
+	if p.bar == nil || now.Sub(p.shown) < 100*time.Millisecond {
+		return
+	}
+	p.shown = now
+	part := float64(p.until.Sub(createdAt)) / float64(p.until.Sub(p.since))
+	if p.limit > 0 {
+		part = max(part, float64(n)/float64(p.limit))
+	}
+	rate := float64(n) / max(p.bar.State().SecondsSince, 0.1)
+	p.bar.Describe(fmt.Sprintf("%s, %.0f/s", plural(n, "alert"), rate))
+	_ = p.bar.Set(min(progressSteps-1, max(0, int(part*progressSteps))))
+}
+
+func (p *fetchProgress) end() {
+	if p.bar != nil {
+		_ = p.bar.Finish()
+	}
+}

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"dtmrelay.internal/dtmrelay/internal/dtm"
+)
+
+// filterFlags are the API's nine filters. A comma belongs to the value.
+type filterFlags struct {
+	MonitorID   []string `sep:"none" placeholder:"ID" help:"Alerts of this monitor. This flag and those like it can be repeated; one of the values must fit."`
+	Status      []string `sep:"none" placeholder:"STATUS" help:"Alerts with this status, such as new."`
+	AlertType   []string `sep:"none" placeholder:"TYPE" help:"Alerts of this type, such as \"Compromised Credentials\"."`
+	Tags        []string `sep:"none" placeholder:"TAG" help:"Alerts with this tag."`
+	MatchValue  []string `sep:"none" placeholder:"VALUE" help:"Alerts in which a monitor found this value."`
+	Severity    []string `sep:"none" placeholder:"LEVEL" help:"Alerts of this severity: high, medium or low."`
+	MScoreGTE   *int     `name:"mscore-gte" placeholder:"N" help:"Alerts with this indicator score at least, 0 to 100."`
+	Search      string   `placeholder:"LUCENE" help:"Alerts that this Lucene expression finds."`
+	HasAnalysis *bool    `negatable:"" help:"Alerts with an analysis of Google's analysts, or without (=false)."`
+}
+
+// over is a filter in which the flags replace what they name. The error has every
+// problem.
+func (f filterFlags) over(base dtm.Filter) (dtm.Filter, error) {
+	flags := dtm.Filter(f)
+	_, warnings, err := dtm.ParseFilter(flags.String())
+	for _, w := range warnings {
+		fmt.Fprintln(os.Stderr, "dtmrelay: --"+flagName(w))
+	}
+	if err != nil {
+		var problems []error
+		for problem := range strings.Lines(err.Error()) {
+			problems = append(problems, errors.New("--"+flagName(strings.TrimSpace(problem))))
+		}
+		return dtm.Filter{}, usagef("%w", errors.Join(problems...))
+	}
+	for _, list := range []struct{ flag, base *[]string }{
+		{&flags.MonitorID, &base.MonitorID},
+		{&flags.Status, &base.Status},
+		{&flags.AlertType, &base.AlertType},
+		{&flags.Tags, &base.Tags},
+		{&flags.MatchValue, &base.MatchValue},
+		{&flags.Severity, &base.Severity},
+	} {
+		if len(*list.flag) > 0 {
+			*list.base = *list.flag
+		}
+	}
+	if flags.MScoreGTE != nil {
+		base.MScoreGTE = flags.MScoreGTE
+	}
+	if flags.Search != "" {
+		base.Search = flags.Search
+	}
+	if flags.HasAnalysis != nil {
+		base.HasAnalysis = flags.HasAnalysis
+	}
+	return base, nil
+}
+
+// flagName makes the flag's name of the parameter's with which a text begins.
+func flagName(text string) string {
+	name, rest, _ := strings.Cut(text, ":")
+	return strings.ReplaceAll(name, "_", "-") + ":" + rest
+}
+
+// moment is a flag's value: a time, or how long ago it was.
+type moment struct {
+	at  time.Time
+	ago time.Duration
+}
+
+// UnmarshalText reads a duration back from now or an RFC 3339 time.
+func (m *moment) UnmarshalText(text []byte) error {
+	if d, err := time.ParseDuration(string(text)); err == nil && d >= 0 {
+		*m = moment{ago: d}
+		return nil
+	}
+	at, err := time.Parse(time.RFC3339, strings.ToUpper(string(text)))
+	if err != nil || at.Year() < 1970 || at.Year() > 9999 {
+		return fmt.Errorf("%q is not allowed: it must be a duration back from now, such as 72h, or a time, such as 2026-01-02T15:04:05Z", text)
+	}
+	*m = moment{at: at}
+	return nil
+}
+
+func (m moment) before(now time.Time) time.Time {
+	if m.at.IsZero() {
+		return now.Add(-m.ago)
+	}
+	return m.at.UTC()
+}

@@ -1,0 +1,73 @@
+package main
+
+import (
+	"bytes"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/creack/pty"
+
+	"dtmrelay.internal/dtmrelay/internal/dtmsim"
+)
+
+// onOwnTerminal runs this program on a terminal, against a simulator, and returns what a
+// person sees.
+func onOwnTerminal(t *testing.T, options dtmsim.Options, env []string, args ...string) string {
+	t.Helper()
+	now := time.Now()
+	options.Key = "secret-key"
+	server := httptest.NewServer(dtmsim.New(options, dtmsim.Generate(1, 150, now.Add(-20*time.Hour), now, dtmsim.Typical())))
+	defer server.Close()
+	program, err := exec.LookPath("dtmrelay")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), program, args...)
+	cmd.Dir = t.TempDir()
+	cmd.Env = append([]string{"TERM=xterm", "PATH=" + os.Getenv("PATH"), "GTI_BASE_URL=" + server.URL + apiPath, "GTI_API_KEY=secret-key"}, env...)
+	screen, err := pty.StartWithSize(cmd, &pty.Winsize{Rows: 40, Cols: 90})
+	if err != nil {
+		t.Skip("this system has no pseudo-terminals:", err)
+	}
+	defer screen.Close()
+	var text bytes.Buffer
+	_, _ = text.ReadFrom(screen) // ends with an error when the program does
+	if err := cmd.Wait(); err != nil {
+		t.Fatalf("%v:\n%s", err, &text)
+	}
+	if strings.Contains(text.String(), "secret-key") {
+		t.Error("the key is shown")
+	}
+	return text.String()
+}
+
+// colours are the escape sequences that colour; the bar has others.
+var colours = regexp.MustCompile("\x1b\\[[0-9]+m")
+
+func TestFetchOnTerminal(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		env     []string
+		colours bool
+	}{{"colours", nil, true}, {"without colours", []string{"NO_COLOR=1"}, false}} {
+		t.Run(c.name, func(t *testing.T) {
+			text := onOwnTerminal(t, dtmsim.Options{}, c.env, "fetch")
+			if n := strings.Count(text, "\n  \"id\": \""); n > showFirst || !strings.Contains(text, "{\r\n  \"") {
+				t.Errorf("%d alerts are shown", n)
+			}
+			for _, want := range []string{"asking GTI", "TYPE", "SEVERITY", "ALERTS", "total", "the limit of 100 alerts is reached", "Next:", "fetch --all --output alerts.jsonl"} {
+				if !strings.Contains(text, want) {
+					t.Errorf("%q is not shown", want)
+				}
+			}
+			if found := colours.MatchString(text); found != c.colours {
+				t.Errorf("colours: %t, want %t", found, c.colours)
+			}
+		})
+	}
+}
