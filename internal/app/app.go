@@ -128,8 +128,9 @@ func (a *App) runner() *drain.Runner {
 	}
 }
 
-// run runs the feed once and logs the report.
-func (a *App) run(ctx context.Context, trigger string, dryRun bool) (drain.Report, error) {
+// Run runs the feed once and logs the report. trigger is what the report says of why. The
+// error is the one in the report, nil where ctx, a budget or a cap has stopped the run.
+func (a *App) Run(ctx context.Context, trigger string, dryRun bool) (drain.Report, error) {
 	report, err := a.runner().Live(ctx, trigger, dryRun)
 	level := slog.LevelInfo
 	if report.Outcome == drain.Failed {

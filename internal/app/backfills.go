@@ -136,7 +136,7 @@ func (a *App) postBackfill(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if !stored.Finished() {
-		_, failed := a.run(r.Context(), "backfill", false)
+		_, failed := a.Run(r.Context(), "backfill", false)
 		// The client may be gone by now, but the record tells what was done.
 		again, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), readTime)
 		defer cancel()

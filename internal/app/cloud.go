@@ -57,7 +57,7 @@ func Build(ctx context.Context, cfg config.Config, warnings []string, parts Part
 	for _, w := range warnings {
 		log.WarnContext(ctx, "the configuration is unusual", "event", "config", "problem", w)
 	}
-	parts.Keys = maskedKeys{parts.Keys, mask}
+	parts.Keys = MaskKeys(parts.Keys, mask)
 	return New(cfg, parts, log)
 }
 
@@ -74,7 +74,9 @@ func Keys(ctx context.Context, cfg config.Config) (keys dtm.KeySource, end func(
 	return secret.New(client, cfg.KeySecret, secret.TTL), client.Close, nil
 }
 
-// maskedKeys tells the log's mask every key that is used.
+// MaskKeys tells a mask every key that is used.
+func MaskKeys(keys dtm.KeySource, mask *observe.KeyMask) dtm.KeySource { return maskedKeys{keys, mask} }
+
 type maskedKeys struct {
 	dtm.KeySource
 	mask *observe.KeyMask

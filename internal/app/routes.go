@@ -55,7 +55,7 @@ func (a *App) postRun(w http.ResponseWriter, r *http.Request) {
 		p.write(w)
 		return
 	}
-	report, err := a.run(r.Context(), "schedule", dryRun)
+	report, err := a.Run(r.Context(), "schedule", dryRun)
 	status := http.StatusOK
 	if report.Outcome == drain.Failed {
 		status = failed(w, err)

@@ -69,6 +69,24 @@ type used struct {
 func (a *App) getStatus(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), readTime)
 	defer cancel()
+	s, err := a.status(ctx)
+	if err != nil {
+		a.unavailable(w, r, err)
+		return
+	}
+	answer(w, http.StatusOK, "application/json", s)
+}
+
+// Status is the body of the answer to GET /status.
+func (a *App) Status(ctx context.Context) ([]byte, error) {
+	s, err := a.status(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(s)
+}
+
+func (a *App) status(ctx context.Context) (status, error) {
 	// Without a key there is still a feed to show.
 	keyID, _ := a.keyID(ctx)
 	found, err := a.parts.Store.Open(ctx, a.cfg.Feed, keyID)
@@ -76,8 +94,7 @@ func (a *App) getStatus(w http.ResponseWriter, r *http.Request) {
 		found, err = a.parts.Store.Open(ctx, a.cfg.Feed, found.Feed.KeyID)
 	}
 	if err != nil {
-		a.unavailable(w, r, err)
-		return
+		return status{}, err
 	}
 	feed, usage := found.Feed, found.Usage
 	// Not the app's own meter: a run that is under way may have taken counts out of
@@ -108,14 +125,13 @@ func (a *App) getStatus(w http.ResponseWriter, r *http.Request) {
 	for _, id := range feed.Unfinished[:min(len(feed.Unfinished), statusBackfills)] {
 		b, revision, err := a.parts.Store.Backfill(ctx, a.cfg.Feed, id)
 		if err != nil {
-			a.unavailable(w, r, err)
-			return
+			return status{}, err
 		}
 		if revision != "" {
 			s.Backfills = append(s.Backfills, unfinished{ID: b.ID, State: b.State, Done: doneShare(b)})
 		}
 	}
-	answer(w, http.StatusOK, "application/json", s)
+	return s, nil
 }
 
 func timeRanges(gaps []state.Gap) []state.TimeRange {

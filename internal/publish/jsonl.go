@@ -20,7 +20,20 @@ import (
 // that is not JSON in valid UTF-8 is in "data_base64" instead, so that a line
 // never loses a byte. It is safe for concurrent use within one process.
 type JSONL struct {
-	alerts, rejects *lines
+	*Rejects
+	alerts *lines
+}
+
+// Rejects is the file of rejects of a JSONL.
+type Rejects struct{ lines *lines }
+
+// OpenRejects opens the file as OpenJSONL does, without one for alerts.
+func OpenRejects(path string) (*Rejects, error) {
+	lines, err := openLines(path)
+	if err != nil {
+		return nil, err
+	}
+	return &Rejects{lines}, nil
 }
 
 // OpenJSONL opens both files for appending, and creates them readable for their
@@ -31,11 +44,11 @@ func OpenJSONL(alertsPath, rejectsPath string) (*JSONL, error) {
 	if err != nil {
 		return nil, err
 	}
-	rejects, err := openLines(rejectsPath)
+	rejects, err := OpenRejects(rejectsPath)
 	if err != nil {
 		return nil, errors.Join(err, alerts.file.Close())
 	}
-	return &JSONL{alerts: alerts, rejects: rejects}, nil
+	return &JSONL{Rejects: rejects, alerts: alerts}, nil
 }
 
 // Publish appends the messages to the file of alerts and returns one error for
@@ -44,14 +57,17 @@ func (j *JSONL) Publish(ctx context.Context, messages []message.Message) []error
 	return j.alerts.append(ctx, messages)
 }
 
-// Reject is Publish to the file of rejects.
-func (j *JSONL) Reject(ctx context.Context, messages []message.Message) []error {
-	return j.rejects.append(ctx, messages)
+// Reject is JSONL's Publish to the file of rejects.
+func (r *Rejects) Reject(ctx context.Context, messages []message.Message) []error {
+	return r.lines.append(ctx, messages)
 }
+
+// Close closes the file of rejects.
+func (r *Rejects) Close() error { return r.lines.file.Close() }
 
 // Close closes both files.
 func (j *JSONL) Close() error {
-	return errors.Join(j.alerts.file.Close(), j.rejects.file.Close())
+	return errors.Join(j.alerts.file.Close(), j.Rejects.Close())
 }
 
 // lineStart is how every line begins.

@@ -186,6 +186,11 @@ func (r *demoResult) severities() []string {
 	for c := range r.after.classes {
 		all[orNone(c.severity)] = true
 	}
+	return slices.SortedFunc(maps.Keys(all), compareSeverities)
+}
+
+// compareSeverities puts the worst first, unknown ones last.
+func compareSeverities(a, b string) int {
 	known := []string{"high", "medium", "low"}
 	rank := func(s string) int {
 		if i := slices.Index(known, s); i >= 0 {
@@ -193,9 +198,7 @@ func (r *demoResult) severities() []string {
 		}
 		return len(known)
 	}
-	return slices.SortedFunc(maps.Keys(all), func(a, b string) int {
-		return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a, b))
-	})
+	return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a, b))
 }
 
 func orNone(s string) string { return cmp.Or(s, "(none)") }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
 	"strconv"
@@ -249,23 +250,40 @@ func (f *fetch) print(w io.Writer) error {
 	if f.n == 0 {
 		return nil
 	}
-	return printTable(w, []string{"TYPE", "SEVERITY", "ALERTS"}, countRows(f.counts, f.n))
+	return printCounts(w, f.counts)
 }
 
-// countRows are the rows of a table of counts, the greatest first, with their sum.
-func countRows(counts map[class]int, sum int) [][]string {
-	var classes []class
-	for c := range counts {
-		classes = append(classes, c)
+// printCounts prints a table of counts, a row for each type and a column for each
+// severity.
+func printCounts(w io.Writer, counts map[class]int) error {
+	types, severities := map[string]int{}, map[string]int{}
+	for c, n := range counts {
+		types[orNone(c.alertType)] += n
+		severities[orNone(c.severity)] += n
 	}
-	slices.SortFunc(classes, func(a, b class) int {
-		return cmp.Or(cmp.Compare(counts[b], counts[a]), cmp.Compare(a.alertType, b.alertType), cmp.Compare(a.severity, b.severity))
-	})
+	columns := slices.SortedFunc(maps.Keys(severities), compareSeverities)
+	head := append([]string{"TYPE"}, columns...)
 	var rows [][]string
-	for _, c := range classes {
-		rows = append(rows, []string{orNone(c.alertType), orNone(c.severity), strconv.Itoa(counts[c])})
+	row := func(name string, count func(severity string) int) {
+		cells, sum := []string{name}, 0
+		for _, severity := range columns {
+			n := count(severity)
+			cells, sum = append(cells, strconv.Itoa(n)), sum+n
+		}
+		rows = append(rows, append(cells, strconv.Itoa(sum)))
 	}
-	return append(rows, []string{"total", "", strconv.Itoa(sum)})
+	for _, name := range slices.Sorted(maps.Keys(types)) {
+		row(name, func(severity string) (sum int) {
+			for c, n := range counts {
+				if orNone(c.alertType) == name && orNone(c.severity) == severity {
+					sum += n
+				}
+			}
+			return sum
+		})
+	}
+	row("total", func(severity string) int { return severities[severity] })
+	return printTable(w, append(head, "total"), rows)
 }
 
 func plural(n int, one string) string {
@@ -342,12 +360,16 @@ func (r *rowWriter) write(a dtm.Alert) error {
 		r.rows = append(r.rows, tableRow(a, time.Now()))
 		return nil
 	}
+	r.rows = append(r.rows, csvRow(a))
+	return nil
+}
+
+func csvRow(a dtm.Alert) []string {
 	tags, _ := a.Tags()
-	r.rows = append(r.rows, []string{
+	return []string{
 		a.ID, message.Time(a.CreatedAt), message.Time(a.UpdatedAt), a.Type, a.Severity, a.Status,
 		a.MonitorID, a.MonitorName, a.MScore, strings.Join(tags, "; "), a.Details().Title,
-	})
-	return nil
+	}
 }
 
 func (r *rowWriter) flush() error { return nil }
@@ -364,11 +386,11 @@ func (r *rowWriter) print() error {
 	return printTable(r.w, tableColumns, r.rows)
 }
 
-var tableColumns = []string{"CREATED", "AGE", "SEVERITY", "STATUS", "TYPE", "MONITOR", "ID", "TITLE"}
+var tableColumns = []string{"CREATED", "AGE", "SEVERITY", "STATUS", "TYPE", "TITLE", "ID"}
 
 func tableRow(a dtm.Alert, now time.Time) []string {
 	return []string{
-		localTime(a.CreatedAt), age(a.CreatedAt, now), a.Severity, a.Status, a.Type, cmp.Or(a.MonitorName, a.MonitorID), a.ID, a.Details().Title,
+		a.CreatedAt.Local().Format("01-02 15:04"), strings.TrimSuffix(age(a.CreatedAt, now), " ago"), a.Severity, a.Status, a.Type, a.Details().Title, a.ID,
 	}
 }
 

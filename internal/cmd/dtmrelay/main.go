@@ -24,6 +24,7 @@ const (
 
 type commands struct {
 	Fetch   fetchCmd         `cmd:"" help:"Fetch alerts once, and show them or write them to a file."`
+	Poll    pollCmd          `cmd:"" help:"Fetch what is new again and again, and show it or hand it on."`
 	Demo    demoCmd          `cmd:"" help:"Relay invented alerts through rate limits, a lost connection and a crash, and count them."`
 	Serve   serveCmd         `cmd:"" help:"Serve the function, against Google Cloud, emulators, or files of this machine."`
 	Sim     simCmd           `cmd:"" help:"Serve a simulator of the Digital Threat Monitoring API."`

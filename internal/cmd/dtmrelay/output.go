@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -129,8 +128,8 @@ func controls(r rune) bool {
 // gap is what stands between two columns.
 const gap = "  "
 
-// printTable aligns the columns, numbers to the right. On a terminal the widest cells
-// are cut until a row fits its width. The cells may be foreign text.
+// printTable aligns the columns, numbers to the right. On a terminal cells of text are
+// cut until a row fits its width. The cells may be foreign text.
 func printTable(w io.Writer, head []string, rows [][]string) error {
 	table := make([][]string, 0, 1+len(rows))
 	for _, row := range append([][]string{head}, rows...) {
@@ -141,15 +140,16 @@ func printTable(w io.Writer, head []string, rows [][]string) error {
 		table = append(table, cells)
 	}
 	widths := make([]int, len(head))
-	numeric := make([]bool, len(head))
+	numeric, isText := make([]bool, len(head)), make([]bool, len(head))
 	for column := range head {
 		numeric[column] = len(rows) > 0
 		for i, row := range table {
 			widths[column] = max(widths[column], uniseg.StringWidth(row[column]))
 			numeric[column] = numeric[column] && (i == 0 || isNumber(row[column]))
+			isText[column] = isText[column] || i > 0 && strings.Contains(row[column], " ") && !unicode.IsDigit(rune(row[column][0]))
 		}
 	}
-	fit(widths, terminalWidth(w))
+	fit(widths, isText, terminalWidth(w))
 	var text strings.Builder
 	for i, row := range table {
 		var line strings.Builder
@@ -192,8 +192,12 @@ func terminalWidth(w io.Writer) int {
 	return width
 }
 
-// fit makes the widest columns narrower, down to one character.
-func fit(widths []int, width int) {
+// leastText is the width down to which a column of text is cut before others are.
+const leastText = 8
+
+// fit makes columns narrower, the widest first: those of text, so that ids, times and
+// numbers stay whole, and where that isn't enough all, down to one character.
+func fit(widths []int, isText []bool, width int) {
 	if width == 0 || len(widths) == 0 {
 		return
 	}
@@ -202,11 +206,21 @@ func fit(widths []int, width int) {
 		over += w
 	}
 	for ; over > 0; over-- {
-		widest := slices.Index(widths, slices.Max(widths))
-		if widths[widest] == 1 {
-			return
+		widest, widestText := -1, -1
+		for i, w := range widths {
+			if w > 1 && (widest < 0 || w > widths[widest]) {
+				widest = i
+			}
+			if isText[i] && w > leastText && (widestText < 0 || w > widths[widestText]) {
+				widestText = i
+			}
 		}
-		widths[widest]--
+		switch {
+		case widestText >= 0:
+			widths[widestText]--
+		case widest >= 0:
+			widths[widest]--
+		}
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/creack/pty"
+	"github.com/rivo/uniseg"
 
 	"dtmrelay.internal/dtmrelay/internal/dtmsim"
 )
@@ -60,7 +61,7 @@ func TestFetchOnTerminal(t *testing.T) {
 			if n := strings.Count(text, "\n  \"id\": \""); n > showFirst || !strings.Contains(text, "{\r\n  \"") {
 				t.Errorf("%d alerts are shown", n)
 			}
-			for _, want := range []string{"asking GTI", "TYPE", "SEVERITY", "ALERTS", "total", "the limit of 100 alerts is reached", "Next:", "fetch --all --output alerts.jsonl"} {
+			for _, want := range []string{"asking GTI", "TYPE", "high", "total", "the limit of 100 alerts is reached", "Next:", "fetch --all --output alerts.jsonl"} {
 				if !strings.Contains(text, want) {
 					t.Errorf("%q is not shown", want)
 				}
@@ -69,5 +70,19 @@ func TestFetchOnTerminal(t *testing.T) {
 				t.Errorf("colours: %t, want %t", found, c.colours)
 			}
 		})
+	}
+}
+
+func TestPollOnTerminal(t *testing.T) {
+	text := onOwnTerminal(t, dtmsim.Options{}, []string{"SETTLE=0s"}, "poll", "--polls", "1")
+	for _, want := range []string{"CREATED", "and 130 before these; all together:", "TYPE", "150 new, 0 changed"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is not shown:\n%s", want, text)
+		}
+	}
+	for line := range strings.Lines(text) {
+		if width := uniseg.StringWidth(clean(strings.TrimSpace(colours.ReplaceAllString(line, "")))); width > 90 {
+			t.Errorf("a line of %d columns: %q", width, line)
+		}
 	}
 }

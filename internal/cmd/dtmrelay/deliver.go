@@ -1,0 +1,197 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"dtmrelay.internal/dtmrelay/internal/dtm"
+	"dtmrelay.internal/dtmrelay/internal/ledger"
+	"dtmrelay.internal/dtmrelay/internal/message"
+	"dtmrelay.internal/dtmrelay/internal/publish"
+)
+
+// delivery is the publisher of a poll. It brings each alert to everywhere it is wanted,
+// one after the other, in the order of created_at.
+type delivery struct {
+	*publish.Rejects
+	// stopping ends with Ctrl-C: what is under way then is delivered again.
+	stopping context.Context //nolint:containedctx // the engine's context lives longer
+	webhook  *webhook        // nil: none
+	exec     string          // a command for each alert; empty: none
+	out      *alertPrinter
+	// incidents: the messages are incidents, for the webhook or by MESSAGE_FORMAT. Only by
+	// that they are shown, too; else it is the alerts in them.
+	incidents, showIncidents bool
+
+	mu     sync.Mutex
+	sent   int
+	closed error // the output takes nothing more
+}
+
+// Publish delivers the alerts. One that fails holds up those after it.
+func (d *delivery) Publish(ctx context.Context, messages []message.Message) []error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(d.stopping, cancel)()
+	order := make([]int, len(messages))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int {
+		return strings.Compare(messages[a].Attributes["created_at"], messages[b].Attributes["created_at"])
+	})
+	errs := make([]error, len(messages))
+	var failed error
+	for _, i := range order {
+		if failed != nil {
+			errs[i] = failed
+			continue
+		}
+		errs[i] = d.deliver(ctx, messages[i])
+		switch {
+		case errs[i] == nil:
+			d.sent++
+		case errors.Is(errs[i], message.ErrRefused):
+			fmt.Fprintf(os.Stderr, "dtmrelay: alert %s: %v\n", messages[i].Attributes["alert_id"], errs[i])
+		default:
+			failed = errs[i]
+		}
+	}
+	return errs
+}
+
+func (d *delivery) deliver(ctx context.Context, m message.Message) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	var refused error
+	if d.webhook != nil {
+		if err := d.webhook.deliver(ctx, m); errors.Is(err, message.ErrRefused) {
+			refused = err
+		} else if err != nil {
+			return err
+		}
+	}
+	alert := m.Data
+	if d.incidents {
+		var incident struct {
+			Alert json.RawMessage `json:"alert"`
+		}
+		if err := json.Unmarshal(alert, &incident); err != nil {
+			return fmt.Errorf("taking the alert out of its incident: %w", err)
+		}
+		alert = incident.Alert
+	}
+	shown := alert
+	if d.showIncidents {
+		shown = m.Data
+	}
+	var line bytes.Buffer
+	if err := json.Compact(&line, shown); err != nil {
+		return err
+	}
+	line.WriteByte('\n')
+	if d.exec != "" {
+		if err := runWith(ctx, d.exec, line.Bytes()); err != nil {
+			return err
+		}
+	}
+	if err := d.out.alert(line.Bytes(), alert, m.Attributes); err != nil {
+		d.closed = err
+		return err
+	}
+	return refused
+}
+
+// runWith runs a command line with an alert on its standard input.
+func runWith(ctx context.Context, line string, data []byte) error {
+	cmd := exec.CommandContext(ctx, "sh", "-c", line) //nolint:gosec // G204: it is the user's command
+	cmd.Stdin = bytes.NewReader(data)
+	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+	cmd.WaitDelay = time.Second
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "GTI_API_KEY=") })
+	err := cmd.Run()
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case err != nil:
+		return fmt.Errorf("the command of --exec failed: %w", err)
+	}
+	return nil
+}
+
+// alertPrinter shows the alerts of a poll: lines as they come, or for people a table at
+// its end.
+type alertPrinter struct {
+	w      io.Writer
+	format outputFormat
+	headed bool // of CSV
+
+	rows   [][]string // the latest ones
+	counts map[class]int
+	n      int
+}
+
+// shownRows is how many alerts of one poll a table has.
+const shownRows = 20
+
+// alert shows one: its line of JSON, or what a row says of it.
+func (p *alertPrinter) alert(line, alert []byte, attributes map[string]string) error {
+	if p.format == formatJSONL {
+		if isTerminal(p.w) {
+			line = cleanJSON(line)
+		}
+		_, err := p.w.Write(line)
+		return err
+	}
+	a := dtm.ParseAlert(alert)
+	if p.format == formatCSV {
+		head, row := append([]string{"event"}, csvColumns...), append([]string{attributes["event"]}, csvRow(a)...)
+		if p.headed {
+			return writeCSV(p.w, row, nil)
+		}
+		p.headed = true
+		return writeCSV(p.w, head, [][]string{row})
+	}
+	p.n++
+	p.counts[class{attributes["alert_type"], attributes["severity"]}]++
+	switch event := attributes["event"]; event {
+	case ledger.Created:
+	case ledger.StatusChanged:
+		a.Status = attributes["previous_status"] + " → " + a.Status
+	default:
+		a.Status += " (" + event + ")"
+	}
+	p.rows = append(p.rows, tableRow(a, time.Now()))
+	if len(p.rows) > shownRows {
+		p.rows = p.rows[1:]
+	}
+	return nil
+}
+
+// end prints the table of a poll.
+func (p *alertPrinter) end() error {
+	if p.n == 0 {
+		return nil
+	}
+	left, counts := p.n-len(p.rows), p.counts
+	err := printTable(p.w, tableColumns, p.rows)
+	if err == nil && left > 0 {
+		fmt.Fprintf(p.w, "and %d before these; all together:\n", left)
+		err = printCounts(p.w, counts)
+	}
+	p.rows, p.counts, p.n = nil, map[class]int{}, 0
+	return err
+}

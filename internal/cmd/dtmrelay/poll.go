@@ -1,0 +1,299 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"dtmrelay.internal/dtmrelay/internal/app"
+	"dtmrelay.internal/dtmrelay/internal/config"
+	"dtmrelay.internal/dtmrelay/internal/drain"
+	"dtmrelay.internal/dtmrelay/internal/dtm"
+	"dtmrelay.internal/dtmrelay/internal/message"
+	"dtmrelay.internal/dtmrelay/internal/observe"
+	"dtmrelay.internal/dtmrelay/internal/publish"
+	"dtmrelay.internal/dtmrelay/internal/state/bolt"
+)
+
+type pollCmd struct {
+	filterFlags `embed:""`
+	keyFlags    `embed:""`
+	outputFlags `embed:""`
+
+	Data     string        `default:"dtmrelay-data" placeholder:"DIR" help:"Where the position, and what became of each alert, are kept (${default})."`
+	Interval time.Duration `default:"5m" placeholder:"D" help:"From the beginning of one poll to the next, 1s at least (${default})."`
+	Polls    int           `placeholder:"N" help:"End after so many polls; 0 is never (0)."`
+	Since    *moment       `placeholder:"WHEN" help:"Where the first poll of all begins: a duration back from now, or a time (24h, or INITIAL_LOOKBACK)."`
+	Refs     bool          `help:"With their documents, labels and topics."`
+	Output   string        `placeholder:"FILE" help:"Append the alerts to this file."`
+
+	Webhook           string `placeholder:"URL" help:"Post each alert as an incident to this address; https, or http on this machine."`
+	WebhookHeaderFile string `placeholder:"FILE" help:"Lines as Name: value, for the header of these posts."`
+	Exec              string `placeholder:"CMD" help:"Run this command line for each alert, which is on its standard input."`
+}
+
+func (pollCmd) Help() string {
+	return `The relay on this machine: it shows new and changed alerts only, and goes on where it was when it was ended. Rules, redaction and all else follow the environment: docs/configuration.md.
+
+--webhook and --exec get every alert at least once, in the order of created_at. One that fails is repeated, and holds up those after it. What a webhook answers with 4xx (but 408, 425 and 429) is not repeated, and is noted in rejects.jsonl. After each poll, status.json tells how it went.
+
+Examples:
+
+	export GTI_API_KEY=…
+	dtmrelay poll
+	dtmrelay poll --polls 1 --severity high | jq .title
+	dtmrelay poll --interval 10m --webhook https://soar.example.com/hook --webhook-header-file header.txt
+	dtmrelay poll --exec 'jq -r .title | mail -s "DTM alert" soc@example.com'`
+}
+
+// Validate names all problems of the flags.
+func (c *pollCmd) Validate() error {
+	var errs []error
+	if c.Interval < time.Second {
+		errs = append(errs, fmt.Errorf("--interval is %s: it must be 1s or more", c.Interval))
+	}
+	if c.Polls < 0 {
+		errs = append(errs, fmt.Errorf("--polls is %d: it must be 0 or more", c.Polls))
+	}
+	if c.Format == formatJSON {
+		errs = append(errs, errors.New("--format is json, and alerts come one by one: it must be jsonl, csv or table"))
+	}
+	if c.WebhookHeaderFile != "" && c.Webhook == "" {
+		errs = append(errs, errors.New("--webhook-header-file is for --webhook: add it, or leave this out"))
+	}
+	if c.Since != nil && !c.Since.before(time.Now()).Before(time.Now()) {
+		errs = append(errs, errors.New("--since must lie in the past"))
+	}
+	return errors.Join(errs...)
+}
+
+func (c *pollCmd) Run() error {
+	ctx, stop := commandContext()
+	defer stop()
+	if _, err := c.over(dtm.Filter{}); err != nil {
+		return err
+	}
+	p := &poller{files: filesIn(c.Data)}
+	err := c.open(ctx, p)
+	if err == nil {
+		err = p.loop(ctx, c.Polls, c.Interval)
+	}
+	return errors.Join(err, p.close())
+}
+
+// poller polls, and shows what it does.
+type poller struct {
+	app      *app.App
+	delivery *delivery
+	files    localFiles
+	closers  []func() error
+}
+
+func (p *poller) close() error {
+	var errs []error
+	for i := len(p.closers) - 1; i >= 0; i-- {
+		errs = append(errs, p.closers[i]())
+	}
+	return errors.Join(errs...)
+}
+
+// open puts the relay of this machine together. What it has opened is p's to close, also
+// after an error.
+func (c *pollCmd) open(ctx context.Context, p *poller) error {
+	cfg, keys, end, err := c.local(ctx, c.values())
+	if err != nil {
+		return err
+	}
+	p.closers = append(p.closers, end)
+	if cfg.Filter, err = c.over(cfg.Filter); err != nil {
+		return err
+	}
+	d := &delivery{stopping: ctx, exec: c.Exec, showIncidents: cfg.MessageFormat == string(message.Incident)}
+	if c.Webhook != "" {
+		if d.webhook, err = newWebhook(c.Webhook, c.WebhookHeaderFile); err != nil {
+			return err
+		}
+		cfg.MessageFormat = string(message.Incident)
+	}
+	d.incidents = cfg.MessageFormat == string(message.Incident)
+	if c.Webhook != "" || c.Exec != "" {
+		cfg.Concurrency = 1 // several workers read several parts of the time at once
+	}
+	if d.out, err = c.printer(p); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(p.files.dir, 0o700); err != nil {
+		return fmt.Errorf("--data: %w", err)
+	}
+	store, err := bolt.Open(p.files.state)
+	if err != nil {
+		return fmt.Errorf("%w (--data takes another folder)", err)
+	}
+	p.closers = append(p.closers, store.Close)
+	if d.Rejects, err = publish.OpenRejects(p.files.rejects); err != nil {
+		return err
+	}
+	p.closers = append(p.closers, d.Close)
+	p.delivery = d
+	p.app, err = newLocal(cfg, app.Parts{Store: store, Publisher: d, Keys: keys})
+	return err
+}
+
+// values are the variables that flags replace.
+func (c *pollCmd) values() map[string]string {
+	values := map[string]string{}
+	if c.Since != nil {
+		values["INITIAL_LOOKBACK"] = time.Since(c.Since.before(time.Now())).Round(time.Millisecond).String()
+	}
+	if c.Refs || os.Getenv("DTM_REFS") == "" {
+		values["DTM_REFS"] = fmt.Sprint(c.Refs)
+	}
+	return values
+}
+
+func (c *pollCmd) printer(p *poller) (*alertPrinter, error) {
+	out := &alertPrinter{w: os.Stdout, format: c.Format.or(os.Stdout, formatJSONL), counts: map[class]int{}}
+	if c.Output != "" {
+		file, err := os.OpenFile(c.Output, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+		if err != nil {
+			return nil, fmt.Errorf("--output: %w", err)
+		}
+		p.closers = append(p.closers, file.Close)
+		info, err := file.Stat()
+		if err != nil {
+			return nil, fmt.Errorf("--output: %w", err)
+		}
+		out.w, out.format, out.headed = file, cmp.Or(c.Format, formatJSONL), info.Size() > 0
+	}
+	return out, nil
+}
+
+// newLocal is an app whose warnings and errors are lines for people.
+func newLocal(cfg config.Config, parts app.Parts) (*app.App, error) {
+	mask := observe.NewKeyMask(os.Stderr)
+	parts.Keys = app.MaskKeys(parts.Keys, mask)
+	return app.New(cfg, parts, slog.New(plainHandler{mask}))
+}
+
+// plainHandler writes warnings and errors as lines for people. The line of a run is left
+// out: the command says itself what it did.
+type plainHandler struct{ w io.Writer }
+
+func (plainHandler) Enabled(_ context.Context, level slog.Level) bool { return level >= slog.LevelWarn }
+
+func (h plainHandler) Handle(_ context.Context, r slog.Record) error {
+	text := "dtmrelay: " + r.Message
+	run := false
+	r.Attrs(func(a slog.Attr) bool {
+		if a.Key == "event" {
+			run = a.Value.String() == "run"
+			return !run
+		}
+		text += fmt.Sprintf(" %s=%s", a.Key, a.Value)
+		return true
+	})
+	if run {
+		return nil
+	}
+	_, err := io.WriteString(h.w, clean(text)+"\n")
+	return err
+}
+
+func (h plainHandler) WithAttrs([]slog.Attr) slog.Handler { return h }
+func (h plainHandler) WithGroup(string) slog.Handler      { return h }
+
+// loop polls until it is told to stop.
+func (p *poller) loop(ctx context.Context, polls int, interval time.Duration) error {
+	for n := 1; ; n++ {
+		next := time.Now().Add(interval)
+		wait, err := p.poll(ctx, n == polls)
+		if err != nil || n == polls || ctx.Err() != nil {
+			return err
+		}
+		if wait > 0 {
+			next = time.Now().Add(max(time.Until(next), wait))
+		}
+		if (n == 1 || wait > 0) && isTerminal(os.Stderr) {
+			fmt.Fprintf(os.Stderr, "next poll at %s; Ctrl-C ends, and %s poll goes on from %s\n", localTime(next), self(), p.files.dir)
+		}
+		timer := time.NewTimer(time.Until(next))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		case <-timer.C:
+		}
+	}
+}
+
+// poll polls once. An error is one to end with: a failure that may pass is shown, unless
+// it is the last poll's. wait is what GTI asks for before the next, 0 for nothing.
+func (p *poller) poll(ctx context.Context, last bool) (wait time.Duration, err error) {
+	report, failure := p.app.Run(ctx, "cli", false)
+	if err := p.delivery.out.end(); err != nil {
+		return 0, err
+	}
+	if err := p.keepStatus(context.WithoutCancel(ctx)); err != nil {
+		return 0, err
+	}
+	switch kind := dtm.Kind(failure); {
+	case p.delivery.closed != nil:
+		return 0, p.delivery.closed
+	case ctx.Err() != nil && (failure != nil || report.Outcome == drain.Partial):
+		return 0, partialError{fmt.Errorf("interrupted after %s: the next poll goes on there", plural(p.delivery.sent, "alert"))}
+	case failure == nil:
+		fmt.Fprintln(os.Stderr, summaryOf(report))
+		return 0, nil
+	case last, kind == dtm.KeyRefused, kind == dtm.NoKey:
+		return 0, p.failure(failure)
+	}
+	fmt.Fprintf(os.Stderr, "dtmrelay: %s; the next poll tries again\n", oneLine(explain(failure)))
+	return dtm.RetryAfter(failure), nil
+}
+
+func (p *poller) failure(err error) error {
+	err = errors.New(oneLine(explain(err)))
+	if p.delivery.sent > 0 {
+		return partialError{fmt.Errorf("stopped after %s: %w", plural(p.delivery.sent, "alert"), err)}
+	}
+	return err
+}
+
+func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
+
+// summaryOf says what a poll did, in a line.
+func summaryOf(r drain.Report) string {
+	parts := []string{fmt.Sprintf("%d new, %d changed", r.Created, r.Updated+r.StatusChanged)}
+	for _, more := range []struct {
+		n    int64
+		what string
+	}{{r.Dropped, "dropped by rules"}, {r.Rejected, "rejected (rejects.jsonl)"}} {
+		if more.n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", more.n, more.what))
+		}
+	}
+	if r.Outcome == drain.Partial {
+		parts = append(parts, "the rest with the next poll ("+r.StopReason+")")
+	}
+	return fmt.Sprintf("%s  %s; %s", localTime(r.FinishedAt), strings.Join(parts, ", "), plural(int(r.Requests), "request"))
+}
+
+// keepStatus writes status.json, which others read while this process has the state.
+func (p *poller) keepStatus(ctx context.Context) error {
+	text, err := p.app.Status(ctx)
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(p.files.dir, "status.json")
+	if err := os.WriteFile(path+".new", append(text, '\n'), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
+}

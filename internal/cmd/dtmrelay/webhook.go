@@ -1,0 +1,146 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"dtmrelay.internal/dtmrelay/internal/app"
+	"dtmrelay.internal/dtmrelay/internal/dtm"
+	"dtmrelay.internal/dtmrelay/internal/message"
+)
+
+const (
+	// webhookAttempts and the waits between them are about half a minute: what lasts
+	// longer is for the next poll.
+	webhookAttempts = 5
+	webhookBackoff  = 2 * time.Second
+	// webhookTime bounds one attempt.
+	webhookTime = 30 * time.Second
+	// webhookWait is the longest wait that an answer can ask for.
+	webhookWait = time.Minute
+)
+
+// webhook posts messages to an address.
+type webhook struct {
+	url       string
+	header    http.Header
+	transport http.RoundTripper
+	random    func() float64 // at least 0 and below 1
+}
+
+// newWebhook checks the address, and reads the header of every request from a file,
+// unless it is named "". The errors show neither: both may hold a secret.
+func newWebhook(address, headerFile string) (*webhook, error) {
+	u, err := url.Parse(address)
+	if err != nil || u.Hostname() == "" || u.Scheme != "https" && (u.Scheme != "http" || !dtm.Loopback(u.Hostname())) {
+		return nil, usagef("--webhook: the value (not shown) is not allowed: it must be an address with https, or with http for this machine, such as https://example.com/hook")
+	}
+	w := &webhook{url: address, header: http.Header{}, transport: http.DefaultTransport, random: rand.Float64}
+	if headerFile != "" {
+		text, err := os.ReadFile(headerFile)
+		if err != nil {
+			return nil, fmt.Errorf("--webhook-header-file: %w", err)
+		}
+		if err := w.readHeader(string(text)); err != nil {
+			return nil, fmt.Errorf("--webhook-header-file: %s: %w", headerFile, err)
+		}
+	}
+	w.header.Set("Content-Type", "application/json")
+	w.header.Set("User-Agent", "dtm-relay/"+app.Version)
+	return w, nil
+}
+
+// headerLine is a field name of HTTP (RFC 9110, 5.6.2), a colon and printable text.
+var headerLine = regexp.MustCompile("^([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([ -~]*)$")
+
+func (w *webhook) readHeader(text string) error {
+	var errs []error
+	n := 0
+	for line := range strings.Lines(text) {
+		n++
+		line = strings.TrimSpace(line)
+		if line == "" {
+			continue
+		}
+		found := headerLine.FindStringSubmatch(line)
+		if found == nil {
+			errs = append(errs, fmt.Errorf("line %d (not shown) is not allowed: it must be a name, a colon and printable ASCII, such as Authorization: Bearer x", n))
+			continue
+		}
+		w.header.Add(found[1], found[2])
+	}
+	return errors.Join(errs...)
+}
+
+// deliver posts a message's data until it was taken. An answer of 4xx, other than 408,
+// 425 and 429, is for good: message.ErrRefused.
+func (w *webhook) deliver(ctx context.Context, m message.Message) error {
+	for attempt := 1; ; attempt++ {
+		wait, err := w.post(ctx, m.Data)
+		switch {
+		case err == nil:
+			return nil
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case errors.Is(err, message.ErrRefused):
+			return err
+		case attempt == webhookAttempts:
+			return fmt.Errorf("the webhook failed %d times: %w", attempt, err)
+		}
+		if wait == 0 {
+			wait = time.Duration(w.random() * float64(webhookBackoff<<(attempt-1)))
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(min(wait, webhookWait)):
+		}
+	}
+}
+
+// refusedError is the status with which a webhook refuses an alert for good.
+type refusedError int
+
+func (e refusedError) Error() string { return fmt.Sprintf("the webhook refused it with %d", int(e)) }
+
+// Is makes it a message.ErrRefused.
+func (e refusedError) Is(target error) bool { return target == message.ErrRefused }
+
+// post makes one attempt. wait is what the answer asks for before the next, 0 for nothing.
+func (w *webhook) post(ctx context.Context, data []byte) (wait time.Duration, err error) {
+	ctx, cancel := context.WithTimeout(ctx, webhookTime)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, w.url, bytes.NewReader(data))
+	if err != nil {
+		return 0, errors.New("the address can't be asked")
+	}
+	req.Header = w.header.Clone()
+	// Not a client's Do: it would follow redirects, with a GET.
+	resp, err := w.transport.RoundTrip(req)
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 64<<10)) // for the next request on this connection
+	seconds, _ := strconv.Atoi(resp.Header.Get("Retry-After"))
+	wait = time.Duration(max(0, min(seconds, int(webhookWait/time.Second)))) * time.Second
+	switch status := resp.StatusCode; {
+	case status >= 200 && status < 300:
+		return 0, nil
+	case status == http.StatusRequestTimeout, status == http.StatusTooEarly, status == http.StatusTooManyRequests:
+	case status >= 400 && status < 500:
+		return 0, refusedError(status)
+	}
+	return wait, fmt.Errorf("it answered %d", resp.StatusCode)
+}
