@@ -18,27 +18,34 @@ import (
 // own status is unknown: a repeat of its write-back could undo an analyst's change.
 const reasonNoStatus = "it sets a status or tags, and the alert's own status is none that GTI names"
 
-// applyRules says what the operator's rules make of each item. An element that is no
-// usable alert, or was too large to be held, goes to the rejects topic whatever they say.
+// applyRules says what the operator's rules make of each item.
 func (p *Processor) applyRules(items []*item) {
 	now := time.Now().UTC()
 	for _, it := range items {
-		a := it.alert
-		if a.Invalid != "" || a.Digest != nil {
-			it.rules = rules.Result{Priority: message.Priority(a.Severity)}
-			continue
-		}
-		it.rules = p.Rules.Evaluate(a, it.event, it.previousStatus(), now)
-		if it.event != Created || it.entry.Record.Known() {
-			it.rules.WriteBacks = nil // once, when the alert is new
-		}
-		if len(it.rules.WriteBacks) > 0 && !slices.Contains(dtm.Statuses, a.Status) {
-			for _, w := range it.rules.WriteBacks {
-				it.rules.Failed = append(it.rules.Failed, rules.Failure{Rule: w.Rule, Reason: reasonNoStatus})
-			}
-			it.rules.WriteBacks = nil
-		}
+		first := it.event == Created && !it.entry.Record.Known()
+		it.rules = Evaluate(p.Rules, it.alert, it.event, it.previousStatus(), first, now)
 	}
+}
+
+// Evaluate says what rules make of a version that would be published as an event. first:
+// no version of the alert was published before, and only then is something written back.
+// An element that is no usable alert, or was too large to be held, goes to the rejects
+// topic whatever they say, so that none of them is looked at.
+func Evaluate(r *rules.Rules, a dtm.Alert, event, previousStatus string, first bool, now time.Time) rules.Result {
+	if a.Invalid != "" || a.Digest != nil {
+		return rules.Result{Priority: message.Priority(a.Severity)}
+	}
+	result := r.Evaluate(a, event, previousStatus, now)
+	if !first {
+		result.WriteBacks = nil
+	}
+	if len(result.WriteBacks) > 0 && !slices.Contains(dtm.Statuses, a.Status) {
+		for _, w := range result.WriteBacks {
+			result.Failed = append(result.Failed, rules.Failure{Rule: w.Rule, Reason: reasonNoStatus})
+		}
+		result.WriteBacks = nil
+	}
+	return result
 }
 
 // previousStatus is what the status of a status_changed was; else empty.
