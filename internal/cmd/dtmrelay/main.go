@@ -28,6 +28,7 @@ type commands struct {
 	Demo    demoCmd          `cmd:"" help:"Relay invented alerts through rate limits, a lost connection and a crash, and count them."`
 	Serve   serveCmd         `cmd:"" help:"Serve the function, against Google Cloud, emulators, or files of this machine."`
 	Sim     simCmd           `cmd:"" help:"Serve a simulator of the Digital Threat Monitoring API."`
+	Rules   rulesCmd         `cmd:"" help:"Check rules, and try them on alerts."`
 	Version kong.VersionFlag `help:"Show the version and exit."`
 }
 

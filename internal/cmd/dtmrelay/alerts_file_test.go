@@ -1,0 +1,53 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+func TestEachFileAlertLeavesOutATornLine(t *testing.T) {
+	for name, test := range map[string]struct {
+		text string
+		want []string
+	}{
+		"torn":                  {`{"id":"a","created_at":"2026-01-01T00:00:00Z"}` + "\n" + `{"id":"b","crea`, []string{"a"}},
+		"whole without its end": {`{"id":"a","created_at":"2026-01-01T00:00:00Z"}` + "\n" + `{"id":"b"}`, []string{"a", "b"}},
+		"data in base64":        {`{"attributes":{},"data_base64":"eyJpZCI6ImMifQ=="}` + "\n", []string{"c"}},
+		"its own attributes":    {`{"id":"d","attributes":[1]}` + "\n", []string{"d"}},
+		"empty":                 {"", nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "alerts.jsonl")
+			if err := os.WriteFile(path, []byte(test.text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			err := eachFileAlert(path, func(a fileAlert) error {
+				got = append(got, a.ID)
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !slices.Equal(got, test.want) {
+				t.Errorf("got the alerts %q, want %q", got, test.want)
+			}
+		})
+	}
+}
+
+// Nothing that a file may hold panics.
+func TestParseFileAlertTakesAnything(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		value := rapid.SampledFrom([]string{`null`, `{}`, `[]`, `"x"`, `1`, `{"id":"a"}`, `{"a":"b"}`, `"eyJ9"`, `{"schema":"dtmrelay.incident/v1"}`, `{"schema":"dtmrelay.incident/v1","alert":1}`})
+		text := `{"attributes":` + value.Draw(t, "attributes") + `,"data":` + value.Draw(t, "data") + `,"data_base64":` + value.Draw(t, "base64") + `}`
+		if a, err := parseFileAlert([]byte(text)); err == nil && a.ID != "" && a.ID != "a" {
+			t.Fatalf("%s gives the id %q", text, a.ID)
+		}
+		_, _ = parseFileAlert([]byte(rapid.String().Draw(t, "text")))
+	})
+}
