@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"reflect"
 	"strconv"
 	"time"
@@ -32,7 +33,8 @@ var (
 
 // Store is a state.Store in a file.
 type Store struct {
-	db *bbolt.DB
+	db        *bbolt.DB
+	temporary string // path of the copy to delete on Close; empty for the file itself
 }
 
 var _ state.Store = (*Store)(nil)
@@ -97,8 +99,13 @@ func prepare(tx *bbolt.Tx) error {
 
 // Close closes the file.
 func (s *Store) Close() error {
-	if err := s.db.Close(); err != nil {
-		return fmt.Errorf("closing %s: %w", s.db.Path(), err)
+	path := s.db.Path()
+	err := s.db.Close()
+	if s.temporary != "" {
+		err = errors.Join(err, os.Remove(s.temporary))
+	}
+	if err != nil {
+		return fmt.Errorf("closing %s: %w", path, err)
 	}
 	return nil
 }
