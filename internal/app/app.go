@@ -144,7 +144,7 @@ func (a *App) Run(ctx context.Context, trigger string, dryRun bool) (drain.Repor
 	return report, err
 }
 
-// keyID names the API key's counters: the first 16 hex digits of its SHA-256.
+// keyID names the API key's counters.
 func (a *App) keyID(ctx context.Context) (string, error) {
 	key, err := a.parts.Keys.Key(ctx)
 	if errors.Is(err, secret.ErrMissing) {
@@ -153,9 +153,19 @@ func (a *App) keyID(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	sum := sha256.Sum256([]byte(key))
-	return hex.EncodeToString(sum[:8]), nil
+	return KeyID(key), nil
 }
+
+// KeyID names the counters of an API key in the database: the first 16 hex digits of the
+// key's SHA-256.
+func KeyID(key string) string {
+	sum := sha256.Sum256([]byte(key))
+	return hex.EncodeToString(sum[:8])
+}
+
+// ErrorStop is at how many error answers within an hour live work stops, where GTI allows
+// so many.
+func ErrorStop(errorsPerHour int) int { return sharesOf(errorsPerHour).live.Errors }
 
 // runID names a run: when it began, and something random.
 func runID(now time.Time) string {

@@ -29,6 +29,7 @@ type commands struct {
 	Serve   serveCmd         `cmd:"" help:"Serve the function, against Google Cloud, emulators, or files of this machine."`
 	Sim     simCmd           `cmd:"" help:"Serve a simulator of the Digital Threat Monitoring API."`
 	Rules   rulesCmd         `cmd:"" help:"Check rules, and try them on alerts."`
+	Doctor  doctorCmd        `cmd:"" help:"Look whether everything is there that the relay needs, and say what to do."`
 	Version kong.VersionFlag `help:"Show the version and exit."`
 }
 

@@ -104,7 +104,7 @@ func (c *rulesTestCmd) fetch(ctx context.Context, t *trial) error {
 		return err
 	}
 	defer func() { _ = end() }() // nothing was written
-	api, err := newSession(cfg, keys)
+	api, err := newSession(cfg, keys, cfg.RequestsPerDay)
 	if err != nil {
 		return err
 	}
@@ -116,16 +116,16 @@ func (c *rulesTestCmd) fetch(ctx context.Context, t *trial) error {
 	return listAll(ctx, api, query, func(a dtm.Alert) { t.add(fileAlert{Alert: a}) })
 }
 
-// newSession asks GTI for a command, with a part of what the key may do.
-func newSession(cfg config.Config, keys dtm.KeySource) (*dtm.Session, error) {
+// newSession asks GTI for one command, which may send so many requests.
+func newSession(cfg config.Config, keys dtm.KeySource, requests int) (*dtm.Session, error) {
 	client, err := dtm.New(dtm.Options{
 		BaseURL: cfg.BaseURL, ToolName: cfg.ToolName, UserAgent: "dtm-relay/" + app.Version,
-		Keys: keys, Meter: dtm.NewMeter(cfg.RequestsPerDay), Concurrency: cfg.Concurrency, QPS: cfg.QPS,
+		Keys: keys, Meter: dtm.NewMeter(requests), Concurrency: cfg.Concurrency, QPS: cfg.QPS,
 	})
 	if err != nil {
 		return nil, err
 	}
-	return client.Session(dtm.Share{Errors: cfg.ErrorsPerHour / 5, Requests: 0.6}), nil
+	return client.Session(dtm.Share{Errors: max(1, cfg.ErrorsPerHour/10), Requests: 1}), nil
 }
 
 // listAll lists all alerts of a query; after a listing that broke off it goes on from
