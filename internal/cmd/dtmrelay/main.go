@@ -23,14 +23,16 @@ const (
 )
 
 type commands struct {
-	Fetch   fetchCmd         `cmd:"" help:"Fetch alerts once, and show them or write them to a file."`
-	Poll    pollCmd          `cmd:"" help:"Fetch what is new again and again, and show it or hand it on."`
-	Demo    demoCmd          `cmd:"" help:"Relay invented alerts through rate limits, a lost connection and a crash, and count them."`
-	Serve   serveCmd         `cmd:"" help:"Serve the function, against Google Cloud, emulators, or files of this machine."`
-	Sim     simCmd           `cmd:"" help:"Serve a simulator of the Digital Threat Monitoring API."`
-	Rules   rulesCmd         `cmd:"" help:"Check rules, and try them on alerts."`
-	Doctor  doctorCmd        `cmd:"" help:"Look whether everything is there that the relay needs, and say what to do."`
-	Version kong.VersionFlag `help:"Show the version and exit."`
+	Fetch    fetchCmd         `cmd:"" help:"Fetch alerts once, and show them or write them to a file."`
+	Poll     pollCmd          `cmd:"" help:"Fetch what is new again and again, and show it or hand it on."`
+	Backfill backfillCmd      `cmd:"" help:"Relay a past range, by a deployed relay or one of this machine."`
+	Status   statusCmd        `cmd:"" help:"Show where a relay stands."`
+	Rules    rulesCmd         `cmd:"" help:"Check rules, and try them on alerts."`
+	Doctor   doctorCmd        `cmd:"" help:"Look whether everything is there that the relay needs, and say what to do."`
+	Demo     demoCmd          `cmd:"" help:"Relay invented alerts through rate limits, a lost connection and a crash, and count them."`
+	Serve    serveCmd         `cmd:"" help:"Serve the function, against Google Cloud, emulators, or files of this machine."`
+	Sim      simCmd           `cmd:"" help:"Serve a simulator of the Digital Threat Monitoring API."`
+	Version  kong.VersionFlag `help:"Show the version and exit."`
 }
 
 const description = `Relays Digital Threat Monitoring alerts of Google Threat Intelligence.

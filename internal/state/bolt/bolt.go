@@ -39,6 +39,9 @@ type Store struct {
 
 var _ state.Store = (*Store)(nil)
 
+// ErrInUse means that another process has the file open.
+var ErrInUse = errors.New("it is in use by another process")
+
 // Open opens the file, and makes it if it doesn't exist. Only one process can
 // have it open, so whoever held a lease in it is gone, and no feed's lease is left.
 func Open(path string) (*Store, error) { return open(path, bbolt.Options{}) }
@@ -53,7 +56,7 @@ func open(path string, o bbolt.Options) (*Store, error) {
 	o.Timeout = lockTimeout
 	db, err := bbolt.Open(path, 0o600, &o)
 	if errors.Is(err, bolterrors.ErrTimeout) {
-		return nil, fmt.Errorf("opening %s: it is in use by another process: end that one, or name another file", path)
+		return nil, fmt.Errorf("opening %s: %w: end that one, or name another file", path, ErrInUse)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("opening %s: %w", path, err)

@@ -1,0 +1,97 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+
+	"dtmrelay.internal/dtmrelay/internal/message"
+	"dtmrelay.internal/dtmrelay/internal/publish"
+)
+
+// alertLines publishes alerts as JSON lines on standard output or in a file, and what
+// can't be one of them where the relay of this machine keeps its rejects.
+type alertLines struct {
+	*publish.Rejects
+	out  *os.File
+	name string
+
+	mu  sync.Mutex
+	err error
+}
+
+// openAlertLines adds to the file at path; an empty one stands for standard output.
+func openAlertLines(path string, files localFiles) (*alertLines, error) {
+	l := &alertLines{out: os.Stdout, name: "standard output"}
+	if path != "" {
+		// For their owner alone, because alerts may hold passwords.
+		file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+		if err != nil {
+			return nil, err
+		}
+		l.out, l.name = file, path
+	}
+	var err error
+	if l.Rejects, err = publish.OpenRejects(files.rejects); err != nil {
+		return nil, errors.Join(err, l.closeOutput())
+	}
+	return l, nil
+}
+
+// Publish writes the messages and returns one error for each. After a failure it writes
+// no more, as nobody may read on.
+func (l *alertLines) Publish(_ context.Context, messages []message.Message) []error {
+	errs := make([]error, len(messages))
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.err == nil {
+		l.err = l.write(messages)
+	}
+	for i := range errs {
+		errs[i] = l.err
+	}
+	return errs
+}
+
+func (l *alertLines) write(messages []message.Message) error {
+	var lines bytes.Buffer
+	for _, m := range messages {
+		line, err := compactJSON(m.Data)
+		if err != nil {
+			return fmt.Errorf("writing alerts to %s: %w", l.name, err)
+		}
+		if isTerminal(l.out) {
+			line = cleanJSON(line)
+		}
+		lines.Write(line)
+		lines.WriteByte('\n')
+	}
+	_, err := io.Copy(l.out, &lines)
+	if err == nil && l.out != os.Stdout {
+		err = l.out.Sync()
+	}
+	if err != nil {
+		return fmt.Errorf("writing alerts to %s: %w", l.name, err)
+	}
+	return nil
+}
+
+// failure is why it stopped writing; nil when it didn't.
+func (l *alertLines) failure() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.err
+}
+
+func (l *alertLines) close() error { return errors.Join(l.Close(), l.closeOutput()) }
+
+func (l *alertLines) closeOutput() error {
+	if l.out == os.Stdout {
+		return nil
+	}
+	return l.out.Close()
+}

@@ -1,0 +1,265 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"mime"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+
+	"github.com/sethvargo/go-envconfig"
+	"google.golang.org/api/idtoken"
+
+	"dtmrelay.internal/dtmrelay/internal/app"
+	"dtmrelay.internal/dtmrelay/internal/config"
+	"dtmrelay.internal/dtmrelay/internal/dtm"
+	"dtmrelay.internal/dtmrelay/internal/ledger"
+	"dtmrelay.internal/dtmrelay/internal/message"
+	"dtmrelay.internal/dtmrelay/internal/secret"
+	"dtmrelay.internal/dtmrelay/internal/state/bolt"
+)
+
+// relayFlags choose a relay.
+type relayFlags struct {
+	URL  string `name:"url" placeholder:"URL" help:"A deployed relay: the address of its function Ingest."`
+	Data string `placeholder:"DIR" help:"A relay of this machine: the folder of poll or of serve --local (dtmrelay-data)."`
+}
+
+func (f relayFlags) check() error {
+	if f.URL == "" {
+		return nil
+	}
+	u, err := url.Parse(f.URL)
+	switch {
+	case f.Data != "":
+		return errors.New("--url is a deployed relay, --data one of this machine: leave one out")
+	case err != nil || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "":
+		return fmt.Errorf("--url is %q: it must be an address such as https://dtm-relay-abc123-ew.a.run.app, without user, query and fragment", f.URL)
+	case u.Scheme != "https" && (u.Scheme != "http" || !dtm.Loopback(u.Hostname())):
+		return fmt.Errorf("--url is %q: it must begin with https:// (http:// for this machine only)", f.URL)
+	}
+	return nil
+}
+
+func (f relayFlags) folder() string { return cmp.Or(f.Data, "dtmrelay-data") }
+
+// words are these flags as the user types them.
+func (f relayFlags) words() string {
+	switch {
+	case f.URL != "":
+		return " --url " + f.URL
+	case f.Data != "":
+		return " --data " + f.Data
+	}
+	return ""
+}
+
+// open is the relay that the flags choose, for what needs no key. close gives it back.
+func (f relayFlags) open(ctx context.Context) (relay relayClient, closeRelay func() error, err error) {
+	if f.URL != "" {
+		relay, err = f.remote(ctx)
+		return relay, func() error { return nil }, err
+	}
+	// The configuration wants a key, and nothing here does.
+	cfg, _, err := config.LoadLocal(ctx, envconfig.MultiLookuper(envconfig.MapLookuper(map[string]string{"GTI_API_KEY": "none"}), envconfig.OsLookuper()))
+	if err != nil {
+		return relayClient{}, nil, fmt.Errorf("the configuration has problems:\n%w", err)
+	}
+	return openLocal(ctx, filesIn(f.folder()), cfg, noKey{}, nothingPublished{})
+}
+
+// remote is a relay at the other end of the network. A caller proves with an identity
+// token of the usual credentials who it is.
+func (f relayFlags) remote(ctx context.Context) (relayClient, error) {
+	base := strings.TrimRight(f.URL, "/")
+	r := relayClient{base: base, transport: &http.Transport{Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true}}
+	if u, err := url.Parse(base); err == nil && dtm.Loopback(u.Hostname()) {
+		return r, nil
+	}
+	client, err := idtoken.NewClient(ctx, base)
+	if err != nil {
+		return r, fmt.Errorf("no identity token for %s: an account that may call it is needed, by GOOGLE_APPLICATION_CREDENTIALS, by the machine's own, or by "+
+			"\"gcloud auth application-default login --impersonate-service-account=ACCOUNT\": %w", base, err)
+	}
+	r.transport = client.Transport
+	return r, nil
+}
+
+// noKey is for what never asks GTI.
+type noKey struct{}
+
+func (noKey) Key(context.Context) (string, error)           { return "", secret.ErrMissing }
+func (noKey) Renew(context.Context, string) (string, error) { return "", secret.ErrMissing }
+
+// nothingPublished is for what publishes nothing.
+type nothingPublished struct{}
+
+var errNothingPublished = errors.New("this command publishes nothing")
+
+func (nothingPublished) Publish(_ context.Context, m []message.Message) []error { return refuseAll(m) }
+
+func (nothingPublished) Reject(_ context.Context, m []message.Message) []error { return refuseAll(m) }
+
+func refuseAll(m []message.Message) []error {
+	errs := make([]error, len(m))
+	for i := range errs {
+		errs[i] = errNothingPublished
+	}
+	return errs
+}
+
+// errNoPosition means that a folder was never a relay's.
+var errNoPosition = errors.New("there is no relay's position: \"dtmrelay poll --data DIR\" begins one; --data names another folder, --url a deployed relay")
+
+func (f localFiles) havePosition() error {
+	_, err := os.Stat(f.state)
+	if errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("%s: %w", f.dir, errNoPosition)
+	}
+	return err
+}
+
+// openLocal is the relay itself, in this process, over files that are there already.
+func openLocal(ctx context.Context, files localFiles, cfg config.Config, keys dtm.KeySource, out ledger.Publisher) (relayClient, func() error, error) {
+	if err := files.havePosition(); err != nil {
+		return relayClient{}, nil, err
+	}
+	store, err := bolt.Open(files.state)
+	if err != nil {
+		return relayClient{}, nil, err
+	}
+	parts := app.Parts{Store: store, Publisher: out, Keys: keys}
+	var built *app.App
+	if os.Getenv("LOG_LEVEL") == "" {
+		// What goes wrong is in the answers. The log is for who asks for it.
+		built, err = app.New(cfg, parts, slog.New(slog.DiscardHandler))
+	} else {
+		built, err = app.Build(ctx, cfg, nil, parts)
+	}
+	if err != nil {
+		return relayClient{}, nil, errors.Join(err, store.Close())
+	}
+	return relayClient{transport: inProcess{built}, push: inProcess{built.SyncStatus()}}, store.Close, nil
+}
+
+// relayClient calls the HTTP interface of a relay.
+type relayClient struct {
+	base      string
+	transport http.RoundTripper // to the function Ingest
+	push      http.RoundTripper // to SyncStatus; nil where it can't be called
+}
+
+// relayAnswer is what a relay answered with success, or with the failure of a run.
+type relayAnswer struct {
+	Status int
+	Body   json.RawMessage
+}
+
+// maxAnswer bounds what is read of an answer; 200 backfills have far less.
+const maxAnswer = 64 << 20
+
+// call sends a request. The error says what the relay's answer says of a problem.
+func (r relayClient) call(ctx context.Context, method, path string, body any) (relayAnswer, error) {
+	return r.send(ctx, r.transport, method, path, body)
+}
+
+func (r relayClient) send(ctx context.Context, through http.RoundTripper, method, path string, body any) (relayAnswer, error) {
+	var sent io.Reader = http.NoBody
+	if body != nil {
+		text, err := json.Marshal(body)
+		if err != nil {
+			return relayAnswer{}, err
+		}
+		sent = bytes.NewReader(text)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, r.base+path, sent)
+	if err != nil {
+		return relayAnswer{}, err
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	req.Header.Set("User-Agent", "dtmrelay/"+app.Version)
+	// Not a http.Client: it would take the identity token along to where a redirect leads.
+	resp, err := through.RoundTrip(req)
+	if err != nil {
+		return relayAnswer{}, fmt.Errorf("calling the relay: %w", err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err != nil {
+		return relayAnswer{}, fmt.Errorf("reading the relay's answer: %w", err)
+	}
+	kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	switch {
+	case kind == "application/problem+json":
+		return relayAnswer{}, problemOf(resp.StatusCode, text)
+	case kind == "application/json" && json.Valid(text) && (resp.StatusCode < 300 || resp.StatusCode >= 500):
+		return relayAnswer{resp.StatusCode, bytes.TrimSpace(text)}, nil
+	case resp.StatusCode == http.StatusUnauthorized, resp.StatusCode == http.StatusForbidden:
+		return relayAnswer{}, fmt.Errorf("%s does not let this caller in (%d): grant the account roles/run.invoker on the function", r.base, resp.StatusCode)
+	}
+	return relayAnswer{}, fmt.Errorf("%s answers %d, not as a relay does: is it the address of the function Ingest?", r.base, resp.StatusCode)
+}
+
+// relayProblem is an answer that says what is wrong.
+type relayProblem struct {
+	status int
+	text   string
+}
+
+func (p *relayProblem) Error() string { return p.text }
+
+// problemOf reads an application/problem+json (RFC 9457). Its text may be anybody's.
+func problemOf(status int, text []byte) error {
+	var p struct {
+		Title, Detail string
+		Errors        []string
+		Problems      int
+	}
+	_ = json.Unmarshal(text, &p) // an answer without them still has a status
+	said := cmp.Or(p.Detail, p.Title, http.StatusText(status))
+	if len(p.Errors) > 1 {
+		said = fmt.Sprintf("%d problems", max(p.Problems, len(p.Errors)))
+		if p.Detail != "" && !strings.Contains(p.Detail, p.Errors[0]) {
+			said = p.Detail
+		}
+	}
+	said = fmt.Sprintf("the relay answers %d: %s", status, clean(said))
+	if len(p.Errors) > 1 {
+		for _, one := range p.Errors {
+			said += "\n  " + clean(one)
+		}
+		if more := p.Problems - len(p.Errors); more > 0 {
+			said += fmt.Sprintf("\n  and %d more", more)
+		}
+	}
+	return &relayProblem{status, said}
+}
+
+// inProcess sends requests to a handler of this process.
+type inProcess struct{ handler http.Handler }
+
+func (t inProcess) RoundTrip(req *http.Request) (*http.Response, error) {
+	answer := &recordedAnswer{header: http.Header{}, status: http.StatusOK}
+	t.handler.ServeHTTP(answer, req)
+	return &http.Response{StatusCode: answer.status, Header: answer.header, Body: io.NopCloser(&answer.body), Request: req}, nil
+}
+
+type recordedAnswer struct {
+	header http.Header
+	status int
+	body   bytes.Buffer
+}
+
+func (a *recordedAnswer) Header() http.Header         { return a.header }
+func (a *recordedAnswer) WriteHeader(status int)      { a.status = status }
+func (a *recordedAnswer) Write(p []byte) (int, error) { return a.body.Write(p) }
