@@ -156,7 +156,8 @@ func (c *doctorCmd) examineKey(ctx context.Context, d *doctor, cfg config.Config
 	defer func() { _ = end() }() // nothing was written
 	if key, ok := d.examineSecret(ctx, cfg, keys); ok {
 		d.keyID = app.KeyID(key)
-		api, err := newSession(cfg, keys, doctorRequests)
+		cfg.RequestsPerDay = doctorRequests
+		api, err := app.Session(cfg, keys)
 		if err != nil {
 			d.add("key", isRed, err.Error(), "repair the configuration")
 			return
@@ -219,8 +220,8 @@ type stateReader interface {
 	Open(ctx context.Context, feed, keyID string) (state.Snapshot, error)
 }
 
-// doctorRequests is more than what doctor asks GTI for, also with many monitors. It looks
-// even when the relay's own requests of the day are used up.
+// doctorRequests is more than doctor asks GTI for, also with many monitors. It looks also
+// when the relay's own requests of the day are used up.
 const doctorRequests = 100
 
 // lookTime bounds one look: a client of Google Cloud repeats until its context ends.

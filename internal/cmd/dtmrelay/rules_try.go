@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"dtmrelay.internal/dtmrelay/internal/app"
-	"dtmrelay.internal/dtmrelay/internal/config"
+	"dtmrelay.internal/dtmrelay/internal/drain"
 	"dtmrelay.internal/dtmrelay/internal/dtm"
 	"dtmrelay.internal/dtmrelay/internal/ledger"
 	"dtmrelay.internal/dtmrelay/internal/message"
@@ -23,7 +23,7 @@ import (
 type rulesTestCmd struct {
 	File   ruleFile `arg:"" help:"File with the JSON list of rules; - is standard input."`
 	Alerts string   `placeholder:"FILE" help:"Try them on these alerts: JSON lines as fetch prints them, or of messages as serve --local writes them; - is standard input."`
-	Since  string   `placeholder:"WHEN" help:"Try them on the alerts that GTI has created since: a duration back from now like 72h, or an RFC 3339 time."`
+	Since  *moment  `placeholder:"WHEN" help:"Try them on the alerts that GTI has created since: a duration back from now like 72h, or an RFC 3339 time."`
 	Feed   string   `default:"default" env:"FEED" placeholder:"NAME" help:"What the rules read as feed (${default})."`
 	keyFlags
 	outputFlags
@@ -44,29 +44,13 @@ Examples:
 
 func (c *rulesTestCmd) Validate() error {
 	var errs []error
-	if (c.Alerts == "") == (c.Since == "") {
+	if (c.Alerts == "") == (c.Since == nil) {
 		errs = append(errs, errors.New("the alerts come from --alerts FILE or from --since WHEN: name one of them"))
 	}
 	if c.File == "-" && c.Alerts == "-" {
 		errs = append(errs, errTwoInputs)
 	}
-	if c.Since != "" {
-		if _, err := readSince(c.Since, time.Now()); err != nil {
-			errs = append(errs, fmt.Errorf("--since: %w", err))
-		}
-	}
 	return errors.Join(errs...)
-}
-
-// readSince reads an RFC 3339 time, or a duration back from now.
-func readSince(text string, now time.Time) (time.Time, error) {
-	if d, err := time.ParseDuration(text); err == nil && d > 0 {
-		return now.Add(-d), nil
-	}
-	if t, err := time.Parse(time.RFC3339, text); err == nil && t.Before(now) {
-		return t, nil
-	}
-	return time.Time{}, fmt.Errorf(`%q is not allowed: it must be a duration back from now like 72h, or a past RFC 3339 time like 2026-01-02T03:04:05Z`, dtm.Shorten(text))
 }
 
 func (c *rulesTestCmd) Run() error {
@@ -104,68 +88,26 @@ func (c *rulesTestCmd) fetch(ctx context.Context, t *trial) error {
 		return err
 	}
 	defer func() { _ = end() }() // nothing was written
-	api, err := newSession(cfg, keys, cfg.RequestsPerDay)
+	api, err := app.Session(cfg, keys)
 	if err != nil {
 		return err
 	}
-	since, err := readSince(c.Since, t.now)
-	if err != nil {
-		return err
+	query := dtm.Query{
+		Since: c.Since.before(t.now).Truncate(time.Millisecond), Size: dtm.PageSize(cfg.Refs), Refs: cfg.Refs, Filter: cfg.Filter,
 	}
-	query := dtm.Query{Since: since, Until: t.now, Size: dtm.PageSize(cfg.Refs), Refs: cfg.Refs, Filter: cfg.Filter}
-	return listAll(ctx, api, query, func(a dtm.Alert) { t.add(fileAlert{Alert: a}) })
-}
-
-// newSession asks GTI for one command, which may send so many requests.
-func newSession(cfg config.Config, keys dtm.KeySource, requests int) (*dtm.Session, error) {
-	client, err := dtm.New(dtm.Options{
-		BaseURL: cfg.BaseURL, ToolName: cfg.ToolName, UserAgent: "dtm-relay/" + app.Version,
-		Keys: keys, Meter: dtm.NewMeter(requests), Concurrency: cfg.Concurrency, QPS: cfg.QPS,
+	err = drain.ListLatest(ctx, api, query, func(alerts []dtm.Alert, _ bool) (goOn bool, err error) {
+		for _, a := range alerts {
+			t.add(fileAlert{Alert: a})
+		}
+		return true, nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	return client.Session(dtm.Share{Errors: max(1, cfg.ErrorsPerHour/10), Requests: 1}), nil
-}
-
-// listAll lists all alerts of a query; after a listing that broke off it goes on from
-// the last alert, as long as that brings another one. An alert can come twice.
-func listAll(ctx context.Context, api *dtm.Session, q dtm.Query, f func(dtm.Alert)) error {
-	for {
-		from := q.Since
-		var failed error
-		for page, err := range api.List(ctx, q) {
-			if err != nil {
-				failed = err
-				break
-			}
-			for _, a := range page.Alerts {
-				f(a)
-				if a.CreatedAt.After(q.Since) {
-					q.Since = a.CreatedAt
-				}
-			}
-			empty := len(page.Alerts) == 0
-			page.Release()
-			if empty { // DTM API: one with a next link comes after the last page
-				break
-			}
-		}
-		if dtm.Kind(failed) != dtm.TokenSpent || !q.Since.After(from) {
-			return explainFailed(ctx, failed)
-		}
-	}
-}
-
-// explainFailed says what to do about an error of GTI.
-func explainFailed(ctx context.Context, err error) error {
 	switch {
-	case err == nil:
-		return nil
 	case ctx.Err() != nil:
 		return errors.New("interrupted")
+	case err != nil:
+		return explain(err)
 	}
-	return explain(err)
+	return nil
 }
 
 // trial applies rules to alerts as the relay does.
