@@ -25,6 +25,7 @@ const (
 type commands struct {
 	Fetch    fetchCmd         `cmd:"" help:"Fetch alerts once, and show them or write them to a file."`
 	Poll     pollCmd          `cmd:"" help:"Fetch what is new again and again, and show it or hand it on."`
+	Alert    alertCmd         `cmd:"" help:"Show one alert, what became of it, or change it."`
 	Backfill backfillCmd      `cmd:"" help:"Relay a past range, by a deployed relay or one of this machine."`
 	Status   statusCmd        `cmd:"" help:"Show where a relay stands."`
 	Rules    rulesCmd         `cmd:"" help:"Check rules, and try them on alerts."`

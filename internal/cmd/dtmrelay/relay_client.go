@@ -99,21 +99,22 @@ type noKey struct{}
 func (noKey) Key(context.Context) (string, error)           { return "", secret.ErrMissing }
 func (noKey) Renew(context.Context, string) (string, error) { return "", secret.ErrMissing }
 
-// nothingPublished is for what publishes nothing.
+// nothingPublished is for what publishes nothing. Why something was rejected is in the
+// relay's answer.
 type nothingPublished struct{}
 
 var errNothingPublished = errors.New("this command publishes nothing")
 
-func (nothingPublished) Publish(_ context.Context, m []message.Message) []error { return refuseAll(m) }
-
-func (nothingPublished) Reject(_ context.Context, m []message.Message) []error { return refuseAll(m) }
-
-func refuseAll(m []message.Message) []error {
+func (nothingPublished) Publish(_ context.Context, m []message.Message) []error {
 	errs := make([]error, len(m))
 	for i := range errs {
 		errs[i] = errNothingPublished
 	}
 	return errs
+}
+
+func (nothingPublished) Reject(_ context.Context, m []message.Message) []error {
+	return make([]error, len(m))
 }
 
 // errNoPosition means that a folder was never a relay's.
@@ -132,6 +133,11 @@ func openLocal(ctx context.Context, files localFiles, cfg config.Config, keys dt
 	if err := files.havePosition(); err != nil {
 		return relayClient{}, nil, err
 	}
+	return openFiles(ctx, files, cfg, keys, out)
+}
+
+// openFiles is openLocal over files that need not be there.
+func openFiles(ctx context.Context, files localFiles, cfg config.Config, keys dtm.KeySource, out ledger.Publisher) (relayClient, func() error, error) {
 	store, err := bolt.Open(files.state)
 	if err != nil {
 		return relayClient{}, nil, err

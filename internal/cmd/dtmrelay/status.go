@@ -237,14 +237,22 @@ func (s relayStatus) printProblems(w io.Writer, now time.Time) error {
 	for _, b := range s.Backfills {
 		backfills = append(backfills, []string{b.ID, b.State, percent(b.Done)})
 	}
-	for _, t := range []struct {
-		head []string
-		rows [][]string
-	}{
-		{[]string{"gap", "since", "until"}, gaps},
-		{[]string{"monitor", "name", "state", "code", "since"}, disabled},
-		{[]string{"backfill", "state", "done"}, backfills},
-	} {
+	return printTables(
+		w,
+		table{[]string{"gap", "since", "until"}, gaps},
+		table{[]string{"monitor", "name", "state", "code", "since"}, disabled},
+		table{[]string{"backfill", "state", "done"}, backfills},
+	)
+}
+
+type table struct {
+	head []string
+	rows [][]string
+}
+
+// printTables prints those that have rows, with a line before each.
+func printTables(w io.Writer, tables ...table) error {
+	for _, t := range tables {
 		if len(t.rows) == 0 {
 			continue
 		}
