@@ -30,6 +30,7 @@ type commands struct {
 	Status   statusCmd        `cmd:"" help:"Show where a relay stands."`
 	Rules    rulesCmd         `cmd:"" help:"Check rules, and try them on alerts."`
 	Doctor   doctorCmd        `cmd:"" help:"Look whether everything is there that the relay needs, and say what to do."`
+	Report   reportCmd        `cmd:"" help:"Report on alerts: a file for a browser, or tables."`
 	Demo     demoCmd          `cmd:"" help:"Relay invented alerts through rate limits, a lost connection and a crash, and count them."`
 	Serve    serveCmd         `cmd:"" help:"Serve the function, against Google Cloud, emulators, or files of this machine."`
 	Sim      simCmd           `cmd:"" help:"Serve a simulator of the Digital Threat Monitoring API."`
