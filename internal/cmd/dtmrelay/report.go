@@ -151,7 +151,7 @@ func printSections(w io.Writer, f figures) error {
 			if i > 0 {
 				fmt.Fprintln(w)
 			}
-			if err := printTable(w, t.Head, t.Rows); err != nil {
+			if err := printTable(w, headings(t.Head), t.Rows); err != nil {
 				return err
 			}
 		}

@@ -129,7 +129,7 @@ func yesNo(b *bool) string {
 func printAs[T any](w io.Writer, format outputFormat, head []string, rows [][]string, list []T) error {
 	switch format {
 	case formatTable:
-		return printTable(w, head, rows)
+		return printTable(w, headings(head), rows)
 	case formatCSV:
 		return writeCSV(w, head, rows)
 	case formatJSONL:
@@ -142,6 +142,15 @@ func printAs[T any](w io.Writer, format outputFormat, head []string, rows [][]st
 	case formatJSON:
 	}
 	return printJSON(w, list, "  ")
+}
+
+// headings are the names of columns as a table shows them.
+func headings(names []string) []string {
+	shown := make([]string, 0, len(names))
+	for _, name := range names {
+		shown = append(shown, strings.ToUpper(name))
+	}
+	return shown
 }
 
 // printJSON writes a value in JSON, on one line when the indent is empty.

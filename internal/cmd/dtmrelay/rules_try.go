@@ -321,7 +321,7 @@ func (c *rulesTestCmd) print(t *trial) error {
 		counts = append(counts, n)
 		countRows = append(countRows, []string{n.Name, strconv.Itoa(n.Matched), strconv.Itoa(n.Failed)})
 	}
-	countHead := []string{"rule", "matched", "failed"}
+	countHead := []string{"RULE", "MATCHED", "FAILED"}
 	outcomes := map[string]int{state.Published: 0, state.Dropped: 0, state.Rejected: 0}
 	for _, a := range t.tried {
 		outcomes[a.Outcome]++
@@ -336,7 +336,7 @@ func (c *rulesTestCmd) print(t *trial) error {
 			Repeated int            `json:"repeated"`
 		}{append([]triedAlert{}, t.tried...), counts, outcomes, t.repeated}, "  ")
 	case formatTable:
-		if err = printTable(w, []string{"alert", "created", "type", "severity", "event", "became", "rules", "why"}, t.rows(format)); err == nil && len(counts) > 0 {
+		if err = printTable(w, []string{"ALERT", "CREATED", "AGE", "TYPE", "SEVERITY", "EVENT", "BECAME", "RULES", "WHY"}, t.rows(format)); err == nil && len(counts) > 0 {
 			fmt.Fprintln(w)
 			err = printTable(w, countHead, countRows)
 		}
@@ -362,7 +362,7 @@ func (t *trial) rows(format outputFormat) [][]string {
 		}
 		matched, why := strings.Join(a.Rules, ", "), strings.Join(a.Why, "; ")
 		if format == formatTable {
-			rows = append(rows, []string{a.AlertID, localTime(created) + " (" + age(created, t.now) + ")", a.Type, a.Severity, a.Event, a.became(), matched, why})
+			rows = append(rows, []string{a.AlertID, localTime(created), age(created, t.now), a.Type, a.Severity, a.Event, a.became(), matched, why})
 			continue
 		}
 		var status string
