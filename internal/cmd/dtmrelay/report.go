@@ -18,7 +18,8 @@ type reportCmd struct {
 	Alerts []string `placeholder:"FILE" sep:"none" help:"Report on these alerts: JSON lines as fetch prints them, or of messages as serve --local writes them; - is standard input. May be repeated."`
 	Files  []string `arg:"" optional:"" name:"file" help:"More files of alerts."`
 	Output string   `placeholder:"FILE" help:"Where the HTML file is written; - is standard output (report.html)."`
-	outputFlags
+
+	Format outputFormat `placeholder:"FORMAT" help:"Print the figures, as table or json, and write no HTML."`
 }
 
 func (reportCmd) Help() string {
