@@ -33,9 +33,11 @@ type delivery struct {
 	// that they are shown, too; else it is the alerts in them.
 	incidents, showIncidents bool
 
-	mu     sync.Mutex
-	sent   int
-	closed error // the output takes nothing more
+	mu       sync.Mutex
+	sent     int
+	progress *progress // of the poll; nil: nothing was sent yet
+	before   int       // sent in earlier polls
+	closed   error     // the output takes nothing more
 }
 
 // Publish delivers the alerts. One that fails holds up those after it.
@@ -63,6 +65,7 @@ func (d *delivery) Publish(ctx context.Context, messages []message.Message) []er
 		switch {
 		case errs[i] == nil:
 			d.sent++
+			d.show(messages[i])
 		case errors.Is(errs[i], message.ErrRefused):
 			fmt.Fprintf(os.Stderr, "dtmrelay: alert %s: %v\n", messages[i].Attributes["alert_id"], errs[i])
 		default:
@@ -70,6 +73,30 @@ func (d *delivery) Publish(ctx context.Context, messages []message.Message) []er
 		}
 	}
 	return errs
+}
+
+// show shows how far a poll has come, except between lines of alerts.
+func (d *delivery) show(m message.Message) {
+	if isTerminal(d.out.w) && d.out.format != formatTable {
+		return
+	}
+	at, err := time.Parse(time.RFC3339, m.Attributes["created_at"])
+	if err != nil {
+		return
+	}
+	if d.progress == nil {
+		d.progress, d.before = newProgress(at, time.Time{}, 0), d.sent-1
+	}
+	d.progress.show(d.sent-d.before, at)
+}
+
+// end ends what is shown of a poll.
+func (d *delivery) end() error {
+	if d.progress != nil {
+		d.progress.end()
+		d.progress = nil
+	}
+	return d.out.end()
 }
 
 func (d *delivery) deliver(ctx context.Context, m message.Message) error {

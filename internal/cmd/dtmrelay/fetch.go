@@ -15,8 +15,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/schollz/progressbar/v3"
-
 	"dtmrelay.internal/dtmrelay/internal/app"
 	"dtmrelay.internal/dtmrelay/internal/drain"
 	"dtmrelay.internal/dtmrelay/internal/dtm"
@@ -107,7 +105,7 @@ func (c *fetchCmd) Run() error {
 	if limit := c.limit(); limit > 0 {
 		q.Size = min(q.Size, limit)
 	}
-	f := &fetch{limit: c.limit(), redactor: cfg.Redactor, open: c.open, out: noWriter{}, counts: map[class]int{}, progress: newFetchProgress(q, now, c.limit())}
+	f := &fetch{limit: c.limit(), redactor: cfg.Redactor, open: c.open, out: noWriter{}, counts: map[class]int{}, progress: newProgress(q.Until, q.Since, c.limit())}
 	failure := drain.ListLatest(ctx, session, q, f.page)
 	f.progress.end()
 	if err := f.out.close(); err != nil {
@@ -160,7 +158,7 @@ type fetch struct {
 	redactor *redact.Redactor
 	open     func() (alertWriter, error) // nil: it is open
 	out      alertWriter
-	progress *fetchProgress
+	progress *progress
 
 	n       int
 	unshown int // elements that are no alerts, or whose secrets can't be told
@@ -391,50 +389,5 @@ var tableColumns = []string{"CREATED", "AGE", "SEVERITY", "STATUS", "TYPE", "TIT
 func tableRow(a dtm.Alert, now time.Time) []string {
 	return []string{
 		a.CreatedAt.Local().Format("01-02 15:04"), strings.TrimSuffix(age(a.CreatedAt, now), " ago"), a.Severity, a.Status, a.Type, a.Details().Title, a.ID,
-	}
-}
-
-// fetchProgress is a bar on a terminal, and otherwise nothing. Without a limit it
-// follows created_at, back from the end of the range.
-type fetchProgress struct {
-	bar          *progressbar.ProgressBar
-	limit        int
-	since, until time.Time
-	shown        time.Time
-}
-
-const progressSteps = 1000
-
-func newFetchProgress(q dtm.Query, now time.Time, limit int) *fetchProgress {
-	p := &fetchProgress{limit: limit, since: q.Since, until: q.Until}
-	if p.until.IsZero() || p.until.After(now) {
-		p.until = now
-	}
-	if isTerminal(os.Stderr) {
-		p.bar = progressbar.NewOptions(progressSteps, progressbar.OptionSetWriter(os.Stderr), progressbar.OptionSetWidth(30),
-			progressbar.OptionSetDescription("asking GTI"), progressbar.OptionSetPredictTime(true), progressbar.OptionClearOnFinish())
-		_ = p.bar.RenderBlank() // a bar that can't be drawn is no reason to end
-	}
-	return p
-}
-
-func (p *fetchProgress) show(n int, createdAt time.Time) {
-	now := time.Now()
-	if p.bar == nil || now.Sub(p.shown) < 100*time.Millisecond {
-		return
-	}
-	p.shown = now
-	part := float64(p.until.Sub(createdAt)) / float64(p.until.Sub(p.since))
-	if p.limit > 0 {
-		part = max(part, float64(n)/float64(p.limit))
-	}
-	rate := float64(n) / max(p.bar.State().SecondsSince, 0.1)
-	p.bar.Describe(fmt.Sprintf("%s, %.0f/s", plural(n, "alert"), rate))
-	_ = p.bar.Set(min(progressSteps-1, max(0, int(part*progressSteps))))
-}
-
-func (p *fetchProgress) end() {
-	if p.bar != nil {
-		_ = p.bar.Finish()
 	}
 }

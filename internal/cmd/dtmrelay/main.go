@@ -1,5 +1,5 @@
-// Command dtmrelay is the relay on one machine: a demonstration, the function
-// itself, and a simulator of the API that it reads from.
+// Command dtmrelay is the relay on one machine: it fetches and polls alerts, shows a
+// demonstration, serves the function itself, and simulates the API that it reads from.
 package main
 
 import (

@@ -152,6 +152,11 @@ func (c *pollCmd) values() map[string]string {
 	if c.Since != nil {
 		values["INITIAL_LOOKBACK"] = time.Since(c.Since.before(time.Now())).Round(time.Millisecond).String()
 	}
+	// No platform cuts a poll off, and what a slow receiver has taken of a page must be
+	// recorded within the run.
+	if os.Getenv("RUN_BUDGET") == "" {
+		values["RUN_BUDGET"] = "1h"
+	}
 	if c.Refs || os.Getenv("DTM_REFS") == "" {
 		values["DTM_REFS"] = fmt.Sprint(c.Refs)
 	}
@@ -237,7 +242,7 @@ func (p *poller) loop(ctx context.Context, polls int, interval time.Duration) er
 // it is the last poll's. wait is what GTI asks for before the next, 0 for nothing.
 func (p *poller) poll(ctx context.Context, last bool) (wait time.Duration, err error) {
 	report, failure := p.app.Run(ctx, "cli", false)
-	if err := p.delivery.out.end(); err != nil {
+	if err := p.delivery.end(); err != nil {
 		return 0, err
 	}
 	if err := p.keepStatus(context.WithoutCancel(ctx)); err != nil {
