@@ -254,7 +254,7 @@ func (p *poller) poll(ctx context.Context, last bool) (wait time.Duration, err e
 	case ctx.Err() != nil && (failure != nil || report.Outcome == drain.Partial):
 		return 0, partialError{fmt.Errorf("interrupted after %s: the next poll goes on there", plural(p.delivery.sent, "alert"))}
 	case failure == nil:
-		fmt.Fprintln(os.Stderr, summaryOf(report))
+		fmt.Fprintln(os.Stderr, pollSummary(report))
 		return 0, nil
 	case last, kind == dtm.KeyRefused, kind == dtm.NoKey:
 		return 0, p.failure(failure)
@@ -273,8 +273,8 @@ func (p *poller) failure(err error) error {
 
 func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
-// summaryOf says what a poll did, in a line.
-func summaryOf(r drain.Report) string {
+// pollSummary says what a poll did, in a line.
+func pollSummary(r drain.Report) string {
 	parts := []string{fmt.Sprintf("%d new, %d changed", r.Created, r.Updated+r.StatusChanged)}
 	for _, more := range []struct {
 		n    int64
