@@ -64,7 +64,6 @@ type colour int
 
 const (
 	bold   colour = 1
-	dim    colour = 2
 	red    colour = 31
 	green  colour = 32
 	yellow colour = 33
@@ -80,7 +79,7 @@ func paint(w io.Writer, c colour, text string) string {
 
 // cellColours are the colours of cells that are exactly this word.
 var cellColours = map[string]colour{
-	"high": red, "red": red, "failed": red, "disabled": red,
+	"critical": red, "high": red, "red": red, "failed": red, "disabled": red,
 	"medium": yellow, "yellow": yellow, "partial": yellow,
 	"green": green, "ok": green, "done": green,
 }

@@ -1,0 +1,112 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"dtmrelay.internal/dtmrelay/internal/dtmsim"
+)
+
+// TestPollFollowsAlerts: over several processes an alert comes once, and again when it
+// has changed; rules and redaction are those of the environment.
+func TestPollFollowsAlerts(t *testing.T) {
+	now := time.Now()
+	alerts := dtmsim.Generate(1, 40, now.Add(-20*time.Hour), now.Add(-time.Hour), dtmsim.Shape{NoDoc: true, Plain: true})
+	api := dtmsim.New(dtmsim.Options{Key: "key"}, alerts)
+	server := httptest.NewServer(api)
+	defer server.Close()
+	type incident struct{ Event, State string }
+	var posted []incident // one after the other
+	receiver := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		var in incident
+		err := json.NewDecoder(r.Body).Decode(&in)
+		if err != nil || r.Method != http.MethodPost || r.Header.Get("Content-Type") != "application/json" || r.Header.Get("X-Team") != "soc" {
+			t.Errorf("%s %v: %v", r.Method, r.Header, err)
+		}
+		posted = append(posted, in)
+	}))
+	defer receiver.Close()
+	header := writeFile(t, "X-Team: soc\n")
+	program, err := exec.LookPath("dtmrelay")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	poll := func() (ids []string, out string) {
+		t.Helper()
+		cmd := exec.CommandContext(t.Context(), program, "poll", "--polls", "1", "--webhook", receiver.URL+"/hook", "--webhook-header-file", header)
+		cmd.Dir = dir
+		cmd.Env = []string{
+			"PATH=" + os.Getenv("PATH"), "GTI_BASE_URL=" + server.URL + apiPath, "GTI_API_KEY=key", "SETTLE=0s",
+			`RULES=[{"name":"quiet","when":"alert.severity == 'low'","then":{"drop":true}}]`, `REDACT=["title"]`,
+		}
+		var stderr bytes.Buffer
+		cmd.Stderr = &stderr
+		text, err := cmd.Output()
+		if err != nil {
+			t.Fatalf("%v: %s", err, &stderr)
+		}
+		for line := range strings.Lines(string(text)) {
+			var alert struct{ ID, Title string }
+			if err := json.Unmarshal([]byte(line), &alert); err != nil {
+				t.Fatal(err)
+			}
+			if !strings.HasPrefix(alert.Title, "[redacted:") {
+				t.Errorf("the title of %s is %q", alert.ID, alert.Title)
+			}
+			ids = append(ids, alert.ID)
+		}
+		return ids, string(text)
+	}
+
+	var want []string
+	for _, a := range slices.SortedFunc(slices.Values(alerts), func(a, b dtmsim.Alert) int { return a.CreatedAt.Compare(b.CreatedAt) }) {
+		if a.Severity != "low" {
+			want = append(want, a.ID)
+		}
+	}
+	got, _ := poll()
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("the first poll (-want +got):\n%s", diff)
+	}
+	if len(posted) != len(want) {
+		t.Errorf("%d alerts were posted, not %d", len(posted), len(want))
+	}
+	posted = nil
+	if again, _ := poll(); len(again) > 0 {
+		t.Errorf("the second poll shows %d alerts", len(again))
+	}
+	api.Update(want[3], func(a *dtmsim.Alert) { a.Status = "closed" })
+	got, text := poll()
+	if diff := cmp.Diff(want[3:4], got); diff != "" || !strings.Contains(text, `"status":"closed"`) {
+		t.Errorf("after a change (-want +got):\n%s\n%s", diff, text)
+	}
+	if diff := cmp.Diff([]incident{{"status_changed", "closed"}}, posted); diff != "" {
+		t.Errorf("posted after a change (-want +got):\n%s", diff)
+	}
+	var status struct {
+		Feed    string
+		LastRun struct {
+			Trigger       string
+			StatusChanged int `json:"status_changed"`
+		} `json:"last_run"`
+	}
+	kept, err := os.ReadFile(filepath.Join(dir, "dtmrelay-data", "status.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(kept, &status); err != nil || status.Feed != "default" || status.LastRun.Trigger != "cli" || status.LastRun.StatusChanged != 1 {
+		t.Errorf("status.json: %v %s", err, kept)
+	}
+}
