@@ -64,6 +64,7 @@ type colour int
 
 const (
 	bold   colour = 1
+	dim    colour = 2
 	red    colour = 31
 	green  colour = 32
 	yellow colour = 33

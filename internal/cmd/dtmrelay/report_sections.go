@@ -151,7 +151,7 @@ func summaryTable(s spread, severities []string) reportTable {
 
 func oneDecimal(v float64) string { return strconv.FormatFloat(v, 'f', 1, 64) }
 
-func percent(share float64) string { return strconv.FormatFloat(100*share, 'f', 3, 64) + "%" }
+func cssPercent(share float64) string { return strconv.FormatFloat(100*share, 'f', 3, 64) + "%" }
 
 // partsOf are a group's counts by severity, or all in one where there are none.
 func partsOf(g groupFigure, severities []string) (classes []string, counts []int) {
@@ -192,8 +192,8 @@ func columnsOf(label string, groups []groupFigure, severities []string) *picture
 			sum += count
 			it.Parts = append(it.Parts, part{
 				Class: class, Title: fmt.Sprintf("%s: %d %s", g.Name, count, class),
-				X: percent((float64(i) + 0.1) / n), W: percent(0.8 / n),
-				Y: percent(1 - float64(sum)/float64(top)), H: percent(float64(count) / float64(top)),
+				X: cssPercent((float64(i) + 0.1) / n), W: cssPercent(0.8 / n),
+				Y: cssPercent(1 - float64(sum)/float64(top)), H: cssPercent(float64(count) / float64(top)),
 			})
 		}
 		p.Items = append(p.Items, it)
@@ -236,7 +236,7 @@ func barsOf(label string, groups []groupFigure, severities []string) *picture {
 			}
 			it.Parts = append(it.Parts, part{
 				Class: class, Title: fmt.Sprintf("%s: %d %s", g.Name, counts[j], class),
-				X: percent(float64(sum) / float64(longest)), W: percent(float64(counts[j]) / float64(longest)), Y: "0", H: "100%",
+				X: cssPercent(float64(sum) / float64(longest)), W: cssPercent(float64(counts[j]) / float64(longest)), Y: "0", H: "100%",
 			})
 			sum += counts[j]
 		}
