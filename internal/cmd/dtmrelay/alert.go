@@ -379,7 +379,8 @@ func (c *alertSetCmd) write(ctx context.Context) (done setOutcome, err error) {
 	if err != nil {
 		return done, err
 	}
-	return done, json.Unmarshal(answer.Body, &done)
+	err = json.Unmarshal(answer.Body, &done)
+	return done, err
 }
 
 // pushOf is a message as Pub/Sub pushes it.

@@ -6,13 +6,12 @@ import (
 	"strings"
 	"testing"
 
-	"dtmrelay.internal/dtmrelay/internal/dtmsim"
 )
 
 // A person sees colours, and what to do in full, which a table of this width cuts.
 func TestDoctorOnTerminal(t *testing.T) {
 	dir := t.TempDir()
-	text := onOwnTerminal(t, dtmsim.Options{}, []string{`DTM_FILTER={"tags":["there-is-none"]}`}, "doctor", "--data", dir)
+	text := onOwnTerminal(t, []string{`DTM_FILTER={"tags":["there-is-none"]}`}, "doctor", "--data", dir)
 	for _, want := range []string{
 		"\x1b[32mgreen\x1b[0m", "\x1b[33myellow\x1b[0m", "STATE",
 		"\r\n  if alerts were expected, make DTM_FILTER wider, or look at the monitors\r\n",
@@ -47,7 +46,7 @@ func TestRulesAndReportOnTerminal(t *testing.T) {
 		{"report", "--alerts", alerts, "--format", "table"},
 		{"report", "--alerts", alerts, "--format", "json"},
 	} {
-		text := onOwnTerminal(t, dtmsim.Options{}, nil, args...)
+		text := onOwnTerminal(t, nil, args...)
 		if !strings.Contains(text, "owned") && !strings.Contains(text, "…") {
 			t.Errorf("%q shows nothing of the alert:\n%s", args, text)
 		}

@@ -18,11 +18,10 @@ import (
 
 // onOwnTerminal runs this program on a terminal, against a simulator, and returns what a
 // person sees.
-func onOwnTerminal(t *testing.T, options dtmsim.Options, env []string, args ...string) string {
+func onOwnTerminal(t *testing.T, env []string, args ...string) string {
 	t.Helper()
 	now := time.Now()
-	options.Key = "secret-key"
-	server := httptest.NewServer(dtmsim.New(options, dtmsim.Generate(1, 150, now.Add(-20*time.Hour), now, dtmsim.Typical())))
+	server := httptest.NewServer(dtmsim.New(dtmsim.Options{Key: "secret-key"}, dtmsim.Generate(1, 150, now.Add(-20*time.Hour), now, dtmsim.Typical())))
 	defer server.Close()
 	program, err := exec.LookPath("dtmrelay")
 	if err != nil {
@@ -57,7 +56,7 @@ func TestFetchOnTerminal(t *testing.T) {
 		colours bool
 	}{{"colours", nil, true}, {"without colours", []string{"NO_COLOR=1"}, false}} {
 		t.Run(c.name, func(t *testing.T) {
-			text := onOwnTerminal(t, dtmsim.Options{}, c.env, "fetch")
+			text := onOwnTerminal(t, c.env, "fetch")
 			if n := strings.Count(text, "\n  \"id\": \""); n > showFirst || !strings.Contains(text, "{\r\n  \"") {
 				t.Errorf("%d alerts are shown", n)
 			}
@@ -74,7 +73,7 @@ func TestFetchOnTerminal(t *testing.T) {
 }
 
 func TestPollOnTerminal(t *testing.T) {
-	text := onOwnTerminal(t, dtmsim.Options{}, []string{"SETTLE=0s"}, "poll", "--polls", "1")
+	text := onOwnTerminal(t, []string{"SETTLE=0s"}, "poll", "--polls", "1")
 	for _, want := range []string{"CREATED", "and 130 before these; all together:", "TYPE", "150 new, 0 changed"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is not shown:\n%s", want, text)
