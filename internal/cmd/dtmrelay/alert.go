@@ -265,8 +265,11 @@ func (s *dtmStatus) UnmarshalText(text []byte) error {
 var topicName = regexp.MustCompile(`^projects/([^/]+)/topics/[^/]+$`)
 
 func (c *alertSetCmd) Validate() error {
-	_, err := writeback.ParseRequest(c.message(), "", time.Now())
-	problems := []error{err}
+	var problems []error
+	if c.ID != "" { // else kong says that it is missing
+		_, err := writeback.ParseRequest(c.message(), "", time.Now())
+		problems = append(problems, err)
+	}
 	if c.Topic != "" && !topicName.MatchString(c.Topic) {
 		problems = append(problems, fmt.Errorf("--topic is %q: it must be projects/PROJECT/topics/NAME", c.Topic))
 	}

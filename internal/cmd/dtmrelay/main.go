@@ -27,6 +27,7 @@ type commands struct {
 	Poll     pollCmd          `cmd:"" help:"Fetch what is new again and again, and show it or hand it on."`
 	Alert    alertCmd         `cmd:"" help:"Show one alert, what became of it, or change it."`
 	Backfill backfillCmd      `cmd:"" help:"Relay a past range, by a deployed relay or one of this machine."`
+	Redrive  redriveCmd       `cmd:"" help:"Publish dead letters or rejected write-backs again."`
 	Status   statusCmd        `cmd:"" help:"Show where a relay stands."`
 	Rules    rulesCmd         `cmd:"" help:"Check rules, and try them on alerts."`
 	Doctor   doctorCmd        `cmd:"" help:"Look whether everything is there that the relay needs, and say what to do."`

@@ -1,0 +1,203 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"cloud.google.com/go/pubsub/v2"
+	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
+	"cloud.google.com/go/pubsub/v2/pstest"
+	"github.com/google/go-cmp/cmp"
+)
+
+const (
+	deadTopic   = "projects/p/topics/dead"
+	deadSub     = "projects/p/subscriptions/dead"
+	statusTopic = "projects/p/topics/status"
+)
+
+// pubsubWorld is a Pub/Sub with a topic of dead letters, their subscription, and a topic
+// to which they go back.
+func pubsubWorld(t *testing.T) *pstest.Server {
+	t.Helper()
+	server := pstest.NewServer()
+	t.Cleanup(func() { _ = server.Close() })
+	t.Setenv("PUBSUB_EMULATOR_HOST", server.Addr)
+	client, err := pubsub.NewClient(t.Context(), "p")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	for _, name := range []string{deadTopic, statusTopic} {
+		if _, err := client.TopicAdminClient.CreateTopic(t.Context(), &pubsubpb.Topic{Name: name}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, topic := range map[string]string{deadSub: deadTopic, "projects/p/subscriptions/status": statusTopic} {
+		if _, err := client.SubscriptionAdminClient.CreateSubscription(t.Context(), &pubsubpb.Subscription{Name: name, Topic: topic}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return server
+}
+
+// program runs this program and returns its exit code.
+func program(t *testing.T, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	path, err := exec.LookPath("dtmrelay")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), path, args...)
+	cmd.Env, cmd.Dir = os.Environ(), t.TempDir()
+	var out, failed bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &failed
+	err = cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	return cmd.ProcessState.ExitCode(), out.String(), failed.String()
+}
+
+// published are the messages of the topic to which dead letters go back, by their data.
+func published(server *pstest.Server) map[string]map[string]string {
+	found := map[string]map[string]string{}
+	for _, m := range server.Messages() {
+		if m.Topic == statusTopic {
+			found[string(m.Data)] = m.Attributes
+		}
+	}
+	return found
+}
+
+// unacknowledged are the messages of the dead letters that stay, by their data.
+func unacknowledged(server *pstest.Server) (left []string) {
+	for _, m := range server.Messages() {
+		if m.Topic == deadTopic && m.Acks == 0 {
+			left = append(left, string(m.Data))
+		}
+	}
+	return left
+}
+
+func TestRedrive(t *testing.T) {
+	server := pubsubWorld(t)
+	redrive := func(more ...string) (int, string, string) {
+		return program(t, append([]string{"redrive", "--subscription", deadSub, "--topic", statusTopic, "--wait", "1s"}, more...)...)
+	}
+	server.Publish(deadTopic, []byte("dead"), map[string]string{
+		deadLetterSource: "status", "CloudPubSubDeadLetterSourceDeliveryCount": "100", "by": "soar",
+	})
+	server.Publish(deadTopic, []byte("rejected"), map[string]string{"reason": "writeback: no such alert", "feed": "default"})
+	server.Publish(deadTopic, []byte("head"), map[string]string{"reason": "writeback: too long", "truncated": "true"})
+	server.Publish(deadTopic, []byte("digest"), map[string]string{"reason": "too_large", "alert_id": "a"})
+
+	code, out, failed := redrive("--dry-run")
+	want := `{"redriven":2,"left":2,"newer":0,"dry_run":true,"by_reason":{"dead letter of status":1,"too_large":1,"writeback: no such alert":1,"writeback: too long":1}}`
+	if code != exitPartial || strings.TrimSpace(out) != want || len(published(server)) > 0 || len(unacknowledged(server)) != 4 {
+		t.Fatalf("a dry run: %d, %s%s; %v is published", code, out, failed, published(server))
+	}
+
+	if code, out, failed := redrive("--limit", "1", "--format", "csv"); !strings.Contains(out, "reason,messages\r\n") {
+		t.Fatalf("with a limit: %d, %s%s", code, out, failed)
+	}
+	if n := len(published(server)); n > 1 {
+		t.Fatalf("%d are published, with a limit of 1", n)
+	}
+
+	code, out, failed = redrive("--format", "table")
+	if code != exitPartial || !strings.Contains(out, "redriven, 2 left, 0 newer\n") || !strings.Contains(failed, "some messages are left") {
+		t.Errorf("%d, %s%s", code, out, failed)
+	}
+	wantPublished := map[string]map[string]string{"dead": {"by": "soar"}, "rejected": {"feed": "default"}}
+	if diff := cmp.Diff(wantPublished, published(server)); diff != "" {
+		t.Errorf("published (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]string{"head", "digest"}, unacknowledged(server)); diff != "" {
+		t.Errorf("left (-want +got):\n%s", diff)
+	}
+}
+
+// What is rejected at once again comes after the start, and stays.
+func TestRedriveLeavesWhatIsNewer(t *testing.T) {
+	server := pubsubWorld(t)
+	server.SetTimeNowFunc(func() time.Time { return time.Now().Add(time.Hour) })
+	server.Publish(deadTopic, []byte("newer"), nil)
+	code, out, failed := program(t, "redrive", "--subscription", deadSub, "--topic", statusTopic, "--wait", "1s")
+	if code != 0 || !strings.Contains(out, `"redriven":0,"left":0,"newer":1`) || len(published(server)) > 0 || len(unacknowledged(server)) != 1 {
+		t.Errorf("%d, %s%s", code, out, failed)
+	}
+}
+
+// Nothing is acknowledged that is not published.
+func TestRedriveToMissingTopic(t *testing.T) {
+	server := pubsubWorld(t)
+	server.Publish(deadTopic, []byte("dead"), nil)
+	code, _, failed := program(t, "redrive", "--subscription", deadSub, "--topic", "projects/p/topics/none", "--wait", "1s")
+	if code != exitFailed || !strings.Contains(failed, "there is no such topic") || len(unacknowledged(server)) != 1 {
+		t.Errorf("%d, %s; %v is left", code, failed, unacknowledged(server))
+	}
+}
+
+// One topic of dead letters may have those of several topics.
+func TestRedriveToItsTopic(t *testing.T) {
+	server := pubsubWorld(t)
+	for data, source := range map[string]string{"of status": "status", "of another": "dead", "of what is gone": "gone"} {
+		server.Publish(deadTopic, []byte(data), map[string]string{deadLetterSource: source, deadLetterProject: "p"})
+	}
+	code, out, failed := program(t, "redrive", "--subscription", deadSub, "--topic", statusTopic, "--wait", "1s")
+	if code != exitPartial || !strings.Contains(out, `"redriven":2,"left":1,`) {
+		t.Errorf("%d, %s%s", code, out, failed)
+	}
+	if diff := cmp.Diff([]string{"of another"}, unacknowledged(server)); diff != "" {
+		t.Errorf("left (-want +got):\n%s", diff)
+	}
+}
+
+func TestRedriveRefuses(t *testing.T) {
+	pubsubWorld(t)
+	tests := map[string]struct {
+		args []string
+		code int
+		want string
+	}{
+		"in a circle":     {[]string{"--subscription", deadSub, "--topic", deadTopic}, exitFailed, "is a subscription of " + deadTopic + " itself"},
+		"no subscription": {[]string{"--subscription", "projects/p/subscriptions/none", "--topic", statusTopic}, exitFailed, "there is no subscription projects/p/subscriptions/none"},
+		"short names":     {[]string{"--subscription", "s", "--topic", "t"}, exitUsage, `--topic is "t": it must be projects/PROJECT/topics/NAME`},
+		"no flags":        {nil, exitUsage, "missing flags: --subscription"},
+		"limit":           {[]string{"--subscription", deadSub, "--topic", statusTopic, "--limit", "0"}, exitUsage, "--limit is 0: it must be 1 or more"},
+		"wait":            {[]string{"--subscription", deadSub, "--topic", statusTopic, "--wait", "1ms"}, exitUsage, "--wait is 1ms: it must be 1s to 10m"},
+	}
+	for name, test := range tests {
+		code, out, failed := program(t, append([]string{"redrive"}, test.args...)...)
+		if code != test.code || !strings.Contains(failed, test.want) {
+			t.Errorf("%s: %d, %s%s; want %d with %q", name, code, out, failed, test.code, test.want)
+		}
+	}
+}
+
+func TestAlertSetByTopic(t *testing.T) {
+	server := pubsubWorld(t)
+	code, out, failed := program(t, "alert", "set", "a1", "--status", "closed", "--add-tag", "a<b", "--topic", statusTopic)
+	if code != 0 || strings.TrimSpace(out) != `{"outcome":"published","alert_id":"a1","topic":"`+statusTopic+`"}` {
+		t.Fatalf("%d, %s%s", code, out, failed)
+	}
+	for data := range published(server) {
+		if !strings.HasPrefix(data, `{"alert_id":"a1","status":"closed","add_tags":["a<b"],"requested_by":"dtmrelay alert set`) {
+			t.Errorf("published is %s", data)
+		}
+	}
+	if len(published(server)) != 1 {
+		t.Errorf("%d messages are published", len(published(server)))
+	}
+	code, _, failed = program(t, "alert", "set", "a1", "--status", "closed", "--topic", "projects/p/topics/none")
+	if code != exitFailed || !strings.Contains(failed, "there is no such topic") {
+		t.Errorf("%d, %s", code, failed)
+	}
+}
