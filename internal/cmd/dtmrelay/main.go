@@ -23,19 +23,20 @@ const (
 )
 
 type commands struct {
-	Fetch    fetchCmd         `cmd:"" help:"Fetch alerts once, and show them or write them to a file."`
-	Poll     pollCmd          `cmd:"" help:"Fetch what is new again and again, and show it or hand it on."`
-	Alert    alertCmd         `cmd:"" help:"Show one alert, what became of it, or change it."`
-	Backfill backfillCmd      `cmd:"" help:"Relay a past range, by a deployed relay or one of this machine."`
-	Redrive  redriveCmd       `cmd:"" help:"Publish dead letters or rejected write-backs again."`
-	Status   statusCmd        `cmd:"" help:"Show where a relay stands."`
-	Rules    rulesCmd         `cmd:"" help:"Check rules, and try them on alerts."`
-	Doctor   doctorCmd        `cmd:"" help:"Look whether everything is there that the relay needs, and say what to do."`
-	Report   reportCmd        `cmd:"" help:"Report on alerts: a file for a browser, or tables."`
-	Demo     demoCmd          `cmd:"" help:"Relay invented alerts through rate limits, a lost connection and a crash, and count them."`
-	Serve    serveCmd         `cmd:"" help:"Serve the function, against Google Cloud, emulators, or files of this machine."`
-	Sim      simCmd           `cmd:"" help:"Serve a simulator of the Digital Threat Monitoring API."`
-	Version  kong.VersionFlag `help:"Show the version and exit."`
+	Fetch      fetchCmd         `cmd:"" help:"Fetch alerts once, and show them or write them to a file."`
+	Poll       pollCmd          `cmd:"" help:"Fetch what is new again and again, and show it or hand it on."`
+	Alert      alertCmd         `cmd:"" help:"Show one alert, what became of it, or change it."`
+	Backfill   backfillCmd      `cmd:"" help:"Relay a past range, by a deployed relay or one of this machine."`
+	Redrive    redriveCmd       `cmd:"" help:"Publish dead letters or rejected write-backs again."`
+	Status     statusCmd        `cmd:"" help:"Show where a relay stands."`
+	Rules      rulesCmd         `cmd:"" help:"Check rules, and try them on alerts."`
+	Doctor     doctorCmd        `cmd:"" help:"Look whether everything is there that the relay needs, and say what to do."`
+	Report     reportCmd        `cmd:"" help:"Report on alerts: a file for a browser, or tables."`
+	Demo       demoCmd          `cmd:"" help:"Relay invented alerts through rate limits, a lost connection and a crash, and count them."`
+	Serve      serveCmd         `cmd:"" help:"Serve the function, against Google Cloud, emulators, or files of this machine."`
+	Sim        simCmd           `cmd:"" help:"Serve a simulator of the Digital Threat Monitoring API."`
+	Completion completionCmd    `cmd:"" help:"Print what lets a shell complete commands and flags."`
+	Version    kong.VersionFlag `help:"Show the version and exit."`
 }
 
 const description = `Relays Digital Threat Monitoring alerts of Google Threat Intelligence.

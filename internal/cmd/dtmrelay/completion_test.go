@@ -1,0 +1,128 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/alecthomas/kong"
+)
+
+// completions has the words before the last one of a line, that one, and some of what it
+// may become, with what it may not.
+var completions = []struct {
+	line          []string
+	want, wantNot []string
+}{
+	{[]string{"dtmrelay", ""}, []string{"fetch", "alert", "completion"}, []string{"get", "--since"}},
+	{[]string{"dtmrelay", "--h"}, []string{"--help"}, []string{"--version"}},
+	{[]string{"dtmrelay", "al"}, []string{"alert"}, []string{"fetch"}},
+	{[]string{"dtmrelay", "alert", ""}, []string{"get", "history", "set"}, []string{"fetch"}},
+	{[]string{"dtmrelay", "alert", "set", "abc", "--st"}, []string{"--status"}, []string{"--topic"}},
+	{[]string{"dtmrelay", "backfill", "--s"}, []string{"--since", "--severity"}, []string{"--until"}},
+	{[]string{"dtmrelay", "backfill", "--since", "5h", "list", "--l"}, []string{"--limit"}, []string{"--since"}},
+	{[]string{"dtmrelay", "status", "--format", ""}, []string{"json", "jsonl", "csv", "table"}, []string{"--watch"}},
+	{[]string{"dtmrelay", "completion", ""}, []string{"bash", "zsh", "fish"}, nil},
+	{[]string{"dtmrelay", "serve", "--"}, []string{"--local"}, []string{"--until-eof"}},
+}
+
+// scriptOf is what completion prints, in a file.
+func scriptOf(t *testing.T, shell string) string {
+	t.Helper()
+	code, out, failed := program(t, "completion", shell)
+	if code != 0 || failed != "" {
+		t.Fatalf("%d, %s", code, failed)
+	}
+	path := filepath.Join(t.TempDir(), "completion")
+	if err := os.WriteFile(path, []byte(out), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestCompletionInBash(t *testing.T) {
+	bash, err := exec.LookPath("bash")
+	if err != nil {
+		t.Skip(err)
+	}
+	testCompletions(t, func(ctx context.Context, path string, line []string) *exec.Cmd {
+		const ask = `source "$1"; shift; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _dtmrelay; printf '%s\n' "${COMPREPLY[@]}"`
+		return exec.CommandContext(ctx, bash, append([]string{"-uc", ask, "bash", path}, line...)...)
+	}, scriptOf(t, "bash"))
+}
+
+func TestCompletionInZsh(t *testing.T) {
+	zsh, err := exec.LookPath("zsh")
+	if err != nil {
+		t.Skip(err)
+	}
+	testCompletions(t, func(ctx context.Context, path string, line []string) *exec.Cmd {
+		const ask = `compdef() { :; }; _files() { :; }
+			compadd() { shift; for word in "$@"; do [[ $word == ${words[CURRENT]}* ]] && print -r -- $word; done; true; }
+			source "$1"; shift; words=("$@"); CURRENT=$#; _dtmrelay`
+		return exec.CommandContext(ctx, zsh, append([]string{"-fc", ask, "zsh", path}, line...)...)
+	}, scriptOf(t, "zsh"))
+}
+
+func TestCompletionInFish(t *testing.T) {
+	fish, err := exec.LookPath("fish")
+	if err != nil {
+		t.Skip(err)
+	}
+	testCompletions(t, func(ctx context.Context, path string, line []string) *exec.Cmd {
+		ask := fmt.Sprintf("source %s; complete -C %s", fishQuote(path), fishQuote(strings.Join(line, " ")))
+		return exec.CommandContext(ctx, fish, "--no-config", "-c", ask)
+	}, scriptOf(t, "fish"))
+}
+
+func testCompletions(t *testing.T, ask func(ctx context.Context, path string, line []string) *exec.Cmd, path string) {
+	t.Helper()
+	for _, test := range completions {
+		out, err := ask(t.Context(), path, test.line).CombinedOutput()
+		if err != nil {
+			t.Errorf("%q: %v: %s", test.line, err, out)
+			continue
+		}
+		var got []string
+		for line := range strings.Lines(string(out)) {
+			word, _, _ := strings.Cut(strings.TrimSpace(line), "\t") // fish has the help after it
+			got = append(got, word)
+		}
+		for _, want := range test.want {
+			if !slices.Contains(got, want) {
+				t.Errorf("%q: %q is not offered: %q", test.line, want, got)
+			}
+		}
+		for _, not := range test.wantNot {
+			if slices.Contains(got, not) {
+				t.Errorf("%q: %q is offered: %q", test.line, not, got)
+			}
+		}
+	}
+}
+
+// Every command has an example in its help, and nothing in its name or its flags that a
+// shell would take for something else.
+func TestCommandsAreComplete(t *testing.T) {
+	parser, err := kong.New(&commands{}, kong.Vars{"version": ""})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range placesOf(parser.Model.Node, "") {
+		for _, c := range p.commands {
+			if len(c.Children) == 0 && !strings.Contains(c.Detail, "\n\tdtmrelay"+p.path+" ") && !strings.Contains(c.Detail, "dtmrelay"+p.path+" "+c.Name) {
+				t.Errorf("the help of %s %s has no example", p.path, c.Name)
+			}
+		}
+		for _, f := range p.flags {
+			if strings.ContainsAny(f.Name, " \"'$`\\") {
+				t.Errorf("the flag %q of %q has to be quoted", f.Name, p.path)
+			}
+		}
+	}
+}
