@@ -28,6 +28,8 @@ type backfillCmd struct {
 func (backfillCmd) Help() string {
 	return `Relays a past range: what was never published, and newer versions of what was. The same command again goes on with a backfill that is not finished.
 
+"backfill" alone is "backfill start". Its flags, of which "dtmrelay backfill start --help" says more: --url or --data, --since, --until, --republish, --dry-run, --id, --watch, --output, --format, and the filters --monitor-id, --status, --alert-type, --tags, --match-value, --severity, --mscore-gte, --search, --has-analysis.
+
 Examples:
 
 	dtmrelay backfill --since 96h --url https://dtm-relay-abc123-ew.a.run.app --watch
