@@ -129,7 +129,7 @@ func (r redriven) print(w io.Writer, format outputFormat) error {
 	if err != nil {
 		return err
 	}
-	return printJSON(w, format, text)
+	return printRawJSON(w, format, text)
 }
 
 // redrive is one run of the command.
