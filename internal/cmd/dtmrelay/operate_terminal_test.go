@@ -5,7 +5,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-
 )
 
 // A person sees colours, and what to do in full, which a table of this width cuts.

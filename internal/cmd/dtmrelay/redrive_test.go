@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"errors"
+	"maps"
 	"os"
 	"os/exec"
 	"strings"
@@ -13,12 +14,15 @@ import (
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 	"cloud.google.com/go/pubsub/v2/pstest"
 	"github.com/google/go-cmp/cmp"
+
+	"dtmrelay.internal/dtmrelay/internal/emulatortest"
 )
 
 const (
 	deadTopic   = "projects/p/topics/dead"
 	deadSub     = "projects/p/subscriptions/dead"
 	statusTopic = "projects/p/topics/status"
+	statusSub   = "projects/p/subscriptions/status"
 )
 
 // pubsubWorld is a Pub/Sub with a topic of dead letters, their subscription, and a topic
@@ -27,23 +31,61 @@ func pubsubWorld(t *testing.T) *pstest.Server {
 	t.Helper()
 	server := pstest.NewServer()
 	t.Cleanup(func() { _ = server.Close() })
-	t.Setenv("PUBSUB_EMULATOR_HOST", server.Addr)
+	fillPubSub(t, server.Addr)
+	return server
+}
+
+func fillPubSub(t *testing.T, address string) *pubsub.Client {
+	t.Helper()
+	t.Setenv("PUBSUB_EMULATOR_HOST", address)
 	client, err := pubsub.NewClient(t.Context(), "p")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer client.Close()
+	t.Cleanup(func() { _ = client.Close() })
 	for _, name := range []string{deadTopic, statusTopic} {
 		if _, err := client.TopicAdminClient.CreateTopic(t.Context(), &pubsubpb.Topic{Name: name}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for name, topic := range map[string]string{deadSub: deadTopic, "projects/p/subscriptions/status": statusTopic} {
+	for name, topic := range map[string]string{deadSub: deadTopic, statusSub: statusTopic} {
 		if _, err := client.SubscriptionAdminClient.CreateSubscription(t.Context(), &pubsubpb.Subscription{Name: name, Topic: topic}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	return server
+	return client
+}
+
+// The emulator answers a pull as Pub/Sub does: after a while, with none.
+func TestRedriveWithEmulator(t *testing.T) {
+	client := fillPubSub(t, emulatortest.PubSub(t))
+	_, err := client.TopicAdminClient.Publish(t.Context(), &pubsubpb.PublishRequest{Topic: deadTopic, Messages: []*pubsubpb.PubsubMessage{
+		{Data: []byte("dead"), Attributes: map[string]string{deadLetterSource: "status", deadLetterProject: "p", "by": "soar"}},
+		{Data: []byte("digest"), Attributes: map[string]string{"reason": "too_large"}},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"redrive", "--subscription", deadSub, "--topic", statusTopic, "--wait", "2s"}
+	for _, more := range [][]string{{"--dry-run"}, nil} {
+		code, out, failed := program(t, append(args, more...)...)
+		if code != exitPartial || !strings.HasPrefix(out, `{"redriven":1,"left":1,"newer":0,`) {
+			t.Fatalf("%q: %d, %s%s", more, code, out, failed)
+		}
+	}
+	for sub, want := range map[string]*pubsubpb.PubsubMessage{
+		statusSub: {Data: []byte("dead"), Attributes: map[string]string{"by": "soar"}},
+		deadSub:   {Data: []byte("digest"), Attributes: map[string]string{"reason": "too_large"}},
+	} {
+		answer, err := client.SubscriptionAdminClient.Pull(t.Context(), &pubsubpb.PullRequest{Subscription: sub, MaxMessages: 10})
+		if err != nil || len(answer.GetReceivedMessages()) != 1 {
+			t.Fatalf("%s has %v, error %v; want one message", sub, answer, err)
+		}
+		got := answer.GetReceivedMessages()[0].GetMessage()
+		if !bytes.Equal(got.GetData(), want.GetData()) || !maps.Equal(got.GetAttributes(), want.GetAttributes()) {
+			t.Errorf("%s has %v; want %v", sub, got, want)
+		}
+	}
 }
 
 // program runs this program and returns its exit code.
