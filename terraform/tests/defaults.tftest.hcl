@@ -72,6 +72,9 @@ run "every_environment_variable" {
       DTM_FILTER                = "{}"
       DTM_REFS                  = "true"
       MESSAGE_FORMAT            = "raw"
+      RULES                     = "[]"
+      REDACT                    = "[\"credentials\"]"
+      STATUS_TOPIC              = "projects/my-project/topics/dtm-status-updates"
       INITIAL_LOOKBACK          = "24h"
       OVERLAP                   = "10m"
       SETTLE                    = "30s"
@@ -91,7 +94,9 @@ run "every_environment_variable" {
     error_message = "environment of Ingest: ${jsonencode(local.ingest_environment)}"
   }
   assert {
-    condition     = local.sync_environment == merge(local.ingest_environment, { CLOUD_RUN_TIMEOUT_SECONDS = "300" })
+    condition = local.sync_environment == { for name, value in merge(local.ingest_environment, { CLOUD_RUN_TIMEOUT_SECONDS = "300" }) :
+      name => value if !contains(["RULES", "REDACT", "STATUS_TOPIC"], name)
+    }
     error_message = "environment of SyncStatus: ${jsonencode(local.sync_environment)}"
   }
   assert {
@@ -144,6 +149,9 @@ run "everything_else" {
       DTM_FILTER                = "{\"severity\":[\"high\"]}"
       DTM_REFS                  = "false"
       MESSAGE_FORMAT            = "incident"
+      RULES                     = "[]"
+      REDACT                    = "[\"credentials\"]"
+      STATUS_TOPIC              = "projects/my-project/topics/dtm-status-updates-emea"
       INITIAL_LOOKBACK          = "2h"
       OVERLAP                   = "1h"
       SETTLE                    = "1m30s"
