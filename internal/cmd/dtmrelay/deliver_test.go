@@ -75,7 +75,7 @@ func TestDelivery(t *testing.T) {
 		{"asks to wait", []hookAnswer{{429, "7"}, {200, ""}}, []string{taken, taken, taken}, "aabc", "abc", 7 * time.Second},
 		{"asks to wait for long", []hookAnswer{{503, "99999999999"}, {200, ""}}, []string{taken, taken, taken}, "aabc", "abc", time.Minute},
 		{"refused for good", []hookAnswer{{200, ""}, {422, ""}, {200, ""}}, []string{taken, refused, taken}, "abc", "abc", 0},
-		{"refused for now", []hookAnswer{{408, ""}, {425, ""}, {429, ""}, {200, ""}}, []string{taken, taken, taken}, "aaaabc", "abc", 7 * time.Second},
+		{"refused this time", []hookAnswer{{408, ""}, {425, ""}, {429, ""}, {200, ""}}, []string{taken, taken, taken}, "aaaabc", "abc", 7 * time.Second},
 		{"a redirect is not followed", []hookAnswer{{302, ""}}, []string{repeated, repeated, repeated}, "aaaaa", "", 15 * time.Second},
 		{"fails in the middle", []hookAnswer{{200, ""}, {500, ""}}, []string{taken, repeated, repeated}, "abbbbb", "a", 15 * time.Second},
 	} {

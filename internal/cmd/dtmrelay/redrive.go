@@ -34,7 +34,7 @@ type redriveCmd struct {
 }
 
 func (redriveCmd) Help() string {
-	return `Publishes dead letters and rejected write-backs to their topic again, with their data and their attributes but for those that dead-lettering or rejecting added. A message is acknowledged once it is published. Repair first what they failed at, or they come back. A write-back without requested_at counts as asked for now. Messages that came after the start stay, so that it ends.
+	return `Publishes dead letters and rejected write-backs to their topic again, with their data and their attributes but for those that dead-lettering or rejecting added. A message is acknowledged once it is published. Repair first what they failed at, or they come back. A write-back without requested_at counts as asked for at this moment. Messages that came after the start stay, so that it ends.
 
 What goes to the topic of the alerts reaches every subscriber of it again, with the same dedupe_key.
 
