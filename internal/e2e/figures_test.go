@@ -102,7 +102,7 @@ func BenchmarkMemory(b *testing.B) {
 }
 
 // BenchmarkColdStart compares the time from starting the process to its first
-// answer with that of a function that only says hello.
+// answer, without rules and with one, with that of a function that only says hello.
 func BenchmarkColdStart(b *testing.B) {
 	hello := filepath.Join(filepath.Dir(binary), "hello")
 	if out, err := exec.Command("go", "build", "-o", hello, "./hello").CombinedOutput(); err != nil {
@@ -111,16 +111,21 @@ func BenchmarkColdStart(b *testing.B) {
 	w := newWorld(b, dtmsim.Options{}, nil)
 	for range b.N {
 		const runs = 30
-		var ours, floor []time.Duration
+		var ours, floor, ruled []time.Duration
 		for range runs {
 			// An answer that needs everything built, and asks nobody: hello asks nobody either.
 			ours = append(ours, w.firstAnswer(binary, "Ingest", "/alerts/+", http.StatusNotFound))
 			floor = append(floor, w.firstAnswer(hello, "Hello", "/", http.StatusOK))
+			w.env["RULES"] = `[{"name":"first","when":"alert.severity == 'high'","then":{"priority":"P1"}}]`
+			ruled = append(ruled, w.firstAnswer(binary, "Ingest", "/alerts/+", http.StatusNotFound))
+			delete(w.env, "RULES")
 		}
 		slices.Sort(ours)
 		slices.Sort(floor)
+		slices.Sort(ruled)
 		b.ReportMetric(float64(ours[runs/2])/float64(floor[runs/2]), "median/hello")
 		b.ReportMetric(float64(ours[runs/2].Microseconds())/1000, "ms")
+		b.ReportMetric(float64(ruled[runs/2])/float64(floor[runs/2]), "one-rule/hello")
 	}
 }
 

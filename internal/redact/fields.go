@@ -3,6 +3,7 @@ package redact
 import (
 	"bytes"
 	"strings"
+	"sync"
 )
 
 // keptFields are never searched for what was masked elsewhere: ids and links that are
@@ -129,8 +130,10 @@ type nameRule struct {
 }
 
 // nameRules has the rules of names by the last letter of their text, and those with a "*"
-// at the end under 0: most names meet none, and that has to be cheap.
-var nameRules = func() (rules [256][]nameRule) {
+// at the end under 0: most names meet none, and that has to be cheap. They are made for the
+// first alert: a cold start does not pay for them.
+var nameRules = sync.OnceValue(func() *[256][]nameRule {
+	rules := new([256][]nameRule)
 	add := func(kind nameKind, fields []string) {
 		for _, field := range fields {
 			rule := nameRule{text: strings.TrimPrefix(field, "**."), kind: kind}
@@ -147,7 +150,7 @@ var nameRules = func() (rules [256][]nameRule) {
 	add(secretName, secretFields)
 	add(cardName, cardFields)
 	return rules
-}()
+})
 
 // appendNormal appends a name as nameRule compares it.
 func appendNormal(dst, name []byte) []byte {
@@ -170,7 +173,7 @@ func kindOf(name, buf []byte) nameKind {
 	if len(buf) == 0 {
 		return plainName
 	}
-	for _, rule := range nameRules[0] {
+	for _, rule := range nameRules()[0] {
 		if bytes.Contains(buf, []byte(rule.text)) && !endsLikeNoSecret(buf) {
 			return rule.kind
 		}
@@ -185,7 +188,7 @@ func kindByEnd(name []byte) nameKind {
 	if len(name) == 0 {
 		return plainName
 	}
-	for _, rule := range nameRules[name[len(name)-1]] {
+	for _, rule := range nameRules()[name[len(name)-1]] {
 		if bytes.HasSuffix(name, []byte(rule.text)) && (rule.ending || len(name) == len(rule.text)) {
 			return rule.kind
 		}

@@ -66,7 +66,7 @@ var schema = sync.OnceValue(func() map[string]*field {
 	// as such.
 	fields["created_at"] = &field{
 		kind: cel.TimestampType,
-		get:  func(v *view) (ref.Val, error) { return types.Timestamp{Time: v.alert.CreatedAt}, nil },
+		get:  func(v *view) (ref.Val, error) { return v.createdAt, nil },
 		set:  func(*view) bool { return true },
 	}
 	fields["updated_at"] = &field{
@@ -138,7 +138,7 @@ type view struct {
 	alert                 dtm.Alert
 	event, previousStatus types.String
 	feed                  types.String
-	now                   types.Timestamp
+	now, createdAt        ref.Val
 
 	fields  map[string]*field
 	members []member
@@ -157,7 +157,8 @@ type member struct {
 func newView(a dtm.Alert, event, previousStatus, feed string, now time.Time) *view {
 	v := &view{
 		alert: a, event: types.String(event), previousStatus: types.String(previousStatus),
-		feed: types.String(feed), now: types.Timestamp{Time: now.UTC()}, fields: schema(),
+		feed: types.String(feed), now: types.Timestamp{Time: now.UTC()},
+		createdAt: types.Timestamp{Time: a.CreatedAt}, fields: schema(),
 	}
 	v.members = make([]member, len(v.fields))
 	for name, value := range a.Members() {
