@@ -236,10 +236,12 @@ func (w *world) checkAsked(p *proc, r state.Backfill) {
 	}
 	w.backfills[r.ID] = b
 	f := w.doc
+	// The document may be a second older than what the run knows, and hold another plan
+	// than that of a run whose clock was ahead. No end of a run is past this.
+	settled := time.Now().Add(-w.Feed.Settle)
 	switch r.Kind {
 	case state.Changes, state.Matches:
-		// A run whose clock was ahead plans anew, and stores that within a second.
-		if w.Feed.UpdatesWindow == 0 || r.Until.After(f.End) && p.step.Skew == 0 || r.Kind == state.Matches && r.Since.Before(f.BeginsAt) {
+		if w.Feed.UpdatesWindow == 0 || r.Until.After(settled) && p.step.Skew == 0 || r.Kind == state.Matches && r.Since.Before(f.BeginsAt) {
 			w.fail("%s asks for %+v", p.name, r)
 		}
 	case state.Audit:
@@ -249,10 +251,7 @@ func (w *world) checkAsked(p *proc, r state.Backfill) {
 			w.fail("%s asks for an audit at %s, the last was at %s", p.name, time.Now(), w.audited)
 		}
 		w.audited = time.Now()
-		// What the document holds may be a second older than what the run knows, and
-		// another plan than that of a run whose clock was ahead.
-		position := time.Now().Add(-w.Feed.Settle)
-		if early := r.Since.Before(f.BeginsAt) || r.Since.Before(f.Position().Add(-w.Feed.AuditWindow)); !w.untold() && (early && p.step.Skew == 0 || r.Until.After(position.Add(-w.Feed.Overlap))) {
+		if early := r.Since.Before(f.BeginsAt) || r.Since.Before(f.Position().Add(-w.Feed.AuditWindow)); !w.untold() && (early && p.step.Skew == 0 || r.Until.After(settled.Add(-w.Feed.Overlap))) {
 			w.fail("%s audits from %s to %s, with the position %s", p.name, r.Since, r.Until, f.Position())
 		}
 	default:
