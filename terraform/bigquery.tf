@@ -124,7 +124,7 @@ resource "google_pubsub_subscription" "bigquery" {
   }
 
   dead_letter_policy {
-    dead_letter_topic     = google_pubsub_topic.dead_letters.id
+    dead_letter_topic     = google_pubsub_topic.alert_dead_letters.id
     max_delivery_attempts = 100
   }
 

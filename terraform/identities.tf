@@ -161,8 +161,13 @@ resource "google_project_iam_member" "build_source" {
 # gcloud beta services identity create --service=pubsub.googleapis.com --project=PROJECT
 
 resource "google_pubsub_topic_iam_member" "agent_dead_letters" {
+  for_each = {
+    writebacks = google_pubsub_topic.dead_letters.name
+    alerts     = google_pubsub_topic.alert_dead_letters.name
+  }
+
   project = var.project_id
-  topic   = google_pubsub_topic.dead_letters.name
+  topic   = each.value
   role    = "roles/pubsub.publisher"
   member  = local.pubsub_agent
 

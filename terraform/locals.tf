@@ -26,10 +26,11 @@ locals {
   requests_per_day = var.gti.max_requests_per_day
 
   topic_names = {
-    alerts       = coalesce(var.topics.alerts, "dtm-alerts${local.suffix}")
-    rejects      = coalesce(var.topics.rejects, "dtm-rejects${local.suffix}")
-    status       = coalesce(var.topics.status, "dtm-status-updates${local.suffix}")
-    dead_letters = coalesce(var.topics.dead_letters, "dtm-dead-letters${local.suffix}")
+    alerts             = coalesce(var.topics.alerts, "dtm-alerts${local.suffix}")
+    rejects            = coalesce(var.topics.rejects, "dtm-rejects${local.suffix}")
+    status             = coalesce(var.topics.status, "dtm-status-updates${local.suffix}")
+    dead_letters       = coalesce(var.topics.dead_letters, "dtm-dead-letters${local.suffix}")
+    alert_dead_letters = coalesce(var.topics.alert_dead_letters, "dtm-alert-dead-letters${local.suffix}")
   }
   topic_ids = { for topic, name in local.topic_names : topic => "projects/${var.project_id}/topics/${name}" }
 

@@ -7,19 +7,20 @@ output "topics" {
   description = "The topics' full names."
   value       = local.topic_ids
 
-  depends_on = [google_pubsub_topic.alerts, google_pubsub_topic.rejects, google_pubsub_topic.status, google_pubsub_topic.dead_letters]
+  depends_on = [google_pubsub_topic.alerts, google_pubsub_topic.rejects, google_pubsub_topic.status, google_pubsub_topic.dead_letters, google_pubsub_topic.alert_dead_letters]
 }
 
 output "subscriptions" {
-  description = "The subscriptions' full names: of the rejects and the dead letters, and those that alert_subscriptions, bigquery, archive and notify (notify-NAME) ask for."
+  description = "The subscriptions' full names: of the rejects and the two kinds of dead letters, and those that alert_subscriptions, bigquery, archive and notify (notify-NAME) ask for."
   value = merge(
     { for name, s in google_pubsub_subscription.alerts : name => s.id },
     { for s in google_pubsub_subscription.bigquery : "bigquery" => s.id },
     { for s in google_pubsub_subscription.archive : "archive" => s.id },
     { for name, s in google_pubsub_subscription.notify : "notify-${name}" => s.id },
     {
-      rejects      = google_pubsub_subscription.rejects.id
-      dead_letters = google_pubsub_subscription.dead_letters.id
+      rejects            = google_pubsub_subscription.rejects.id
+      dead_letters       = google_pubsub_subscription.dead_letters.id
+      alert_dead_letters = google_pubsub_subscription.alert_dead_letters.id
     },
   )
 }

@@ -63,11 +63,26 @@ resource "google_pubsub_subscription" "rejects" {
   }
 }
 
-# What nobody took.
+# Write-backs that could not be done.
 resource "google_pubsub_subscription" "dead_letters" {
   project = var.project_id
   name    = "${google_pubsub_topic.dead_letters.name}-pull"
   topic   = google_pubsub_topic.dead_letters.id
+  labels  = local.labels
+
+  ack_deadline_seconds       = 60
+  message_retention_duration = local.longest_retention
+
+  expiration_policy {
+    ttl = ""
+  }
+}
+
+# Alerts that a receiver did not take.
+resource "google_pubsub_subscription" "alert_dead_letters" {
+  project = var.project_id
+  name    = "${google_pubsub_topic.alert_dead_letters.name}-pull"
+  topic   = google_pubsub_topic.alert_dead_letters.id
   labels  = local.labels
 
   ack_deadline_seconds       = 60
@@ -111,7 +126,7 @@ resource "google_pubsub_subscription" "alerts" {
   dynamic "dead_letter_policy" {
     for_each = contains(local.delivered, each.key) ? [1] : []
     content {
-      dead_letter_topic     = google_pubsub_topic.dead_letters.id
+      dead_letter_topic     = google_pubsub_topic.alert_dead_letters.id
       max_delivery_attempts = 100
     }
   }

@@ -25,9 +25,20 @@ resource "google_pubsub_topic" "status" {
   depends_on = [google_project_service.this]
 }
 
+# Write-backs that could not be done. They are not on the topic below, because each
+# kind is looked at by somebody else, and goes back to another topic.
 resource "google_pubsub_topic" "dead_letters" {
   project = var.project_id
   name    = local.topic_names.dead_letters
+  labels  = local.labels
+
+  depends_on = [google_project_service.this]
+}
+
+# Alerts that a receiver did not take.
+resource "google_pubsub_topic" "alert_dead_letters" {
+  project = var.project_id
+  name    = local.topic_names.alert_dead_letters
   labels  = local.labels
 
   depends_on = [google_project_service.this]

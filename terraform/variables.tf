@@ -424,19 +424,20 @@ variable "sync" {
 # Pub/Sub, Firestore, Secret Manager
 
 variable "topics" {
-  description = "Names of the topics; by default dtm-alerts, dtm-rejects, dtm-status-updates and dtm-dead-letters, followed by the feed's name when it is not default. retention_days is how far back a subscription to the alerts can be rewound."
+  description = "Names of the topics; by default dtm-alerts, dtm-rejects, dtm-status-updates, dtm-dead-letters (write-backs) and dtm-alert-dead-letters, followed by the feed's name when it is not default. retention_days is how far back a subscription to the alerts can be rewound."
   type = object({
-    alerts         = optional(string)
-    rejects        = optional(string)
-    status         = optional(string)
-    dead_letters   = optional(string)
-    retention_days = optional(number, 7)
+    alerts             = optional(string)
+    rejects            = optional(string)
+    status             = optional(string)
+    dead_letters       = optional(string) # of write-backs
+    alert_dead_letters = optional(string)
+    retention_days     = optional(number, 7)
   })
   default  = {}
   nullable = false
 
   validation {
-    condition = alltrue([for name in compact([var.topics.alerts, var.topics.rejects, var.topics.status, var.topics.dead_letters]) :
+    condition = alltrue([for name in compact([var.topics.alerts, var.topics.rejects, var.topics.status, var.topics.dead_letters, var.topics.alert_dead_letters]) :
       can(regex("^[A-Za-z][A-Za-z0-9._~+%-]{2,249}$", name)) && !startswith(name, "goog") # with -push or -pull, a subscription's name of 255
     ])
     error_message = "topics: a name must be a letter, then 2 to 249 letters, digits and -._~+%, not beginning with goog (the id alone, without projects/…/topics/)."
@@ -447,8 +448,9 @@ variable "topics" {
       coalesce(var.topics.rejects, "dtm-rejects${local.suffix}"),
       coalesce(var.topics.status, "dtm-status-updates${local.suffix}"),
       coalesce(var.topics.dead_letters, "dtm-dead-letters${local.suffix}"),
-    ])) == 4
-    error_message = "topics: alerts, rejects, status and dead_letters must be four different names."
+      coalesce(var.topics.alert_dead_letters, "dtm-alert-dead-letters${local.suffix}"),
+    ])) == 5
+    error_message = "topics: alerts, rejects, status, dead_letters and alert_dead_letters must be five different names."
   }
   validation {
     condition     = contains(range(1, 32), var.topics.retention_days)

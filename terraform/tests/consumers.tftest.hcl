@@ -38,7 +38,7 @@ run "all_are_delivered_as_the_others" {
     condition = alltrue([for s in concat(google_pubsub_subscription.bigquery, google_pubsub_subscription.archive, values(google_pubsub_subscription.notify)) :
       s.topic == google_pubsub_topic.alerts.id && s.message_retention_duration == "604800s" && s.expiration_policy[0].ttl == "" &&
       s.retry_policy[0].minimum_backoff == "10s" && s.retry_policy[0].maximum_backoff == "600s" &&
-      s.dead_letter_policy[0].max_delivery_attempts == 100 && s.dead_letter_policy[0].dead_letter_topic == google_pubsub_topic.dead_letters.id &&
+      s.dead_letter_policy[0].max_delivery_attempts == 100 && s.dead_letter_policy[0].dead_letter_topic == google_pubsub_topic.alert_dead_letters.id &&
       length(s.message_transforms) == 1 && s.message_transforms[0].javascript_udf[0].function_name == "transform"
     ])
     error_message = "no expiry, back-off 10 to 600 s, dead letter after 100 attempts, one function"
@@ -52,12 +52,13 @@ run "all_are_delivered_as_the_others" {
   }
   assert {
     condition = output.subscriptions == {
-      bigquery     = google_pubsub_subscription.bigquery[0].id
-      archive      = google_pubsub_subscription.archive[0].id
-      notify-a     = google_pubsub_subscription.notify["a"].id
-      notify-b     = google_pubsub_subscription.notify["b"].id
-      rejects      = google_pubsub_subscription.rejects.id
-      dead_letters = google_pubsub_subscription.dead_letters.id
+      bigquery           = google_pubsub_subscription.bigquery[0].id
+      archive            = google_pubsub_subscription.archive[0].id
+      notify-a           = google_pubsub_subscription.notify["a"].id
+      notify-b           = google_pubsub_subscription.notify["b"].id
+      rejects            = google_pubsub_subscription.rejects.id
+      dead_letters       = google_pubsub_subscription.dead_letters.id
+      alert_dead_letters = google_pubsub_subscription.alert_dead_letters.id
     }
     error_message = jsonencode(output.subscriptions)
   }

@@ -27,7 +27,7 @@ run "defaults" {
     error_message = "a run every five minutes"
   }
   assert {
-    condition     = google_pubsub_topic.alerts.name == "dtm-alerts" && google_pubsub_topic.rejects.name == "dtm-rejects" && google_pubsub_topic.status.name == "dtm-status-updates" && google_pubsub_topic.dead_letters.name == "dtm-dead-letters"
+    condition     = google_pubsub_topic.alerts.name == "dtm-alerts" && google_pubsub_topic.rejects.name == "dtm-rejects" && google_pubsub_topic.status.name == "dtm-status-updates" && google_pubsub_topic.dead_letters.name == "dtm-dead-letters" && google_pubsub_topic.alert_dead_letters.name == "dtm-alert-dead-letters"
     error_message = "names of the topics"
   }
   assert {

@@ -50,7 +50,7 @@ run "every_grant" {
   assert {
     condition = toset(concat(
       [for m in values(google_pubsub_topic_iam_member.publisher) : "${m.member} ${m.role} topic ${m.topic}"],
-      [for m in [google_pubsub_topic_iam_member.agent_dead_letters] : "${m.member} ${m.role} topic ${m.topic}"],
+      [for m in values(google_pubsub_topic_iam_member.agent_dead_letters) : "${m.member} ${m.role} topic ${m.topic}"],
       [for m in concat([google_pubsub_subscription_iam_member.agent_status], values(google_pubsub_subscription_iam_member.agent_alerts), values(google_pubsub_subscription_iam_member.agent_consumers)) : "${m.member} ${m.role} subscription ${m.subscription}"],
       [for m in values(google_secret_manager_secret_iam_member.accessor) : "${m.member} ${m.role} secret ${m.project} ${m.secret_id}"],
       [for m in [google_cloud_run_v2_service_iam_member.scheduler, google_cloud_run_v2_service_iam_member.push] : "${m.member} ${m.role} service ${m.location} ${m.name}"],
@@ -78,6 +78,7 @@ run "every_grant" {
       "build roles/storage.objectViewer project my-project if resource.name.startsWith(\"projects/_/buckets/gcf-v2-sources-123456789012-us-central1/objects/dtm-relay-ingest/\") || resource.name.startsWith(\"projects/_/buckets/gcf-v2-sources-123456789012-us-central1/objects/dtm-relay-sync/\")",
 
       "serviceAccount:service-123456789012@gcp-sa-pubsub.iam.gserviceaccount.com roles/pubsub.publisher topic dtm-dead-letters",
+      "serviceAccount:service-123456789012@gcp-sa-pubsub.iam.gserviceaccount.com roles/pubsub.publisher topic dtm-alert-dead-letters",
       "serviceAccount:service-123456789012@gcp-sa-pubsub.iam.gserviceaccount.com roles/pubsub.subscriber subscription dtm-status-updates-push",
       "serviceAccount:service-123456789012@gcp-sa-pubsub.iam.gserviceaccount.com roles/iam.serviceAccountTokenCreator account projects/my-project/serviceAccounts/push",
       # Only for the subscriptions that are asked for.

@@ -791,6 +791,22 @@ run "topic_as_a_path" {
   expect_failures = [var.topics]
 }
 
+run "dead_letters_of_alerts_as_a_path" {
+  command = plan
+  variables {
+    topics = { alert_dead_letters = "projects/p/topics/dtm-alert-dead-letters" }
+  }
+  expect_failures = [var.topics]
+}
+
+run "one_topic_for_both_dead_letters" {
+  command = plan
+  variables {
+    topics = { alert_dead_letters = "dtm-dead-letters" }
+  }
+  expect_failures = [var.topics]
+}
+
 run "one_topic_for_two" {
   command = plan
   variables {

@@ -107,13 +107,13 @@ run "what_fails_is_kept" {
   command = apply
 
   assert {
-    condition = alltrue([for s in [google_pubsub_subscription.rejects, google_pubsub_subscription.dead_letters] :
+    condition = alltrue([for s in [google_pubsub_subscription.rejects, google_pubsub_subscription.dead_letters, google_pubsub_subscription.alert_dead_letters] :
       s.expiration_policy[0].ttl == "" && s.message_retention_duration == "2678400s" && length(s.push_config) == 0
     ])
     error_message = "pulled, without expiry, kept as long as Pub/Sub can"
   }
   assert {
-    condition     = google_pubsub_subscription.rejects.topic == google_pubsub_topic.rejects.id && google_pubsub_subscription.dead_letters.topic == google_pubsub_topic.dead_letters.id
+    condition     = google_pubsub_subscription.rejects.topic == google_pubsub_topic.rejects.id && google_pubsub_subscription.dead_letters.topic == google_pubsub_topic.dead_letters.id && google_pubsub_subscription.alert_dead_letters.topic == google_pubsub_topic.alert_dead_letters.id
     error_message = "each of its own topic"
   }
 }
@@ -140,6 +140,10 @@ run "subscriptions_to_the_alerts" {
   assert {
     condition     = { for name, s in google_pubsub_subscription.alerts : name => "${length(s.push_config)} ${length(s.bigquery_config)} ${length(s.dead_letter_policy)}" } == { urgent = "0 0 0", table = "0 1 1", soar = "1 0 1", siem = "1 0 1" }
     error_message = "pull, BigQuery or push; what Pub/Sub delivers has dead letters"
+  }
+  assert {
+    condition     = alltrue([for s in values(google_pubsub_subscription.alerts) : alltrue([for p in s.dead_letter_policy : p.dead_letter_topic == google_pubsub_topic.alert_dead_letters.id])])
+    error_message = "alerts are not among the write-backs' dead letters"
   }
   assert {
     condition     = google_pubsub_subscription.alerts["table"].bigquery_config[0].table == "data-project.dtm.alerts" && google_pubsub_subscription.alerts["table"].bigquery_config[0].write_metadata
