@@ -162,6 +162,10 @@ func (r *Runner) live(ctx context.Context, report *Report, began time.Time) (out
 			"event", "requests_high", "feed", r.Feed, "run_id", r.RunID, "requests", report.Requests, "needed", int64(math.Ceil(report.needed))+report.Slices)
 	}
 
+	if holder != nil {
+		w.tellLateSweep()
+	}
+
 	closing, cancel := context.WithTimeout(deadlines.storing, callTime)
 	defer cancel()
 	defer stopCounting(closing)

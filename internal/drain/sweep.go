@@ -122,14 +122,36 @@ func (w *work) update(change func(*state.Feed)) {
 	}
 }
 
+// sweptUntil is when all that had changed by then was seen.
+func sweptUntil(feed state.Feed) time.Time {
+	switch {
+	case !feed.LastSweep.IsZero():
+		return feed.LastSweep
+	case !feed.FirstRun.IsZero():
+		return feed.FirstRun
+	default: // the feed is older than the sweep
+		return feed.BeginsAt
+	}
+}
+
+// sweepLate is how old the last sweep may be at a run's end before the run says so. A
+// budget of errors that is used up passes within an hour.
+const sweepLate = 2 * time.Hour
+
+// tellLateSweep logs that sweeps stand still, which neither the run's outcome nor its
+// lag shows. An alert policy counts the line.
+func (w *work) tellLateSweep() {
+	if w.runner.Options.UpdatesWindow == 0 {
+		return
+	}
+	last, now := sweptUntil(w.holder.Feed()), w.clock.now()
+	if now.Sub(last) > sweepLate {
+		w.runner.Log.WarnContext(w.deadlines.caller, "changes of alerts come late: no sweep was complete for long",
+			"event", "sweep_late", "feed", w.runner.Feed, "last_sweep", last)
+	}
+}
+
 func (w *work) sweepOf(fetching context.Context, kind string, feed state.Feed) *sweepReader {
-	back := feed.LastSweep
-	if back.IsZero() {
-		back = feed.FirstRun
-	}
-	if back.IsZero() { // the feed is older than the sweep
-		back = feed.BeginsAt
-	}
 	options := ledger.Options{
 		Mode: ledger.Changes, CheckLease: w.checkLease, DryRun: w.dryRun, FetchFull: w.fetchFull(fetching, w.runner.SweepAPI),
 	}
@@ -141,7 +163,7 @@ func (w *work) sweepOf(fetching context.Context, kind string, feed state.Feed) *
 		}
 	}
 	return &sweepReader{
-		source: w.runner.SweepAPI, processor: w.runner.NewProcessor(options), back: back.Add(-w.runner.Options.Overlap), shifting: kind == state.Matches,
+		source: w.runner.SweepAPI, processor: w.runner.NewProcessor(options), back: sweptUntil(feed).Add(-w.runner.Options.Overlap), shifting: kind == state.Matches,
 		query:   dtm.Query{Newest: true, Size: dtm.PageSize(false), Filter: filter},
 		reserve: w.reserve,
 		onPage: func(looked, brought int, c ledger.Counts) {

@@ -1,10 +1,12 @@
 package drain
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"iter"
 	"log/slog"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -26,6 +28,58 @@ func (f failing) List(ctx context.Context, q dtm.Query) iter.Seq2[dtm.Page, erro
 		return func(yield func(dtm.Page, error) bool) { yield(dtm.Page{}, &dtm.APIError{Status: 500}) }
 	}
 	return f.empty.List(ctx, q)
+}
+
+// TestLateSweep: when changes were not looked for to the end for long, each run says so.
+func TestLateSweep(t *testing.T) {
+	const never = -1
+	for _, c := range []struct {
+		name     string
+		last     time.Duration // since the last complete sweep
+		window   time.Duration
+		failures int
+		dryRun   bool
+		late     bool
+	}{
+		{name: "it fails, and for long", last: 3 * time.Hour, window: time.Hour, failures: 9, late: true},
+		{name: "it fails, and was complete lately", last: time.Hour, window: time.Hour, failures: 9},
+		{name: "it is complete again", last: 3 * time.Hour, window: time.Hour},
+		{name: "it never was complete", last: never, window: time.Hour, failures: 9, late: true},
+		{name: "nobody wants it", last: never},
+		{name: "a dry run", last: 3 * time.Hour, window: time.Hour, failures: 9, dryRun: true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				now := time.Now().UTC()
+				s := newMemoryStore()
+				s.feed = state.Feed{
+					BeginsAt: now.Add(-4 * time.Hour), FirstRun: now.Add(-3 * time.Hour), End: now.Add(-time.Minute),
+					Filter: dtm.Filter{}.String(), FilterSince: now.Add(-3 * time.Hour),
+				}
+				if c.last != never {
+					s.feed.LastSweep = now.Add(-c.last)
+				}
+				var asked []string
+				var logs bytes.Buffer
+				r := &Runner{
+					Feed: "f", RunID: "r", Store: s, Meter: dtm.NewMeter(100), Log: slog.New(slog.NewJSONHandler(&logs, nil)),
+					Options: Options{
+						Workers: 1, PageSize: 10, InitialLookback: time.Hour, MaxLookback: 1e6 * time.Hour, Budget: 10 * time.Minute,
+						UpdatesWindow: c.window,
+					},
+					KeyID:        func(context.Context) (string, error) { return "k", nil },
+					NewProcessor: func(ledger.Options) Processor { return idle{} },
+					LiveAPI:      empty{name: "live", asked: &asked},
+					SweepAPI:     failing{empty: empty{name: "sweep", asked: &asked}, times: &c.failures},
+					BackfillAPI:  empty{name: "backfill", asked: &asked},
+				}
+				_, _ = r.Live(t.Context(), "schedule", c.dryRun)
+				if late := strings.Contains(logs.String(), `"event":"sweep_late","feed":"f","last_sweep":`); late != c.late {
+					t.Errorf("it is told: %t, want %t\n%s", late, c.late, logs.String())
+				}
+			})
+		})
+	}
 }
 
 // lengthy is a session whose first listing takes longer than the live feed waits
