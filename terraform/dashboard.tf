@@ -5,6 +5,12 @@ locals {
   # Over windows that hold at least one run.
   chart_window = "${max(10, 2 * local.interval_minutes)}m"
 
+  # All that the module makes.
+  of_subscriptions = "${local.of_pubsub},subscription_id=~\"${join("|", [
+    for name in concat([google_pubsub_subscription.status_push.name], local.consumers, values(local.kept)) : replace(replace(name, ".", "[.]"), "+", "[+]")
+  ])}\""
+  of_database = "monitored_resource=\"firestore.googleapis.com/Database\",project_id=\"${var.project_id}\",database_id=\"${local.database}\""
+
   # Each: title, unit or meaning of the axis, lines to stay below, and the series
   # by their legend.
   charts = [
@@ -23,26 +29,24 @@ locals {
       axis   = "seconds before now"
       plot   = "LINE"
       bounds = { "alert policy" = var.monitoring.lag_minutes * 60 }
-      series = {
-        lag = join(" / ", [for part in ["sum", "count"] : "sum(increase(${local.series.lag}_${part}{${local.here}}[${local.chart_window}]))"])
-      }
+      series = { lag = local.mean.lag }
     },
     {
-      title = "Requests to GTI in 24 hours, against the quota"
+      title = "Requests to GTI in 24 hours with the key, against the quota"
       axis  = "requests"
       plot  = "LINE"
       bounds = {
         "MAX_REQUESTS_PER_DAY" = local.requests_per_day
-        "alert policy"         = floor(local.requests_per_day * var.monitoring.requests_share)
+        "alert policy"         = local.requests_bound
       }
-      series = { requests = "sum(increase(${local.series.requests}_sum{${local.here}}[24h]))" }
+      series = { requests = local.mean.requests_24h }
     },
     {
-      title  = "Error answers of GTI in an hour, against the budget"
+      title  = "Error answers of GTI in an hour to the key, against the budget"
       axis   = "answers of 400 and above"
       plot   = "LINE"
-      bounds = { "runs stop" = local.live_errors, "alert policy" = local.live_errors - local.errors_left }
-      series = { errors = "sum(increase(${local.series.errors}_sum{${local.here}}[1h]))" }
+      bounds = { "runs stop" = local.live_errors, "alert policy" = local.errors_bound }
+      series = { errors = local.mean.errors_1h }
     },
     {
       title  = "Runs in the last hour, by outcome and reason"
@@ -77,22 +81,79 @@ locals {
       plot   = "LINE"
       bounds = {}
       series = {
-        "rejects"      = "max(${local.undelivered.rejects})"
-        "dead letters" = "max(${local.undelivered.dead_letters})"
+        "rejects"                     = "max(${local.undelivered.rejects})"
+        "dead letters of write-backs" = "max(${local.undelivered.dead_letters})"
+        "dead letters of alerts"      = "max(${local.undelivered.alert_dead_letters})"
       }
     },
     {
-      title  = "Rejected alerts, disabled monitors, gaps, lines without a key and failed starts, in the last hour"
-      axis   = "number"
+      title  = "Messages that wait, by subscription"
+      axis   = "messages"
+      plot   = "LINE"
+      bounds = {}
+      series = { "$${labels.subscription_id}" = "max by (subscription_id) (pubsub_googleapis_com:subscription_num_undelivered_messages{${local.of_subscriptions}})" }
+    },
+    {
+      title  = "Age of the oldest message, by subscription"
+      axis   = "seconds"
+      plot   = "LINE"
+      bounds = { "alert policy" = var.monitoring.age_minutes * 60 }
+      series = { "$${labels.subscription_id}" = "max by (subscription_id) (${local.oldest}{${local.of_subscriptions}})" }
+    },
+    {
+      title  = "Requests to SyncStatus in 10 minutes, by answer"
+      axis   = "requests"
+      plot   = "STACKED_AREA"
+      bounds = {}
+      series = { "$${labels.response_code_class}" = "sum by (response_code_class) (increase(run_googleapis_com:request_count{${local.of_sync}}[10m]))" }
+    },
+    {
+      title  = "How long SyncStatus takes to answer"
+      axis   = "milliseconds"
       plot   = "LINE"
       bounds = {}
       series = {
-        "rejected alerts" = "sum(increase(${local.series.rejected}_sum{${local.here}}[1h]))"
-        "monitors"        = "sum(increase(${local.series.monitors}{${local.here}}[1h]))"
-        "gaps"            = "sum(increase(${local.series.gaps}{${local.here}}[1h]))"
-        "without a key"   = "sum(increase(${local.series.key_problems}{${local.here}}[1h]))"
-        "failed starts"   = "sum(increase(${local.series.start_failures}{${local.here}}[1h]))"
+        for name, quantile in { median = "0.5", "95th percentile" = "0.95" } :
+        name => "histogram_quantile(${quantile}, sum by (le) (increase(run_googleapis_com:request_latencies_bucket{${local.of_sync}}[10m])))"
       }
+    },
+    {
+      title  = "Instances of the functions"
+      axis   = "instances"
+      plot   = "STACKED_AREA"
+      bounds = {}
+      series = { "$${labels.service_name}: $${labels.state}" = "sum by (service_name, state) (run_googleapis_com:container_instance_count{${local.of_both}})" }
+    },
+    {
+      title  = "Operations of the database in 10 minutes"
+      axis   = "documents"
+      plot   = "STACKED_AREA"
+      bounds = {}
+      series = {
+        for kind in ["read", "write", "delete"] :
+        kind => "sum(increase(firestore_googleapis_com:document_${kind}_ops_count{${local.of_database}}[10m]))"
+      }
+    },
+    {
+      title  = "What is logged of trouble, in the last hour"
+      axis   = "lines"
+      plot   = "LINE"
+      bounds = {}
+      series = merge(
+        { "rejected alerts" = "sum(increase(${local.series.rejected}_sum{${local.here}}[1h]))" },
+        {
+          for name, k in {
+            "disabled monitors" = "monitors"
+            "gaps"              = "gaps"
+            "suspected gaps"    = "suspected_gaps"
+            "late sweeps"       = "late_sweeps"
+            "failed backfills"  = "failed_backfills"
+            "without a key"     = "key_problems"
+            "failed starts"     = "start_failures"
+            "crashes"           = "crashes"
+          } : name => "sum(increase(${local.series[k]}{${local.here}}[1h]))"
+        },
+      )
     },
     {
       title  = "Write-backs not done in the last hour, by outcome"
@@ -130,7 +191,7 @@ locals {
     [{
       title = "Warnings and errors"
       logsPanel = {
-        filter        = "resource.type=\"cloud_run_revision\" AND resource.labels.service_name=(${join(" OR ", [for s in values(local.watched) : "\"${s}\""])}) AND severity>=WARNING"
+        filter        = "${local.lines_of_both} AND severity>=WARNING"
         resourceNames = ["projects/${var.project_id}"]
       }
     }],

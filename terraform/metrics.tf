@@ -2,7 +2,10 @@
 # alert policies and the dashboard know comes from there.
 #
 # A counter counts lines. A number in a line needs a distribution, of which
-# PromQL reads the sum and the count.
+# PromQL reads the sum and the count. Where each line has a level (lag, what the key
+# has used) and not a share, only the mean, sum by count, means something.
+#
+# internal/app compares the names with what the code writes.
 
 locals {
   # The functions' names, which are those of their Cloud Run services. Not read
@@ -16,6 +19,11 @@ locals {
     for k, service in local.watched : k => "resource.type=\"cloud_run_revision\" AND resource.labels.service_name=\"${service}\""
   }
 
+  lines_of_both = "resource.type=\"cloud_run_revision\" AND resource.labels.service_name=(${join(" OR ", [for s in values(local.watched) : "\"${s}\""])})"
+
+  # Where Cloud Run writes what became of an instance.
+  system_log = "logName=\"projects/${var.project_id}/logs/run.googleapis.com%2Fvarlog%2Fsystem\""
+
   # A dry run publishes nothing and moves no position: it is no sign of life.
   run_lines = "${local.lines_of.ingest} AND jsonPayload.event=\"run\" AND NOT jsonPayload.dry_run=true"
 
@@ -26,8 +34,23 @@ locals {
       labels      = ["outcome", "stop_reason"]
     }
     gaps = {
-      description = "Spans that GTI refused to list for their age (those that are only suspected are not counted)."
+      description = "Ranges that GTI refused to list for their age."
       filter      = "${local.lines_of.ingest} AND jsonPayload.event=\"gap\" AND severity=ERROR"
+      labels      = []
+    }
+    suspected_gaps = {
+      description = "Ranges for which GTI answered, but perhaps not with everything."
+      filter      = "${local.lines_of.ingest} AND jsonPayload.event=\"gap\" AND severity=WARNING"
+      labels      = []
+    }
+    late_sweeps = {
+      description = "Runs at whose end no sweep had been complete for long."
+      filter      = "${local.lines_of.ingest} AND jsonPayload.event=\"sweep_late\" AND severity=WARNING"
+      labels      = []
+    }
+    failed_backfills = {
+      description = "Backfills that GTI refused, and that are not tried again."
+      filter      = "${local.lines_of.ingest} AND jsonPayload.event=\"backfill\" AND jsonPayload.state=\"failed\" AND severity=ERROR"
       labels      = []
     }
     monitors = {
@@ -43,11 +66,25 @@ locals {
       ])
       labels = []
     }
-    # internal/app, fail. A configuration that is only unusual is a WARNING.
+    # internal/app, fail. A configuration that is only unusual is a WARNING. The other
+    # lines are Cloud Run's own, of an instance and of a revision:
+    # https://cloud.google.com/run/docs/troubleshooting
     start_failures = {
-      description = "Requests to a function that could not start."
-      filter      = "resource.type=\"cloud_run_revision\" AND resource.labels.service_name=(${join(" OR ", [for s in values(local.watched) : "\"${s}\""])}) AND jsonPayload.event=(\"config\" OR \"start\") AND severity=ERROR"
-      labels      = []
+      description = "Requests to a function that could not start, instances and revisions that did not."
+      filter = join(" AND ", [local.lines_of_both, "(${join(" OR ", [
+        "(jsonPayload.event=(\"config\" OR \"start\") AND severity=ERROR)",
+        "(${local.system_log} AND textPayload:\"STARTUP\" AND textPayload:\"probe failed\")",
+        "(logName=\"projects/${var.project_id}/logs/cloudaudit.googleapis.com%2Fsystem_event\" AND protoPayload.status.message:\"Ready condition status changed to False for Revision\")",
+      ])})"])
+      labels = []
+    }
+    crashes = {
+      description = "Panics, and instances that ended by themselves or for want of memory."
+      filter = join(" AND ", [local.lines_of_both, "(${join(" OR ", [
+        "(jsonPayload.event=\"panic\" AND severity=ERROR)",
+        "(${local.system_log} AND textPayload=~\"^(Memory limit of .* exceeded|Container called exit[(][1-9]|Container terminated on signal|Uncaught signal)\")",
+      ])})"])
+      labels = []
     }
     writebacks = {
       description = "Write-backs to GTI that were rejected, or will be tried again."
@@ -62,13 +99,18 @@ locals {
     updated        = { field = "updated", unit = "1", description = "Alerts published as updated, of a run." }
     status_changed = { field = "status_changed", unit = "1", description = "Alerts published as status_changed, of a run." }
     rejected       = { field = "rejected", unit = "1", description = "Alerts that a run sent to the rejects topic." }
-    requests       = { field = "requests", unit = "1", description = "Requests to GTI, of a run." }
-    errors         = { field = "error_answers", unit = "1", description = "Answers of GTI of 400 and above, of a run." }
-    duration       = { field = "duration_ms", unit = "ms", description = "How long a run took." }
+    # A run that sent nothing may not know these.
+    requests_24h = { field = "requests_24h", unit = "1", only_if = "requests", description = "Requests to GTI in 24 hours with the feed's key, whoever sent them, at a run's end." }
+    errors_1h    = { field = "errors_1h", unit = "1", only_if = "requests", description = "Answers of GTI of 400 and above in an hour to the feed's key, whoever got them, at a run's end." }
+    duration     = { field = "duration_ms", unit = "ms", description = "How long a run took." }
     # 0 stands for "not known" in these two: a run that found no position, and
     # one without an audit.
-    lag  = { field = "lag_seconds", unit = "s", above_zero = true, description = "How old the position was at a run's end." }
-    late = { field = "late_max_seconds", unit = "s", above_zero = true, description = "How late alerts came into GTI's index, at most, as the audit found." }
+    lag  = { field = "lag_seconds", unit = "s", only_if = "lag_seconds", description = "How old the position was at a run's end." }
+    late = { field = "late_max_seconds", unit = "s", only_if = "late_max_seconds", description = "How late alerts came into GTI's index, at most, as the audit found." }
+  }
+
+  distribution_filters = { for k, d in local.distributions :
+    k => join(" AND ", concat([local.run_lines], [for field in try([d.only_if], []) : "jsonPayload.${field}>0"]))
   }
 }
 
@@ -103,7 +145,7 @@ resource "google_logging_metric" "distribution" {
   project         = var.project_id
   name            = "${local.name}-${replace(each.key, "_", "-")}"
   description     = each.value.description
-  filter          = join("", [local.run_lines, try(each.value.above_zero, false) ? " AND jsonPayload.${each.value.field}>0" : ""])
+  filter          = local.distribution_filters[each.key]
   value_extractor = "EXTRACT(jsonPayload.${each.value.field})"
 
   metric_descriptor {

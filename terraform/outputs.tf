@@ -69,6 +69,14 @@ locals {
   dashboard_url = one([for d in google_monitoring_dashboard.this : "${local.console}/monitoring/dashboards/builder/${basename(d.id)}?project=${var.project_id}"])
 }
 
+locals {
+  who_is_told = (
+    !var.monitoring.enabled ? "Nobody is: monitoring.enabled is false." :
+    length(local.channels) == 0 ? "Nobody is: set monitoring.emails or monitoring.notification_channels, and apply." :
+    "Incidents go to ${join(", ", concat(var.monitoring.emails, var.monitoring.notification_channels))}. In the console, a channel can be sent a test."
+  )
+}
+
 output "logs_url" {
   description = "The functions' logs in the console."
   value       = local.logs_url
@@ -92,6 +100,8 @@ output "next_steps" {
 
     3. Get more of the past, if wanted.
        curl "$URL/backfill" -H "Authorization: Bearer $(gcloud auth print-identity-token)" -H 'Content-Type: application/json' -d '{"since":"96h"}'
+
+    4. See that somebody is told. ${local.who_is_told}
 
     Logs:      ${local.logs_url}
     Dashboard: ${coalesce(local.dashboard_url, "none, because monitoring.enabled is false")}

@@ -667,8 +667,11 @@ variable "monitoring" {
   description = "Alert policies and dashboard: whom they notify and where their bounds lie."
   type = object({
     enabled               = optional(bool, true)
+    emails                = optional(list(string), []) # each becomes a notification channel
     notification_channels = optional(list(string), []) # projects/…/notificationChannels/…
+    runbook_url           = optional(string)           # where docs/runbooks can be read
     lag_minutes           = optional(number, 60)       # position older than this
+    age_minutes           = optional(number, 60)       # oldest message of a subscription older than this
     errors_left           = optional(number)           # of the error answers at which runs stop; by default 2/5 of them
     requests_share        = optional(number, 0.9)      # of MAX_REQUESTS_PER_DAY
   })
@@ -676,17 +679,34 @@ variable "monitoring" {
   nullable = false
 
   validation {
+    condition     = alltrue([for e in var.monitoring.emails : can(regex("^[^\\s@]+@[^\\s@]+\\.[^\\s@]+$", e))])
+    error_message = "monitoring.emails: must be e-mail addresses such as soc@example.com."
+  }
+  validation {
+    condition     = length(distinct([for e in var.monitoring.emails : lower(e)])) == length(var.monitoring.emails)
+    error_message = "monitoring.emails: must name each address once."
+  }
+  validation {
     condition     = alltrue([for c in var.monitoring.notification_channels : can(regex("^projects/[^/]+/notificationChannels/[^/]+$", c))])
     error_message = "monitoring.notification_channels: must be names like projects/PROJECT/notificationChannels/ID."
   }
   validation {
     # https://cloud.google.com/monitoring/quotas
-    condition     = length(var.monitoring.notification_channels) <= 16
-    error_message = "monitoring.notification_channels: must be 16 at most, because an alert policy takes no more."
+    condition     = length(var.monitoring.emails) + length(var.monitoring.notification_channels) <= 16
+    error_message = "monitoring.emails and monitoring.notification_channels: must be 16 at most together, because an alert policy takes no more."
+  }
+  validation {
+    # A page's name is put after it.
+    condition     = var.monitoring.runbook_url == null ? true : can(regex("^https://[^\\s()?#]+[^\\s()?#/]$", var.monitoring.runbook_url))
+    error_message = "monitoring.runbook_url: must be an https address of the folder docs/runbooks, without a slash at its end and without white space, brackets, ? and #."
   }
   validation {
     condition     = var.monitoring.lag_minutes > 0
     error_message = "monitoring.lag_minutes: must be more than 0."
+  }
+  validation {
+    condition     = var.monitoring.age_minutes > 0
+    error_message = "monitoring.age_minutes: must be more than 0."
   }
   validation {
     condition = var.monitoring.errors_left == null ? true : (

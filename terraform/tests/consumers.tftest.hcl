@@ -6,6 +6,7 @@ mock_provider "archive" {}
 
 variables {
   project_id = "my-project"
+  monitoring = { emails = ["soc@example.com"] }
 }
 
 run "nothing_unless_asked_for" {

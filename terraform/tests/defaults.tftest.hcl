@@ -1,10 +1,11 @@
-# With project_id and nothing else.
+# With project_id, and somebody to tell: tests/monitoring.tftest.hcl has what is without.
 
 mock_provider "google" {}
 mock_provider "archive" {}
 
 variables {
   project_id = "my-project"
+  monitoring = { emails = ["soc@example.com"] }
 }
 
 run "defaults" {

@@ -34,6 +34,7 @@ override_resource {
 
 variables {
   project_id = "my-project"
+  monitoring = { emails = ["soc@example.com"] }
   alert_subscriptions = {
     pulled = {}
     table  = { bigquery_table = "data-project.dtm.alerts" }

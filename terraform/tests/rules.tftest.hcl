@@ -5,6 +5,7 @@ mock_provider "archive" {}
 
 variables {
   project_id = "my-project"
+  monitoring = { emails = ["soc@example.com"] }
 }
 
 run "defaults" {

@@ -5,6 +5,7 @@ mock_provider "archive" {}
 
 variables {
   project_id = "my-project"
+  monitoring = { emails = ["soc@example.com"] }
 }
 
 run "project_id_is_a_number" {
@@ -372,7 +373,7 @@ run "the_least_errors" {
   command = plan
   variables {
     gti        = { max_errors_per_hour = 10 }
-    monitoring = { errors_left = 4 }
+    monitoring = { errors_left = 4, emails = ["soc@example.com"] }
   }
 }
 
@@ -380,7 +381,7 @@ run "the_most_errors" {
   command = plan
   variables {
     gti        = { max_errors_per_hour = 10000 }
-    monitoring = { errors_left = 4999 }
+    monitoring = { errors_left = 4999, emails = ["soc@example.com"] }
   }
 }
 
@@ -974,6 +975,54 @@ run "secret_version_in_words" {
     secret = { version = "newest" }
   }
   expect_failures = [var.secret]
+}
+
+run "an_email_without_a_domain" {
+  command = plan
+  variables {
+    monitoring = { emails = ["soc@example.com", "soc"] }
+  }
+  expect_failures = [var.monitoring]
+}
+
+run "an_email_twice" {
+  command = plan
+  variables {
+    monitoring = { emails = ["soc@example.com", "SOC@example.com"] }
+  }
+  expect_failures = [var.monitoring]
+}
+
+run "emails_and_channels_too_many_together" {
+  command = plan
+  variables {
+    monitoring = { emails = [for n in range(9) : "soc${n}@example.com"], notification_channels = [for n in range(8) : "projects/p/notificationChannels/${n}"] }
+  }
+  expect_failures = [var.monitoring]
+}
+
+run "a_runbook_url_that_is_a_path" {
+  command = plan
+  variables {
+    monitoring = { runbook_url = "docs/runbooks" }
+  }
+  expect_failures = [var.monitoring]
+}
+
+run "a_runbook_url_with_a_slash_at_its_end" {
+  command = plan
+  variables {
+    monitoring = { runbook_url = "https://git.example.com/dtm-relay/docs/runbooks/" }
+  }
+  expect_failures = [var.monitoring]
+}
+
+run "an_age_of_nothing" {
+  command = plan
+  variables {
+    monitoring = { age_minutes = 0 }
+  }
+  expect_failures = [var.monitoring]
 }
 
 run "too_many_channels" {

@@ -19,6 +19,7 @@ override_resource {
 
 variables {
   project_id = "my-project"
+  monitoring = { emails = ["soc@example.com"] }
 }
 
 run "functions" {
@@ -186,7 +187,7 @@ run "outputs" {
   assert {
     condition = alltrue([for text in [
       "gcloud secrets versions add dtm-relay-gti-api-key --project=my-project --data-file=-",
-      "URL=https://ingest.example.run.app\n", "/backfill", "print-identity-token", "logs/query", "monitoring/dashboards",
+      "URL=https://ingest.example.run.app\n", "/backfill", "print-identity-token", "logs/query", "monitoring/dashboards", "Incidents go to soc@example.com.",
     ] : strcontains(output.next_steps, text)])
     error_message = output.next_steps
   }
