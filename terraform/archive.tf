@@ -21,7 +21,7 @@ resource "google_storage_bucket" "archive" {
     }
   }
 
-  depends_on = [google_project_service.this]
+  depends_on = [time_sleep.services]
 }
 
 resource "google_pubsub_subscription" "archive" {
@@ -68,9 +68,5 @@ resource "google_pubsub_subscription" "archive" {
     max_duration             = "600s"
   }
 
-  depends_on = [
-    google_cloudfunctions2_function.ingest,
-    google_pubsub_topic_iam_member.agent_dead_letters,
-    google_storage_bucket_iam_member.agent_archive,
-  ]
+  depends_on = [time_sleep.delivery]
 }

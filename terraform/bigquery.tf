@@ -8,15 +8,6 @@ locals {
   })
 }
 
-# Stays enabled, as the others do.
-resource "google_project_service" "bigquery" {
-  count = var.bigquery == null ? 0 : 1
-
-  project            = var.project_id
-  service            = "bigquery.googleapis.com"
-  disable_on_destroy = false
-}
-
 resource "google_bigquery_dataset" "alerts" {
   count = var.bigquery == null ? 0 : 1
 
@@ -26,7 +17,7 @@ resource "google_bigquery_dataset" "alerts" {
   description = "DTM alerts of the feed ${var.feed}"
   labels      = local.labels
 
-  depends_on = [google_project_service.bigquery]
+  depends_on = [time_sleep.services]
 }
 
 resource "google_bigquery_table" "alerts" {
@@ -142,9 +133,5 @@ resource "google_pubsub_subscription" "bigquery" {
   }
 
   # As in subscriptions.tf: without the grant there is no subscription.
-  depends_on = [
-    google_bigquery_table_iam_member.agent_bigquery,
-    google_cloudfunctions2_function.ingest,
-    google_pubsub_topic_iam_member.agent_dead_letters,
-  ]
+  depends_on = [time_sleep.delivery]
 }

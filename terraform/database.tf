@@ -10,7 +10,18 @@ resource "google_firestore_database" "this" {
   delete_protection_state = var.deletion_protection ? "DELETE_PROTECTION_ENABLED" : "DELETE_PROTECTION_DISABLED"
   deletion_policy         = var.deletion_protection ? "ABANDON" : "DELETE"
 
-  depends_on = [google_project_service.this]
+  lifecycle {
+    # Where a database lies can't be changed. A plan that replaced it, because of another
+    # region, would leave it without its policies, or delete it with the position.
+    ignore_changes = [location_id]
+
+    postcondition {
+      condition     = var.database.location == null || self.location_id == var.database.location
+      error_message = "database.location: the database ${local.database} lies in ${self.location_id}, and can't be moved. Leave database.location as it was, or restore a copy elsewhere and name that one in database.existing."
+    }
+  }
+
+  depends_on = [time_sleep.services]
 }
 
 locals {
@@ -53,5 +64,5 @@ resource "google_firestore_field" "expiry" {
   ttl_config {}
   index_config {} # times that only grow make a hot spot of an index
 
-  depends_on = [google_firestore_database.this, google_project_service.this]
+  depends_on = [google_firestore_database.this, time_sleep.services]
 }

@@ -38,17 +38,12 @@ resource "google_cloudfunctions2_function" "ingest" {
   }
 
   depends_on = [
-    google_project_service.this,
-    google_artifact_registry_repository_iam_member.build,
-    google_project_iam_member.build_logs,
-    google_project_iam_member.build_source,
+    google_firestore_field.expiry,
+    google_firestore_field.ledger,
     google_project_iam_member.database,
     google_pubsub_topic_iam_member.publisher,
     google_secret_manager_secret_iam_member.accessor,
-    google_storage_bucket_iam_member.build,
-    # Grants take a minute or two to be known everywhere, and these are slow.
-    google_firestore_field.ledger,
-    google_firestore_field.expiry,
+    time_sleep.build,
   ]
 }
 
@@ -89,15 +84,11 @@ resource "google_cloudfunctions2_function" "sync" {
   }
 
   depends_on = [
-    google_project_service.this,
-    google_artifact_registry_repository_iam_member.build,
-    google_project_iam_member.build_logs,
-    google_project_iam_member.build_source,
+    google_firestore_field.expiry,
+    google_firestore_field.ledger,
     google_project_iam_member.database,
     google_pubsub_topic_iam_member.publisher,
     google_secret_manager_secret_iam_member.accessor,
-    google_storage_bucket_iam_member.build,
-    google_firestore_field.ledger,
-    google_firestore_field.expiry,
+    time_sleep.build,
   ]
 }

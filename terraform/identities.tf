@@ -10,35 +10,35 @@ resource "google_service_account" "ingest" {
   project      = var.project_id
   account_id   = "${local.short_name}-ingest"
   display_name = "${local.name}: function Ingest"
-  depends_on   = [google_project_service.this]
+  depends_on   = [time_sleep.services]
 }
 
 resource "google_service_account" "sync" {
   project      = var.project_id
   account_id   = "${local.short_name}-sync"
   display_name = "${local.name}: function SyncStatus"
-  depends_on   = [google_project_service.this]
+  depends_on   = [time_sleep.services]
 }
 
 resource "google_service_account" "scheduler" {
   project      = var.project_id
   account_id   = "${local.short_name}-scheduler"
   display_name = "${local.name}: Cloud Scheduler calls Ingest"
-  depends_on   = [google_project_service.this]
+  depends_on   = [time_sleep.services]
 }
 
 resource "google_service_account" "push" {
   project      = var.project_id
   account_id   = "${local.short_name}-push"
   display_name = "${local.name}: Pub/Sub calls SyncStatus"
-  depends_on   = [google_project_service.this]
+  depends_on   = [time_sleep.services]
 }
 
 resource "google_service_account" "build" {
   project      = var.project_id
   account_id   = "${local.short_name}-build"
   display_name = "${local.name}: Cloud Build builds the functions"
-  depends_on   = [google_project_service.this]
+  depends_on   = [time_sleep.services]
 }
 
 # The functions
@@ -87,7 +87,7 @@ resource "google_project_iam_member" "database" {
     expression = "resource.name == \"projects/${var.project_id}/databases/${local.database}\""
   }
 
-  depends_on = [google_project_service.this]
+  depends_on = [time_sleep.services]
 }
 
 # Who calls them
@@ -149,9 +149,43 @@ resource "google_project_iam_member" "build_source" {
   condition {
     title = "source of ${local.name}"
     expression = join(" || ", [for function in ["ingest", "sync"] :
-      "resource.name.startsWith(\"projects/_/buckets/gcf-v2-sources-${google_storage_bucket.source.project_number}-${var.region}/objects/${local.name}-${function}/\")"
+      "resource.name.startsWith(\"projects/_/buckets/gcf-v2-sources-${data.google_project.this.number}-${var.region}/objects/${local.name}-${function}/\")"
     ])
   }
+}
+
+# A grant takes a minute or two to be known everywhere, and what needs it before that
+# is refused: a build that can't read its source, a subscription that may not write.
+resource "time_sleep" "build" {
+  create_duration = "120s"
+
+  triggers = { account = google_service_account.build.email } # another one is waited for too
+
+  depends_on = [
+    google_artifact_registry_repository_iam_member.build,
+    google_project_iam_member.build_logs,
+    google_project_iam_member.build_source,
+    google_storage_bucket_iam_member.build,
+  ]
+}
+
+resource "time_sleep" "delivery" {
+  create_duration = "120s"
+
+  # A table or bucket that is given later is waited for too.
+  triggers = {
+    tables  = join(",", [for t in values(local.bigquery_tables) : join(".", t)])
+    dataset = var.bigquery == null ? "" : local.dataset
+    archive = var.archive == null ? "" : google_storage_bucket.archive[0].name
+  }
+
+  depends_on = [
+    google_bigquery_table_iam_member.agent_alerts,
+    google_bigquery_table_iam_member.agent_bigquery,
+    google_pubsub_topic_iam_member.agent_dead_letters,
+    google_service_account_iam_member.agent_push,
+    google_storage_bucket_iam_member.agent_archive,
+  ]
 }
 
 # Google's own account of Pub/Sub. Google makes it when the project first uses

@@ -46,8 +46,11 @@ locals {
   # Terraform compares times, not durations: the validations add them to this one.
   epoch = "1970-01-01T00:00:00Z"
 
+  # Whether Pub/Sub writes rows of BigQuery for anybody.
+  writes_rows = var.bigquery != null || anytrue([for s in values(var.alert_subscriptions) : s.bigquery_table != null])
+
   # The provider has no data source for Google's own Pub/Sub account in a release
   # that isn't beta; its address is documented:
   # https://cloud.google.com/iam/docs/service-agents
-  pubsub_agent = "serviceAccount:service-${google_storage_bucket.source.project_number}@gcp-sa-pubsub.iam.gserviceaccount.com"
+  pubsub_agent = "serviceAccount:service-${data.google_project.this.number}@gcp-sa-pubsub.iam.gserviceaccount.com"
 }

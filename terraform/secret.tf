@@ -12,5 +12,5 @@ resource "google_secret_manager_secret" "gti_api_key" {
     auto {}
   }
 
-  depends_on = [google_project_service.this]
+  depends_on = [time_sleep.services]
 }

@@ -43,8 +43,7 @@ resource "google_pubsub_subscription" "status_push" {
 
   depends_on = [
     google_cloud_run_v2_service_iam_member.push,
-    google_pubsub_topic_iam_member.agent_dead_letters,
-    google_service_account_iam_member.agent_push,
+    time_sleep.delivery,
   ]
 }
 
@@ -136,12 +135,6 @@ resource "google_pubsub_subscription" "alerts" {
     }
   }
 
-  # Pub/Sub makes no BigQuery subscription that it may not write for. A grant takes
-  # a minute or two to be known everywhere; the function's build takes longer.
-  depends_on = [
-    google_bigquery_table_iam_member.agent_alerts,
-    google_cloudfunctions2_function.ingest,
-    google_pubsub_topic_iam_member.agent_dead_letters,
-    google_service_account_iam_member.agent_push,
-  ]
+  # Pub/Sub makes no BigQuery subscription that it may not write for.
+  depends_on = [time_sleep.delivery]
 }

@@ -6,7 +6,7 @@ resource "google_pubsub_topic" "alerts" {
   # A subscription made later can be rewound this far: no request to GTI needed.
   message_retention_duration = "${var.topics.retention_days * 86400}s"
 
-  depends_on = [google_project_service.this]
+  depends_on = [time_sleep.services]
 }
 
 resource "google_pubsub_topic" "rejects" {
@@ -14,7 +14,7 @@ resource "google_pubsub_topic" "rejects" {
   name    = local.topic_names.rejects
   labels  = local.labels
 
-  depends_on = [google_project_service.this]
+  depends_on = [time_sleep.services]
 }
 
 resource "google_pubsub_topic" "status" {
@@ -22,7 +22,7 @@ resource "google_pubsub_topic" "status" {
   name    = local.topic_names.status
   labels  = local.labels
 
-  depends_on = [google_project_service.this]
+  depends_on = [time_sleep.services]
 }
 
 resource "google_pubsub_topic" "dead_letters" {
@@ -30,5 +30,5 @@ resource "google_pubsub_topic" "dead_letters" {
   name    = local.topic_names.dead_letters
   labels  = local.labels
 
-  depends_on = [google_project_service.this]
+  depends_on = [time_sleep.services]
 }

@@ -1,11 +1,12 @@
 # Every right of every identity, compared with the table in docs/security.md.
 
 mock_provider "google" {
-  mock_resource "google_storage_bucket" {
-    defaults = { project_number = 123456789012 }
+  mock_data "google_project" {
+    defaults = { number = "123456789012" }
   }
 }
 mock_provider "archive" {}
+mock_provider "time" {}
 
 override_resource {
   target = google_service_account.ingest

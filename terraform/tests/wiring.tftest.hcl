@@ -1,6 +1,7 @@
 # That the parts fit each other.
 
 mock_provider "google" {}
+mock_provider "time" {}
 
 mock_provider "archive" {
   mock_data "archive_file" {
