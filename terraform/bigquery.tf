@@ -127,9 +127,10 @@ resource "google_pubsub_subscription" "bigquery" {
   }
 
   bigquery_config {
-    table            = "${var.project_id}.${google_bigquery_dataset.alerts[0].dataset_id}.${google_bigquery_table.alerts[0].table_id}"
-    use_table_schema = true
-    write_metadata   = true
+    table                 = "${var.project_id}.${google_bigquery_dataset.alerts[0].dataset_id}.${google_bigquery_table.alerts[0].table_id}"
+    use_table_schema      = true
+    write_metadata        = true
+    service_account_email = local.accounts.bigquery.email
   }
 
   # As in subscriptions.tf: without the grant there is no subscription.

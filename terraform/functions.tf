@@ -11,7 +11,7 @@ resource "google_cloudfunctions2_function" "ingest" {
   build_config {
     runtime           = var.runtime
     entry_point       = "Ingest"
-    service_account   = google_service_account.build.id
+    service_account   = local.accounts.build.name
     docker_repository = google_artifact_registry_repository.images.id
 
     source {
@@ -25,7 +25,7 @@ resource "google_cloudfunctions2_function" "ingest" {
   }
 
   service_config {
-    service_account_email            = google_service_account.ingest.email
+    service_account_email            = local.accounts.ingest.email
     environment_variables            = local.ingest_environment
     timeout_seconds                  = var.ingest.timeout_seconds
     available_memory                 = var.ingest.memory
@@ -57,7 +57,7 @@ resource "google_cloudfunctions2_function" "sync" {
   build_config {
     runtime           = var.runtime
     entry_point       = "SyncStatus"
-    service_account   = google_service_account.build.id
+    service_account   = local.accounts.build.name
     docker_repository = google_artifact_registry_repository.images.id
 
     source {
@@ -71,7 +71,7 @@ resource "google_cloudfunctions2_function" "sync" {
   }
 
   service_config {
-    service_account_email            = google_service_account.sync.email
+    service_account_email            = local.accounts.sync.email
     environment_variables            = local.sync_environment
     timeout_seconds                  = var.sync.timeout_seconds
     available_memory                 = var.sync.memory

@@ -36,7 +36,7 @@ resource "google_pubsub_subscription" "status_push" {
     push_endpoint = google_cloudfunctions2_function.sync.service_config[0].uri
 
     oidc_token {
-      service_account_email = google_service_account.push.email
+      service_account_email = local.accounts.push.email
       audience              = google_cloudfunctions2_function.sync.service_config[0].uri
     }
   }
@@ -83,6 +83,9 @@ locals {
   # What Pub/Sub delivers by itself, and would drop in silence when it can't
   # until the retention is over.
   delivered = toset([for name, s in var.alert_subscriptions : name if s.bigquery_table != null || s.push_endpoint != null])
+
+  # What somebody pulls from.
+  pulled = setsubtract(keys(var.alert_subscriptions), local.delivered)
 }
 
 # The alerts, as var.alert_subscriptions asks for them.
@@ -118,8 +121,9 @@ resource "google_pubsub_subscription" "alerts" {
   dynamic "bigquery_config" {
     for_each = each.value.bigquery_table[*]
     content {
-      table          = bigquery_config.value
-      write_metadata = true # the attributes, dedupe_key among them
+      table                 = bigquery_config.value
+      write_metadata        = true # the attributes, dedupe_key among them
+      service_account_email = local.accounts.bigquery.email
     }
   }
 
@@ -129,7 +133,7 @@ resource "google_pubsub_subscription" "alerts" {
       push_endpoint = push_config.value
 
       oidc_token {
-        service_account_email = google_service_account.push.email
+        service_account_email = local.accounts.alerts.email
         audience              = coalesce(each.value.push_audience, push_config.value)
       }
     }

@@ -498,6 +498,72 @@ variable "alert_subscriptions" {
   }
 }
 
+# Who may what
+
+variable "operators" {
+  description = "E-mails of the people and service accounts that may begin runs and ask for backfills over HTTP. They get roles/run.invoker on Ingest. Once there is one, nobody else may write, whatever roles they have; Cloud Scheduler stays. Empty: whoever has roles/run.invoker."
+  type        = list(string)
+  default     = []
+  nullable    = false
+
+  validation {
+    condition     = alltrue([for e in var.operators : can(regex("^[a-z0-9][a-z0-9._%+'-]*@[a-z0-9-]+(\\.[a-z0-9-]+)+$", e))])
+    error_message = "operators: must be e-mails in small letters such as ana@example.com, without user: or serviceAccount:. A group can't be one, because the functions see the person's e-mail alone."
+  }
+  validation {
+    condition     = length(distinct(var.operators)) == length(var.operators)
+    error_message = "operators: nobody can be named twice."
+  }
+}
+
+variable "viewers" {
+  description = "E-mails of the people and service accounts that may read status, backfills and the records of alerts over HTTP, and nothing else. They get roles/run.invoker on Ingest. Only with operators."
+  type        = list(string)
+  default     = []
+  nullable    = false
+
+  validation {
+    condition     = alltrue([for e in var.viewers : can(regex("^[a-z0-9][a-z0-9._%+'-]*@[a-z0-9-]+(\\.[a-z0-9-]+)+$", e))])
+    error_message = "viewers: must be e-mails in small letters such as ana@example.com, without user: or serviceAccount:. A group can't be one, because the functions see the person's e-mail alone."
+  }
+  validation {
+    condition     = length(setintersection(var.operators, var.viewers)) == 0 && length(distinct(var.viewers)) == length(var.viewers)
+    error_message = "viewers: nobody can be named twice, nor here and in operators, who may read too."
+  }
+  validation {
+    condition     = length(var.viewers) == 0 || length(var.operators) > 0
+    error_message = "viewers: go only with operators. Without these, whoever may call may also write, so the viewers could begin runs."
+  }
+}
+
+variable "status_publishers" {
+  description = "Members of a policy (user:, group:, serviceAccount:, principal:, principalSet:) that may publish to the status topic: they set the status and tags of every alert."
+  type        = list(string)
+  default     = []
+  nullable    = false
+
+  validation {
+    condition     = alltrue([for m in var.status_publishers : can(regex("^(user|group|serviceAccount|principal|principalSet):\\S+$", m))])
+    error_message = "status_publishers: must be members such as serviceAccount:soar@my-project.iam.gserviceaccount.com; user:, group:, serviceAccount:, principal: and principalSet: are allowed, everybody is not."
+  }
+}
+
+variable "alert_subscribers" {
+  description = "Members of a policy (user:, group:, serviceAccount:, principal:, principalSet:) that may pull from those of alert_subscriptions that are pulled."
+  type        = list(string)
+  default     = []
+  nullable    = false
+
+  validation {
+    condition     = alltrue([for m in var.alert_subscribers : can(regex("^(user|group|serviceAccount|principal|principalSet):\\S+$", m))])
+    error_message = "alert_subscribers: must be members such as group:soc@example.com; user:, group:, serviceAccount:, principal: and principalSet: are allowed, everybody is not."
+  }
+  validation {
+    condition     = length(var.alert_subscribers) == 0 || anytrue([for s in values(var.alert_subscriptions) : s.bigquery_table == null && s.push_endpoint == null if s != null])
+    error_message = "alert_subscribers: there is nothing to pull from: alert_subscriptions needs a subscription without bigquery_table and push_endpoint, such as siem = {}."
+  }
+}
+
 # Consumers without code
 
 variable "bigquery" {

@@ -76,6 +76,8 @@ run "every_environment_variable" {
       RULES                     = "[]"
       REDACT                    = "[\"credentials\"]"
       STATUS_TOPIC              = "projects/my-project/topics/dtm-status-updates"
+      OPERATORS                 = "[]"
+      VIEWERS                   = "[]"
       INITIAL_LOOKBACK          = "24h"
       OVERLAP                   = "10m"
       SETTLE                    = "30s"
@@ -96,7 +98,7 @@ run "every_environment_variable" {
   }
   assert {
     condition = local.sync_environment == { for name, value in merge(local.ingest_environment, { CLOUD_RUN_TIMEOUT_SECONDS = "300" }) :
-      name => value if !contains(["RULES", "REDACT", "STATUS_TOPIC"], name)
+      name => value if !contains(["RULES", "REDACT", "STATUS_TOPIC", "OPERATORS", "VIEWERS"], name)
     }
     error_message = "environment of SyncStatus: ${jsonencode(local.sync_environment)}"
   }
@@ -153,6 +155,8 @@ run "everything_else" {
       RULES                     = "[]"
       REDACT                    = "[\"credentials\"]"
       STATUS_TOPIC              = "projects/my-project/topics/dtm-status-updates-emea"
+      OPERATORS                 = "[]"
+      VIEWERS                   = "[]"
       INITIAL_LOOKBACK          = "2h"
       OVERLAP                   = "1h"
       SETTLE                    = "1m30s"
@@ -197,7 +201,7 @@ run "everything_else" {
     error_message = "retention and labels"
   }
   assert {
-    condition     = google_service_account.scheduler.account_id == "relay-emea-scheduler" && google_storage_bucket.source.name == "my-project-relay-emea-source"
+    condition     = google_service_account.this["scheduler"].account_id == "relay-emea-scheduler" && google_storage_bucket.source.name == "my-project-relay-emea-source"
     error_message = "names with the feed"
   }
 }
@@ -211,7 +215,7 @@ run "long_names_fit" {
   }
 
   assert {
-    condition     = alltrue([for a in [google_service_account.ingest, google_service_account.sync, google_service_account.scheduler, google_service_account.push, google_service_account.build] : length(a.account_id) <= 30])
+    condition     = alltrue([for a in values(google_service_account.this) : length(a.account_id) <= 30])
     error_message = "ids of service accounts have at most 30 characters"
   }
   assert {

@@ -1037,3 +1037,87 @@ run "what_google_may_add" {
     }
   }
 }
+
+run "operator_with_a_prefix" {
+  command = plan
+  variables {
+    operators = ["user:ana@example.com"]
+  }
+  expect_failures = [var.operators]
+}
+
+run "operator_with_a_capital" {
+  command = plan
+  variables {
+    operators = ["Ana@example.com"]
+  }
+  expect_failures = [var.operators]
+}
+
+run "operator_twice" {
+  command = plan
+  variables {
+    operators = ["ana@example.com", "ana@example.com"]
+  }
+  expect_failures = [var.operators]
+}
+
+run "viewer_that_is_no_e_mail" {
+  command = plan
+  variables {
+    operators = ["ana@example.com"]
+    viewers   = ["everybody"]
+  }
+  expect_failures = [var.viewers]
+}
+
+run "viewer_that_is_an_operator" {
+  command = plan
+  variables {
+    operators = ["ana@example.com"]
+    viewers   = ["ana@example.com"]
+  }
+  expect_failures = [var.viewers]
+}
+
+run "viewers_without_operators" {
+  command = plan
+  variables {
+    viewers = ["ana@example.com"]
+  }
+  expect_failures = [var.viewers]
+}
+
+run "status_publisher_everybody" {
+  command = plan
+  variables {
+    status_publishers = ["allUsers"]
+  }
+  expect_failures = [var.status_publishers]
+}
+
+run "status_publisher_without_a_kind" {
+  command = plan
+  variables {
+    status_publishers = ["soar@example.com"]
+  }
+  expect_failures = [var.status_publishers]
+}
+
+run "alert_subscriber_everybody" {
+  command = plan
+  variables {
+    alert_subscriptions = { siem = {} }
+    alert_subscribers   = ["allAuthenticatedUsers"]
+  }
+  expect_failures = [var.alert_subscribers]
+}
+
+run "alert_subscribers_of_nothing" {
+  command = plan
+  variables {
+    alert_subscriptions = { table = { bigquery_table = "a.b.c" } }
+    alert_subscribers   = ["group:soc@example.com"]
+  }
+  expect_failures = [var.alert_subscribers]
+}
