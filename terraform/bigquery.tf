@@ -17,7 +17,15 @@ resource "google_bigquery_dataset" "alerts" {
   description = "DTM alerts of the feed ${var.feed}"
   labels      = local.labels
 
-  depends_on = [time_sleep.services]
+  # Its tables have it from here.
+  dynamic "default_encryption_configuration" {
+    for_each = local.kms_key_name[*]
+    content {
+      kms_key_name = default_encryption_configuration.value
+    }
+  }
+
+  depends_on = [time_sleep.kms]
 }
 
 resource "google_bigquery_table" "alerts" {

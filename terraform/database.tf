@@ -10,18 +10,29 @@ resource "google_firestore_database" "this" {
   delete_protection_state = var.deletion_protection ? "DELETE_PROTECTION_ENABLED" : "DELETE_PROTECTION_DISABLED"
   deletion_policy         = var.deletion_protection ? "ABANDON" : "DELETE"
 
+  dynamic "cmek_config" {
+    for_each = local.kms_key_name[*]
+    content {
+      kms_key_name = cmek_config.value
+    }
+  }
+
   lifecycle {
-    # Where a database lies can't be changed. A plan that replaced it, because of another
-    # region, would leave it without its policies, or delete it with the position.
-    ignore_changes = [location_id]
+    # Where a database lies, and by which key it is encrypted, can't be changed. A plan
+    # that replaced it, because of another region, would leave it without its policies, or delete it with the position.
+    ignore_changes = [location_id, cmek_config]
 
     postcondition {
       condition     = var.database.location == null || self.location_id == var.database.location
       error_message = "database.location: the database ${local.database} lies in ${self.location_id}, and can't be moved. Leave database.location as it was, or restore a copy elsewhere and name that one in database.existing."
     }
+    postcondition {
+      condition     = one(self.cmek_config[*].kms_key_name) == local.kms_key_name
+      error_message = "kms_key: the database ${local.database} was made with another key, or without one, and can't be changed. Leave kms_key as it was, or restore a copy under the new key and name that one in database.existing."
+    }
   }
 
-  depends_on = [time_sleep.services]
+  depends_on = [time_sleep.kms]
 }
 
 locals {

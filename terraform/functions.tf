@@ -8,16 +8,20 @@ resource "google_cloudfunctions2_function" "ingest" {
   description = "Relays DTM alerts into Pub/Sub (feed ${var.feed})"
   labels      = local.labels
 
+  # The repository of the images has to have the same key.
+  kms_key_name = local.kms_key_name
+
   build_config {
     runtime           = var.runtime
     entry_point       = "Ingest"
     service_account   = local.accounts.build.name
     docker_repository = google_artifact_registry_repository.images.id
+    worker_pool       = var.build.worker_pool
 
     source {
       storage_source {
-        bucket = google_storage_bucket.source.name
-        object = google_storage_bucket_object.source.name
+        bucket = local.source.bucket
+        object = local.source.object
       }
     }
 
@@ -33,7 +37,9 @@ resource "google_cloudfunctions2_function" "ingest" {
     min_instance_count               = 0
     max_instance_count               = 1  # one run at a time; a lease in Firestore keeps the promise when there are two
     max_instance_request_concurrency = 16 # so that /status is answered during a run
-    ingress_settings                 = "ALLOW_ALL"
+    ingress_settings                 = var.ingest.ingress
+    vpc_connector                    = local.connector
+    vpc_connector_egress_settings    = local.egress
     all_traffic_on_latest_revision   = true
   }
 
@@ -54,16 +60,20 @@ resource "google_cloudfunctions2_function" "sync" {
   description = "Writes status changes back to Google Threat Intelligence (feed ${var.feed})"
   labels      = local.labels
 
+  # The repository of the images has to have the same key.
+  kms_key_name = local.kms_key_name
+
   build_config {
     runtime           = var.runtime
     entry_point       = "SyncStatus"
     service_account   = local.accounts.build.name
     docker_repository = google_artifact_registry_repository.images.id
+    worker_pool       = var.build.worker_pool
 
     source {
       storage_source {
-        bucket = google_storage_bucket.source.name
-        object = google_storage_bucket_object.source.name
+        bucket = local.source.bucket
+        object = local.source.object
       }
     }
 
@@ -80,6 +90,8 @@ resource "google_cloudfunctions2_function" "sync" {
     max_instance_count               = var.sync.max_instances
     max_instance_request_concurrency = var.sync.concurrency
     ingress_settings                 = "ALLOW_INTERNAL_ONLY" # a push of this project's Pub/Sub to run.app is internal
+    vpc_connector                    = local.connector
+    vpc_connector_egress_settings    = local.egress
     all_traffic_on_latest_revision   = true
   }
 

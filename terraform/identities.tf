@@ -21,15 +21,22 @@ locals {
     local.writes_rows ? { bigquery = "Pub/Sub writes rows of BigQuery" } : {},
   )
 
-  accounts = { for purpose, account in google_service_account.this : purpose => {
-    email  = account.email
-    member = account.member
-    name   = account.name
-  } }
+  accounts = merge(
+    { for purpose, account in google_service_account.this : purpose => {
+      email  = account.email
+      member = account.member
+      name   = account.name
+    } },
+    { for purpose, email in var.service_accounts : purpose => {
+      email  = email
+      member = "serviceAccount:${email}"
+      name   = "projects/${regex("@([^.]+)", email)[0]}/serviceAccounts/${email}"
+    } if email != null && contains(keys(local.account_purposes), purpose) },
+  )
 }
 
 resource "google_service_account" "this" {
-  for_each = local.account_purposes
+  for_each = { for purpose, text in local.account_purposes : purpose => text if var.service_accounts[purpose] == null }
 
   project      = var.project_id
   account_id   = "${local.short_name}-${each.key}"
@@ -184,7 +191,7 @@ resource "google_artifact_registry_repository_iam_member" "build" {
 }
 
 resource "google_storage_bucket_iam_member" "build" {
-  bucket = google_storage_bucket.source.name
+  bucket = local.source.bucket
   role   = "roles/storage.objectViewer"
   member = local.accounts.build.member
 }

@@ -13,6 +13,9 @@ locals {
 
   labels = merge({ app = "dtm-relay", feed = var.feed }, var.labels)
 
+  connector = try(var.network.connector, null)
+  egress    = try(var.network.egress, null)
+
   interval_minutes = coalesce(var.schedule.interval_minutes, 5)
   cron = (
     var.schedule.cron != null ? var.schedule.cron :

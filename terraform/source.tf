@@ -5,6 +5,8 @@ locals {
 }
 
 data "archive_file" "source" {
+  count = var.source_object == null ? 1 : 0
+
   type       = "zip"
   source_dir = "${path.module}/.."
   excludes   = local.not_shipped
@@ -18,6 +20,8 @@ data "archive_file" "source" {
 }
 
 resource "google_storage_bucket" "source" {
+  count = var.source_object == null ? 1 : 0
+
   project  = var.project_id
   name     = "${var.project_id}-${local.bucket_part}-source"
   location = var.region
@@ -27,22 +31,38 @@ resource "google_storage_bucket" "source" {
   public_access_prevention    = "enforced"
   force_destroy               = true
 
-  # It holds nothing that is not in the repository.
-  soft_delete_policy {
-    retention_duration_seconds = 0
+  dynamic "encryption" {
+    for_each = local.kms_key_name[*]
+    content {
+      default_kms_key_name = encryption.value
+    }
   }
 
-  depends_on = [time_sleep.services]
+  # It holds nothing that is not in the repository.
+  soft_delete_policy {
+    retention_duration_seconds = coalesce(var.soft_delete_days, 0) * 86400
+  }
+
+  depends_on = [time_sleep.kms]
 }
 
 # The checksum in its name makes a change of code, and nothing else, a new build.
 resource "google_storage_bucket_object" "source" {
-  name   = "source-${data.archive_file.source.output_sha256}.zip"
-  bucket = google_storage_bucket.source.name
-  source = data.archive_file.source.output_path
+  count = var.source_object == null ? 1 : 0
+
+  name   = "source-${data.archive_file.source[0].output_sha256}.zip"
+  bucket = google_storage_bucket.source[0].name
+  source = data.archive_file.source[0].output_path
 
   lifecycle {
     create_before_destroy = true # the functions let go of the old one first
+  }
+}
+
+locals {
+  source = var.source_object != null ? var.source_object : {
+    bucket = google_storage_bucket.source[0].name
+    object = google_storage_bucket_object.source[0].name
   }
 }
 
@@ -53,6 +73,7 @@ resource "google_artifact_registry_repository" "images" {
   description   = "Images of the functions"
   format        = "DOCKER"
   labels        = local.labels
+  kms_key_name  = local.kms_key_name
 
   # What serves is safe from this: Cloud Run keeps its own copy of an image in use.
   cleanup_policies {
@@ -70,5 +91,5 @@ resource "google_artifact_registry_repository" "images" {
     }
   }
 
-  depends_on = [time_sleep.services]
+  depends_on = [time_sleep.kms]
 }

@@ -16,7 +16,7 @@ run "defaults" {
     error_message = "names of the functions"
   }
   assert {
-    condition     = google_cloudfunctions2_function.ingest.location == "us-central1" && google_cloud_scheduler_job.ingest.region == "us-central1" && google_storage_bucket.source.location == "us-central1" && google_artifact_registry_repository.images.location == "us-central1" && google_firestore_database.this[0].location_id == "us-central1"
+    condition     = google_cloudfunctions2_function.ingest.location == "us-central1" && google_cloud_scheduler_job.ingest.region == "us-central1" && google_storage_bucket.source[0].location == "us-central1" && google_artifact_registry_repository.images.location == "us-central1" && google_firestore_database.this[0].location_id == "us-central1"
     error_message = "everything is in one region"
   }
   assert {
@@ -48,7 +48,7 @@ run "defaults" {
     error_message = "a secret of its own"
   }
   assert {
-    condition     = alltrue([for s in values(google_project_service.this) : s.disable_on_destroy == false]) && google_storage_bucket.source.force_destroy
+    condition     = alltrue([for s in values(google_project_service.this) : s.disable_on_destroy == false]) && google_storage_bucket.source[0].force_destroy
     error_message = "destroy empties the bucket and leaves the services on"
   }
   assert {
@@ -201,7 +201,7 @@ run "everything_else" {
     error_message = "retention and labels"
   }
   assert {
-    condition     = google_service_account.this["scheduler"].account_id == "relay-emea-scheduler" && google_storage_bucket.source.name == "my-project-relay-emea-source"
+    condition     = google_service_account.this["scheduler"].account_id == "relay-emea-scheduler" && google_storage_bucket.source[0].name == "my-project-relay-emea-source"
     error_message = "names with the feed"
   }
 }
@@ -219,7 +219,7 @@ run "long_names_fit" {
     error_message = "ids of service accounts have at most 30 characters"
   }
   assert {
-    condition     = length(google_storage_bucket.source.name) <= 63
+    condition     = length(google_storage_bucket.source[0].name) <= 63
     error_message = "names of buckets have at most 63 characters"
   }
   assert {
@@ -235,8 +235,8 @@ run "a_bucket_that_storage_takes" {
   }
 
   assert {
-    condition     = can(regex("^my-project-[0-9a-f]{8}-source$", google_storage_bucket.source.name)) && google_cloudfunctions2_function.ingest.name == "google-dtm-ingest"
-    error_message = "no google in a bucket's name: ${google_storage_bucket.source.name}"
+    condition     = can(regex("^my-project-[0-9a-f]{8}-source$", google_storage_bucket.source[0].name)) && google_cloudfunctions2_function.ingest.name == "google-dtm-ingest"
+    error_message = "no google in a bucket's name: ${google_storage_bucket.source[0].name}"
   }
 }
 
@@ -247,8 +247,8 @@ run "a_bucket_for_a_feed_misspelt" {
   }
 
   assert {
-    condition     = can(regex("^my-project-[0-9a-f]{8}-source$", google_storage_bucket.source.name))
-    error_message = "nor what looks like it: ${google_storage_bucket.source.name}"
+    condition     = can(regex("^my-project-[0-9a-f]{8}-source$", google_storage_bucket.source[0].name))
+    error_message = "nor what looks like it: ${google_storage_bucket.source[0].name}"
   }
 }
 
@@ -259,7 +259,7 @@ run "a_bucket_with_goo_in_its_name" {
   }
 
   assert {
-    condition     = google_storage_bucket.source.name == "my-project-dtm-relay-googoo-gle-source"
+    condition     = google_storage_bucket.source[0].name == "my-project-dtm-relay-googoo-gle-source"
     error_message = "other names stay"
   }
 }

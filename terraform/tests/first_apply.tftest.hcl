@@ -91,3 +91,19 @@ run "another_location_of_the_database" {
   }
   expect_failures = [google_firestore_database.this]
 }
+
+run "a_key_for_a_database_that_has_none" {
+  command = plan
+  variables {
+    kms_key = { name = "projects/keys/locations/us-central1/keyRings/soc/cryptoKeys/dtm" }
+  }
+  expect_failures = [google_firestore_database.this, google_secret_manager_secret.gti_api_key]
+}
+
+run "other_locations_of_the_secret" {
+  command = plan
+  variables {
+    secret = { locations = ["europe-west1"] }
+  }
+  expect_failures = [google_secret_manager_secret.gti_api_key]
+}

@@ -144,6 +144,7 @@ run "every_grant" {
       "google_bigquery_table_iam_member.alerts",
       "google_bigquery_table_iam_member.bigquery",
       "google_storage_bucket_iam_member.agent_archive",
+      "google_kms_crypto_key_iam_member.agents",
       "google_project_iam_member.build_logs",
       "google_project_iam_member.build_source",
       "google_project_iam_member.database",
@@ -157,7 +158,7 @@ run "every_grant" {
     error_message = "Nothing is public, and nobody has a basic role."
   }
   assert {
-    condition     = alltrue([for b in concat([google_storage_bucket.source], google_storage_bucket.archive) : b.public_access_prevention == "enforced" && b.uniform_bucket_level_access])
+    condition     = alltrue([for b in concat(google_storage_bucket.source, google_storage_bucket.archive) : b.public_access_prevention == "enforced" && b.uniform_bucket_level_access])
     error_message = "The buckets can't be made public."
   }
 }
@@ -231,6 +232,7 @@ run "without_subscriptions_no_further_rights" {
       google_pubsub_subscription_iam_member.agent_consumers, google_bigquery_table_iam_member.bigquery, google_storage_bucket_iam_member.agent_archive,
       google_service_account_iam_member.agent_bigquery, google_pubsub_topic_iam_member.status_publishers,
       google_pubsub_subscription_iam_member.alert_subscribers, google_cloud_run_v2_service_iam_member.callers,
+      google_kms_crypto_key_iam_member.agents,
     ] : length(grants)]) == 0
     error_message = "Nobody gets what is not asked for."
   }

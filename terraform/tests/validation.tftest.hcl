@@ -1121,3 +1121,159 @@ run "alert_subscribers_of_nothing" {
   }
   expect_failures = [var.alert_subscribers]
 }
+
+run "ingress_of_another_word" {
+  command = plan
+  variables {
+    ingest = { ingress = "internal" }
+  }
+  expect_failures = [var.ingest]
+}
+
+run "connector_with_a_url" {
+  command = plan
+  variables {
+    network = { connector = "https://example.com/connector" }
+  }
+  expect_failures = [var.network]
+}
+
+run "egress_of_another_word" {
+  command = plan
+  variables {
+    network = { connector = "relay", egress = "all" }
+  }
+  expect_failures = [var.network]
+}
+
+run "worker_pool_by_id" {
+  command = plan
+  variables {
+    build = { worker_pool = "private" }
+  }
+  expect_failures = [var.build]
+}
+
+run "source_object_in_a_url" {
+  command = plan
+  variables {
+    source_object = { bucket = "gs://source", object = "relay.zip" }
+  }
+  expect_failures = [var.source_object]
+}
+
+run "source_object_that_is_no_zip" {
+  command = plan
+  variables {
+    source_object = { bucket = "source", object = "relay.tar" }
+  }
+  expect_failures = [var.source_object]
+}
+
+run "service_account_of_google" {
+  command = plan
+  variables {
+    service_accounts = { build = "123456789012-compute@developer.gserviceaccount.com" }
+  }
+  expect_failures = [var.service_accounts]
+}
+
+run "one_service_account_for_two" {
+  command = plan
+  variables {
+    service_accounts = { ingest = "relay@my-project.iam.gserviceaccount.com", sync = "relay@my-project.iam.gserviceaccount.com" }
+  }
+  expect_failures = [var.service_accounts]
+}
+
+run "kms_key_by_version" {
+  command = plan
+  variables {
+    kms_key = { name = "projects/k/locations/us-central1/keyRings/r/cryptoKeys/dtm/cryptoKeyVersions/1" }
+  }
+  expect_failures = [var.kms_key]
+}
+
+run "kms_key_of_another_region" {
+  command = plan
+  variables {
+    kms_key = { name = "projects/k/locations/europe/keyRings/r/cryptoKeys/dtm" }
+  }
+  expect_failures = [var.kms_key]
+}
+
+run "kms_key_and_a_database_elsewhere" {
+  command = plan
+  variables {
+    kms_key  = { name = "projects/k/locations/us-central1/keyRings/r/cryptoKeys/dtm" }
+    database = { location = "nam5" }
+  }
+  expect_failures = [var.kms_key]
+}
+
+run "kms_key_and_a_data_set_elsewhere" {
+  command = plan
+  variables {
+    kms_key  = { name = "projects/k/locations/us-central1/keyRings/r/cryptoKeys/dtm" }
+    bigquery = { location = "EU" }
+  }
+  expect_failures = [var.kms_key]
+}
+
+run "kms_key_and_an_archive_elsewhere" {
+  command = plan
+  variables {
+    kms_key = { name = "projects/k/locations/us-central1/keyRings/r/cryptoKeys/dtm" }
+    archive = { location = "EU" }
+  }
+  expect_failures = [var.kms_key]
+}
+
+run "kms_key_and_a_secret_elsewhere" {
+  command = plan
+  variables {
+    kms_key = { name = "projects/k/locations/us-central1/keyRings/r/cryptoKeys/dtm" }
+    secret  = { locations = ["us-central1", "us-east1"] }
+  }
+  expect_failures = [var.kms_key]
+}
+
+run "soft_delete_of_a_day" {
+  command = plan
+  variables {
+    soft_delete_days = 1
+  }
+  expect_failures = [var.soft_delete_days]
+}
+
+run "no_region_for_messages" {
+  command = plan
+  variables {
+    topics = { regions = [] }
+  }
+  expect_failures = [var.topics]
+}
+
+run "secret_in_no_location" {
+  command = plan
+  variables {
+    secret = { locations = [] }
+  }
+  expect_failures = [var.secret]
+}
+
+run "secret_twice_in_a_location" {
+  command = plan
+  variables {
+    secret = { locations = ["europe-west1", "europe-west1"] }
+  }
+  expect_failures = [var.secret]
+}
+
+run "locations_of_a_secret_that_exists" {
+  command = plan
+  variables {
+    secret = { existing = "key", locations = ["europe-west1"] }
+  }
+  expect_failures = [var.secret]
+}
