@@ -1,9 +1,3 @@
-locals {
-  # gcloud and archive_file read these patterns alike: a path from the root, with
-  # all that is below it, or **/ and a name.
-  not_shipped = [for line in split("\n", file("${path.module}/../.gcloudignore")) : trimspace(line) if can(regex("^\\s*[^#\\s]", line))]
-}
-
 data "archive_file" "source" {
   count = var.source_object == null ? 1 : 0
 
@@ -17,6 +11,17 @@ data "archive_file" "source" {
 
   # Another umask is no change of code.
   output_file_mode = "0644"
+
+  lifecycle {
+    precondition {
+      condition     = length(local.unknown) == 0
+      error_message = "The folder of the source holds what does not belong to it: ${join(", ", local.unknown)}. Nothing of it would be uploaded. Move it elsewhere; if it is source, name it in .gcloudignore."
+    }
+    precondition {
+      condition     = length(local.odd_names) == 0
+      error_message = "The folder of the source holds files whose names have one of * ? { } [ ] \\: ${join(", ", local.odd_names)}. They can't be left out of the upload by name: move them elsewhere."
+    }
+  }
 }
 
 resource "google_storage_bucket" "source" {

@@ -235,7 +235,6 @@ run "labels" {
   command = plan
   variables {
     labels = { cost_center = "4711" }
-
   }
   assert {
     condition     = alltrue([for made in concat([google_cloudfunctions2_function.ingest, google_cloudfunctions2_function.sync], [google_pubsub_topic.alerts, google_pubsub_topic.rejects, google_pubsub_topic.status, google_pubsub_topic.dead_letters], [google_pubsub_subscription.status_push, google_pubsub_subscription.rejects, google_pubsub_subscription.dead_letters], [google_artifact_registry_repository.images], google_secret_manager_secret.gti_api_key, google_storage_bucket.source, google_storage_bucket.archive, google_bigquery_dataset.alerts) : made.labels == tomap(local.labels)]) && local.labels.cost_center == "4711"

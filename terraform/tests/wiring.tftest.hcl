@@ -166,10 +166,8 @@ run "source" {
     error_message = "both functions are built from it, into the repository"
   }
   assert {
-    condition = toset(data.archive_file.source[0].excludes) == toset([
-      for line in split("\n", file("../.gcloudignore")) : line if line != "" && !startswith(line, "#")
-    ])
-    error_message = "what is not shipped is what .gcloudignore says"
+    condition     = data.archive_file.source[0].excludes == toset(local.not_shipped) && length(local.unknown) + length(local.odd_names) == 0
+    error_message = "What .gcloudignore doesn't name is left out: ${jsonencode(local.unknown)} ${jsonencode(local.odd_names)}"
   }
   assert {
     condition     = contains(data.archive_file.source[0].excludes, "terraform") && startswith(data.archive_file.source[0].output_path, "./.terraform/") && data.archive_file.source[0].output_file_mode == "0644"
