@@ -11,7 +11,11 @@ locals {
   # project's id can't have either: https://cloud.google.com/storage/docs/buckets#naming
   bucket_part = can(regex("g[o0]{2}gle", local.short_name)) ? substr(sha256(local.name), 0, 8) : local.short_name
 
-  labels = merge({ app = "dtm-relay", feed = var.feed }, var.labels)
+  # The program's own, from the one line of Go that says it.
+  version = one(flatten([for f in fileset(local.root, "internal/{app,observe}/*.go") : regexall("(?m)^const Version = \"([^\"]+)\"$", file("${local.root}/${f}"))]))
+
+  # A label's value takes no dot.
+  labels = merge({ app = "dtm-relay", feed = var.feed, version = replace(local.version, ".", "-") }, var.labels)
 
   connector = try(var.network.connector, null)
   egress    = try(var.network.egress, null)

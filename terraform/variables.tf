@@ -53,7 +53,7 @@ variable "feed" {
 }
 
 variable "labels" {
-  description = "Labels of all resources that take some, beside app and feed."
+  description = "Labels of all resources that take some, beside app, feed and version."
   type        = map(string)
   default     = {}
   nullable    = false
@@ -63,10 +63,10 @@ variable "labels" {
     error_message = "labels: keys must have 1 to 63 and values 0 to 63 characters, and none is null."
   }
   validation {
-    # Google takes 64. app and feed are two, and Terraform's provider and Cloud
-    # Functions set some themselves (goog-…).
-    condition     = length(var.labels) <= 58
-    error_message = "labels: must be 58 at most."
+    # Google takes 64. app, feed and version are three, and Terraform's provider and
+    # Cloud Functions set some themselves (goog-…).
+    condition     = length(var.labels) <= 57
+    error_message = "labels: must be 57 at most."
   }
 }
 

@@ -48,7 +48,7 @@ run "all_are_delivered_as_the_others" {
     condition = alltrue([for made in concat(
       google_bigquery_dataset.alerts, google_bigquery_table.alerts, google_bigquery_table.current, values(google_bigquery_table.view),
       google_storage_bucket.archive, google_pubsub_subscription.bigquery, google_pubsub_subscription.archive, values(google_pubsub_subscription.notify),
-    ) : made.labels == tomap({ app = "dtm-relay", feed = "default", team = "soc" })])
+    ) : made.labels == tomap(merge(local.labels, { team = "soc" }))])
     error_message = "labels on all"
   }
   assert {

@@ -52,7 +52,7 @@ run "defaults" {
     error_message = "destroy empties the bucket and leaves the services on"
   }
   assert {
-    condition     = google_cloudfunctions2_function.ingest.labels == tomap({ app = "dtm-relay", feed = "default" })
+    condition     = google_cloudfunctions2_function.ingest.labels == tomap({ app = "dtm-relay", feed = "default", version = replace(local.version, ".", "-") }) && can(regex("^[0-9]+\\.[0-9]+\\.[0-9]+$", local.version))
     error_message = "labels"
   }
 }
@@ -197,7 +197,7 @@ run "everything_else" {
     error_message = "sizes"
   }
   assert {
-    condition     = google_pubsub_topic.alerts.message_retention_duration == "2678400s" && google_pubsub_topic.alerts.labels == tomap({ app = "dtm-relay", feed = "emea", team = "soc" })
+    condition     = google_pubsub_topic.alerts.message_retention_duration == "2678400s" && google_pubsub_topic.alerts.labels == tomap({ app = "dtm-relay", feed = "emea", version = replace(local.version, ".", "-"), team = "soc" })
     error_message = "retention and labels"
   }
   assert {

@@ -75,7 +75,7 @@ run "label_with_too_long_a_value" {
 run "labels_beyond_what_google_takes" {
   command = plan
   variables {
-    labels = { for n in range(59) : "label${n}" => "x" }
+    labels = { for n in range(58) : "label${n}" => "x" }
   }
   expect_failures = [var.labels]
 }
@@ -1005,7 +1005,7 @@ run "what_looks_odd_and_is_right" {
     region    = "europe-central2"
     feed      = null
     log_level = null
-    labels    = { for n in range(58) : "label${n}" => "" }
+    labels    = { for n in range(57) : "label${n}" => "" }
     gti = {
       filter             = "{ \"search\" : \"a \\\"severity\\\": b\", \"tags\":[\"5\",\"true\",\"mscore_gte\"], \"mscore_gte\" : 50 }"
       max_alerts_per_run = 1000000000, max_requests_per_day = 1000000000, base_url = "https://gti.example.com:65535/api%2Fv3/"
