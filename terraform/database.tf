@@ -6,6 +6,8 @@ resource "google_firestore_database" "this" {
   location_id = coalesce(var.database.location, var.region)
   type        = "FIRESTORE_NATIVE"
 
+  point_in_time_recovery_enablement = var.database.point_in_time_recovery ? "POINT_IN_TIME_RECOVERY_ENABLED" : "POINT_IN_TIME_RECOVERY_DISABLED"
+
   # With DELETE and the protection on, destroy would stop here with an error.
   delete_protection_state = var.deletion_protection ? "DELETE_PROTECTION_ENABLED" : "DELETE_PROTECTION_DISABLED"
   deletion_policy         = var.deletion_protection ? "ABANDON" : "DELETE"
@@ -74,6 +76,30 @@ resource "google_firestore_field" "expiry" {
 
   ttl_config {}
   index_config {} # times that only grow make a hot spot of an index
+
+  depends_on = [google_firestore_database.this, time_sleep.services]
+}
+
+# Backups outlive the database, but not the project.
+# https://cloud.google.com/firestore/docs/backups
+resource "google_firestore_backup_schedule" "this" {
+  for_each = { for kind, days in { daily = var.database.daily_backup_days, weekly = var.database.weekly_backup_days } : kind => days if days != null }
+
+  project   = var.project_id
+  database  = local.database
+  retention = "${each.value * 86400}s"
+
+  dynamic "daily_recurrence" {
+    for_each = each.key == "daily" ? [1] : []
+    content {}
+  }
+
+  dynamic "weekly_recurrence" {
+    for_each = each.key == "weekly" ? [1] : []
+    content {
+      day = "SUNDAY"
+    }
+  }
 
   depends_on = [google_firestore_database.this, time_sleep.services]
 }

@@ -792,6 +792,10 @@ variable "database" {
     location = optional(string)
     existing = optional(string)
     policies = optional(bool)
+
+    point_in_time_recovery = optional(bool, false) # every state of the last 7 days can be read and exported
+    daily_backup_days      = optional(number)      # how long each day's backup is kept; by default there is none
+    weekly_backup_days     = optional(number)      # the same, of each Sunday's
   })
   default  = {}
   nullable = false
@@ -814,6 +818,20 @@ variable "database" {
   validation {
     condition     = (var.database.existing == null) == (var.database.policies == null)
     error_message = "database.policies: must be given with database.existing, and only with it: true if this instance sets the TTL policies and index exemptions, false if another one does."
+  }
+  validation {
+    condition     = !(var.database.point_in_time_recovery && var.database.existing != null)
+    error_message = "database.point_in_time_recovery: goes without database.existing: set it where that database is made."
+  }
+  validation {
+    condition = alltrue([for days in [var.database.daily_backup_days, var.database.weekly_backup_days] :
+      days == null ? true : days >= 1 && days <= 98 && floor(days) == days
+    ])
+    error_message = "database.daily_backup_days and database.weekly_backup_days: must be whole numbers from 1 to 98, because Firestore keeps a backup 14 weeks at most."
+  }
+  validation {
+    condition     = (var.database.daily_backup_days == null && var.database.weekly_backup_days == null) || var.database.existing == null || var.database.policies == true
+    error_message = "database.daily_backup_days and database.weekly_backup_days: with database.existing they go only with database.policies = true: a database takes one schedule of each kind, so one of the instances that share it sets them."
   }
 }
 

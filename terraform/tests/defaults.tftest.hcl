@@ -44,6 +44,10 @@ run "defaults" {
     error_message = "the database is protected, and destroy leaves it"
   }
   assert {
+    condition     = google_firestore_database.this[0].point_in_time_recovery_enablement == "POINT_IN_TIME_RECOVERY_DISABLED" && length(google_firestore_backup_schedule.this) == 0
+    error_message = "no point-in-time recovery, no backups"
+  }
+  assert {
     condition     = google_secret_manager_secret.gti_api_key[0].secret_id == "dtm-relay-gti-api-key"
     error_message = "a secret of its own"
   }
@@ -344,5 +348,34 @@ run "existing_database_without_policies_yet" {
   assert {
     condition     = length(google_firestore_database.this) == 0 && length(google_firestore_field.expiry) == 2 && google_firestore_field.expiry["alerts"].database == "shared"
     error_message = "its policies are set"
+  }
+}
+
+run "recovery" {
+  command = plan
+  variables {
+    database = { point_in_time_recovery = true, daily_backup_days = 7, weekly_backup_days = 98 }
+  }
+  assert {
+    condition     = google_firestore_database.this[0].point_in_time_recovery_enablement == "POINT_IN_TIME_RECOVERY_ENABLED"
+    error_message = "point-in-time recovery"
+  }
+  assert {
+    condition = { for kind, s in google_firestore_backup_schedule.this : kind => "${s.database} ${s.retention} ${length(s.daily_recurrence)} ${join("", s.weekly_recurrence[*].day)}" } == {
+      daily  = "dtm-relay 604800s 1 "
+      weekly = "dtm-relay 8467200s 0 SUNDAY"
+    }
+    error_message = "a schedule of each kind"
+  }
+}
+
+run "backups_of_an_existing_database" {
+  command = plan
+  variables {
+    database = { existing = "shared", policies = true, daily_backup_days = 1 }
+  }
+  assert {
+    condition     = toset(keys(google_firestore_backup_schedule.this)) == toset(["daily"]) && google_firestore_backup_schedule.this["daily"].database == "shared"
+    error_message = "the instance that sets its policies sets its backups"
   }
 }

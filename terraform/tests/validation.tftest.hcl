@@ -1277,3 +1277,35 @@ run "locations_of_a_secret_that_exists" {
   }
   expect_failures = [var.secret]
 }
+
+run "backup_kept_for_too_long" {
+  command = plan
+  variables {
+    database = { daily_backup_days = 99 }
+  }
+  expect_failures = [var.database]
+}
+
+run "backup_of_half_a_day" {
+  command = plan
+  variables {
+    database = { weekly_backup_days = 0.5 }
+  }
+  expect_failures = [var.database]
+}
+
+run "backups_of_another_s_database" {
+  command = plan
+  variables {
+    database = { existing = "shared", policies = false, daily_backup_days = 7 }
+  }
+  expect_failures = [var.database]
+}
+
+run "recovery_of_a_database_that_exists" {
+  command = plan
+  variables {
+    database = { existing = "shared", policies = true, point_in_time_recovery = true }
+  }
+  expect_failures = [var.database]
+}
