@@ -115,7 +115,7 @@ func checkout(t *testing.T, files []string) string {
 		contents[file] = nil
 	}
 	for _, file := range []string{".gcloudignore", "terraform/upload.tf"} {
-		content, err := os.ReadFile(filepath.Join("../..", file))
+		content, err := os.ReadFile("../../" + file)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -152,6 +152,10 @@ run "where_things_lie" {
     error_message = "Messages of every topic."
   }
   assert {
+    condition     = length(regexall("resource \"google_pubsub_topic\"", file("${path.module}/topics.tf"))) == length(regexall("dynamic \"message_storage_policy\"", file("${path.module}/topics.tf")))
+    error_message = "A topic in topics.tf has no message_storage_policy."
+  }
+  assert {
     condition     = [for r in google_secret_manager_secret.gti_api_key[0].replication[0].user_managed[0].replicas : r.location] == ["europe-west1", "europe-west4"] && length(google_secret_manager_secret.gti_api_key[0].replication[0].auto) == 0
     error_message = "The secret's replicas."
   }
