@@ -7,6 +7,7 @@ mock_provider "time" {}
 
 variables {
   project_id = "my-project"
+  monitoring = { notification_channels = ["projects/my-project/notificationChannels/1"] }
 }
 
 run "services" {
