@@ -13,6 +13,20 @@ resource "google_storage_bucket" "archive" {
   default_event_based_hold    = var.archive.hold
   force_destroy               = !var.deletion_protection
 
+  dynamic "encryption" {
+    for_each = local.kms_key_name[*]
+    content {
+      default_kms_key_name = encryption.value
+    }
+  }
+
+  dynamic "soft_delete_policy" {
+    for_each = var.soft_delete_days[*]
+    content {
+      retention_duration_seconds = soft_delete_policy.value * 86400
+    }
+  }
+
   dynamic "retention_policy" {
     for_each = var.archive.retention_days[*]
     content {
@@ -21,7 +35,7 @@ resource "google_storage_bucket" "archive" {
     }
   }
 
-  depends_on = [google_project_service.this]
+  depends_on = [time_sleep.kms]
 }
 
 resource "google_pubsub_subscription" "archive" {
@@ -68,9 +82,5 @@ resource "google_pubsub_subscription" "archive" {
     max_duration             = "600s"
   }
 
-  depends_on = [
-    google_cloudfunctions2_function.ingest,
-    google_pubsub_topic_iam_member.agent_dead_letters,
-    google_storage_bucket_iam_member.agent_archive,
-  ]
+  depends_on = [time_sleep.delivery]
 }

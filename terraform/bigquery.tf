@@ -8,15 +8,6 @@ locals {
   })
 }
 
-# Stays enabled, as the others do.
-resource "google_project_service" "bigquery" {
-  count = var.bigquery == null ? 0 : 1
-
-  project            = var.project_id
-  service            = "bigquery.googleapis.com"
-  disable_on_destroy = false
-}
-
 resource "google_bigquery_dataset" "alerts" {
   count = var.bigquery == null ? 0 : 1
 
@@ -26,7 +17,15 @@ resource "google_bigquery_dataset" "alerts" {
   description = "DTM alerts of the feed ${var.feed}"
   labels      = local.labels
 
-  depends_on = [google_project_service.bigquery]
+  # Its tables have it from here.
+  dynamic "default_encryption_configuration" {
+    for_each = local.kms_key_name[*]
+    content {
+      kms_key_name = default_encryption_configuration.value
+    }
+  }
+
+  depends_on = [time_sleep.kms]
 }
 
 resource "google_bigquery_table" "alerts" {
@@ -136,15 +135,12 @@ resource "google_pubsub_subscription" "bigquery" {
   }
 
   bigquery_config {
-    table            = "${var.project_id}.${google_bigquery_dataset.alerts[0].dataset_id}.${google_bigquery_table.alerts[0].table_id}"
-    use_table_schema = true
-    write_metadata   = true
+    table                 = "${var.project_id}.${google_bigquery_dataset.alerts[0].dataset_id}.${google_bigquery_table.alerts[0].table_id}"
+    use_table_schema      = true
+    write_metadata        = true
+    service_account_email = local.accounts.bigquery.email
   }
 
   # As in subscriptions.tf: without the grant there is no subscription.
-  depends_on = [
-    google_bigquery_table_iam_member.agent_bigquery,
-    google_cloudfunctions2_function.ingest,
-    google_pubsub_topic_iam_member.agent_dead_letters,
-  ]
+  depends_on = [time_sleep.delivery]
 }

@@ -41,12 +41,18 @@ locals {
   )])
   rules_write_back = anytrue([for rule in var.rules : try(rule.then.set_status, null) != null || length(coalesce(try(rule.then.tags, null), [])) > 0])
 
-  # SyncStatus sends no alerts: without the rules it starts without CEL.
+  # Once somebody is named, nobody else begins runs: Cloud Scheduler has to be named too.
+  operators = length(var.operators) == 0 ? [] : concat([local.accounts.scheduler.email], var.operators)
+
+  # SyncStatus sends no alerts: without the rules it starts without CEL. Nobody calls it
+  # but Pub/Sub.
   ingest_environment = merge(local.shared_environment, local.ingest_budget, {
     CLOUD_RUN_TIMEOUT_SECONDS = tostring(var.ingest.timeout_seconds)
     RULES                     = local.rules
     REDACT                    = jsonencode(var.redact)
     STATUS_TOPIC              = local.topic_ids.status
+    OPERATORS                 = jsonencode(local.operators)
+    VIEWERS                   = jsonencode(var.viewers)
   })
 
   sync_environment = merge(local.shared_environment, {

@@ -8,16 +8,20 @@ resource "google_cloudfunctions2_function" "ingest" {
   description = "Relays DTM alerts into Pub/Sub (feed ${var.feed})"
   labels      = local.labels
 
+  # The repository of the images has to have the same key.
+  kms_key_name = local.kms_key_name
+
   build_config {
     runtime           = var.runtime
     entry_point       = "Ingest"
-    service_account   = google_service_account.build.id
+    service_account   = local.accounts.build.name
     docker_repository = google_artifact_registry_repository.images.id
+    worker_pool       = var.build.worker_pool
 
     source {
       storage_source {
-        bucket = google_storage_bucket.source.name
-        object = google_storage_bucket_object.source.name
+        bucket = local.source.bucket
+        object = local.source.object
       }
     }
 
@@ -25,7 +29,7 @@ resource "google_cloudfunctions2_function" "ingest" {
   }
 
   service_config {
-    service_account_email            = google_service_account.ingest.email
+    service_account_email            = local.accounts.ingest.email
     environment_variables            = local.ingest_environment
     timeout_seconds                  = var.ingest.timeout_seconds
     available_memory                 = var.ingest.memory
@@ -33,22 +37,19 @@ resource "google_cloudfunctions2_function" "ingest" {
     min_instance_count               = 0
     max_instance_count               = 1  # one run at a time; a lease in Firestore keeps the promise when there are two
     max_instance_request_concurrency = 16 # so that /status is answered during a run
-    ingress_settings                 = "ALLOW_ALL"
+    ingress_settings                 = var.ingest.ingress
+    vpc_connector                    = local.connector
+    vpc_connector_egress_settings    = local.egress
     all_traffic_on_latest_revision   = true
   }
 
   depends_on = [
-    google_project_service.this,
-    google_artifact_registry_repository_iam_member.build,
-    google_project_iam_member.build_logs,
-    google_project_iam_member.build_source,
+    google_firestore_field.expiry,
+    google_firestore_field.ledger,
     google_project_iam_member.database,
     google_pubsub_topic_iam_member.publisher,
     google_secret_manager_secret_iam_member.accessor,
-    google_storage_bucket_iam_member.build,
-    # Grants take a minute or two to be known everywhere, and these are slow.
-    google_firestore_field.ledger,
-    google_firestore_field.expiry,
+    time_sleep.build,
   ]
 }
 
@@ -59,16 +60,20 @@ resource "google_cloudfunctions2_function" "sync" {
   description = "Writes status changes back to Google Threat Intelligence (feed ${var.feed})"
   labels      = local.labels
 
+  # The repository of the images has to have the same key.
+  kms_key_name = local.kms_key_name
+
   build_config {
     runtime           = var.runtime
     entry_point       = "SyncStatus"
-    service_account   = google_service_account.build.id
+    service_account   = local.accounts.build.name
     docker_repository = google_artifact_registry_repository.images.id
+    worker_pool       = var.build.worker_pool
 
     source {
       storage_source {
-        bucket = google_storage_bucket.source.name
-        object = google_storage_bucket_object.source.name
+        bucket = local.source.bucket
+        object = local.source.object
       }
     }
 
@@ -76,7 +81,7 @@ resource "google_cloudfunctions2_function" "sync" {
   }
 
   service_config {
-    service_account_email            = google_service_account.sync.email
+    service_account_email            = local.accounts.sync.email
     environment_variables            = local.sync_environment
     timeout_seconds                  = var.sync.timeout_seconds
     available_memory                 = var.sync.memory
@@ -85,19 +90,17 @@ resource "google_cloudfunctions2_function" "sync" {
     max_instance_count               = var.sync.max_instances
     max_instance_request_concurrency = var.sync.concurrency
     ingress_settings                 = "ALLOW_INTERNAL_ONLY" # a push of this project's Pub/Sub to run.app is internal
+    vpc_connector                    = local.connector
+    vpc_connector_egress_settings    = local.egress
     all_traffic_on_latest_revision   = true
   }
 
   depends_on = [
-    google_project_service.this,
-    google_artifact_registry_repository_iam_member.build,
-    google_project_iam_member.build_logs,
-    google_project_iam_member.build_source,
+    google_firestore_field.expiry,
+    google_firestore_field.ledger,
     google_project_iam_member.database,
     google_pubsub_topic_iam_member.publisher,
     google_secret_manager_secret_iam_member.accessor,
-    google_storage_bucket_iam_member.build,
-    google_firestore_field.ledger,
-    google_firestore_field.expiry,
+    time_sleep.build,
   ]
 }

@@ -6,47 +6,51 @@
 # the database's, which no smaller thing can carry; the latter two are cut down by
 # conditions. The functions need no right to log: Cloud Run collects their output.
 
-resource "google_service_account" "ingest" {
-  project      = var.project_id
-  account_id   = "${local.short_name}-ingest"
-  display_name = "${local.name}: function Ingest"
-  depends_on   = [google_project_service.this]
+locals {
+  # One account for each purpose, so that a right given for one serves no other.
+  # There is none for notify: a token of Google's is nothing to show to a chat.
+  account_purposes = merge(
+    {
+      ingest    = "function Ingest"
+      sync      = "function SyncStatus"
+      scheduler = "Cloud Scheduler calls Ingest"
+      push      = "Pub/Sub calls SyncStatus"
+      build     = "Cloud Build builds the functions"
+    },
+    anytrue([for s in values(var.alert_subscriptions) : s.push_endpoint != null]) ? { alerts = "Pub/Sub pushes alerts to their receivers" } : {},
+    local.writes_rows ? { bigquery = "Pub/Sub writes rows of BigQuery" } : {},
+  )
+
+  accounts = merge(
+    { for purpose, account in google_service_account.this : purpose => {
+      email  = account.email
+      member = account.member
+      name   = account.name
+    } },
+    { for purpose, email in var.service_accounts : purpose => {
+      email  = email
+      member = "serviceAccount:${email}"
+      name   = "projects/${regex("@([^.]+)", email)[0]}/serviceAccounts/${email}"
+    } if email != null && contains(keys(local.account_purposes), purpose) },
+  )
 }
 
-resource "google_service_account" "sync" {
-  project      = var.project_id
-  account_id   = "${local.short_name}-sync"
-  display_name = "${local.name}: function SyncStatus"
-  depends_on   = [google_project_service.this]
-}
+resource "google_service_account" "this" {
+  for_each = { for purpose, text in local.account_purposes : purpose => text if var.service_accounts[purpose] == null }
 
-resource "google_service_account" "scheduler" {
   project      = var.project_id
-  account_id   = "${local.short_name}-scheduler"
-  display_name = "${local.name}: Cloud Scheduler calls Ingest"
-  depends_on   = [google_project_service.this]
-}
+  account_id   = "${local.short_name}-${each.key}"
+  display_name = "${local.name}: ${each.value}"
 
-resource "google_service_account" "push" {
-  project      = var.project_id
-  account_id   = "${local.short_name}-push"
-  display_name = "${local.name}: Pub/Sub calls SyncStatus"
-  depends_on   = [google_project_service.this]
-}
-
-resource "google_service_account" "build" {
-  project      = var.project_id
-  account_id   = "${local.short_name}-build"
-  display_name = "${local.name}: Cloud Build builds the functions"
-  depends_on   = [google_project_service.this]
+  depends_on = [time_sleep.services]
 }
 
 # The functions
 
 locals {
   functions = {
-    ingest = google_service_account.ingest.member
-    sync   = google_service_account.sync.member
+    ingest = local.accounts.ingest.member
+    sync   = local.accounts.sync.member
   }
 }
 
@@ -75,11 +79,29 @@ resource "google_secret_manager_secret_iam_member" "accessor" {
   depends_on = [google_secret_manager_secret.gti_api_key]
 }
 
+# roles/datastore.user without the right to delete, and without what only consoles use.
+# The functions never delete a document: those that are done with expire (database.tf).
+# https://cloud.google.com/firestore/docs/security/iam#required_permissions
+resource "google_project_iam_custom_role" "database" {
+  project     = var.project_id
+  role_id     = "${replace(local.name, "-", "_")}_state"
+  title       = "${local.name}: state"
+  description = "Reads and writes documents of Firestore, and deletes none"
+  permissions = [
+    "datastore.entities.create",
+    "datastore.entities.get",
+    "datastore.entities.list",
+    "datastore.entities.update",
+  ]
+
+  depends_on = [time_sleep.services]
+}
+
 resource "google_project_iam_member" "database" {
   for_each = local.functions
 
   project = var.project_id
-  role    = "roles/datastore.user"
+  role    = google_project_iam_custom_role.database.id
   member  = each.value
 
   condition {
@@ -87,7 +109,7 @@ resource "google_project_iam_member" "database" {
     expression = "resource.name == \"projects/${var.project_id}/databases/${local.database}\""
   }
 
-  depends_on = [google_project_service.this]
+  depends_on = [time_sleep.services]
 }
 
 # Who calls them
@@ -97,7 +119,7 @@ resource "google_cloud_run_v2_service_iam_member" "scheduler" {
   location = var.region
   name     = google_cloudfunctions2_function.ingest.name # the service has the function's name
   role     = "roles/run.invoker"
-  member   = google_service_account.scheduler.member
+  member   = local.accounts.scheduler.member
 
   lifecycle {
     replace_triggered_by = [google_cloudfunctions2_function.ingest.id] # a new service has no grants
@@ -109,11 +131,47 @@ resource "google_cloud_run_v2_service_iam_member" "push" {
   location = var.region
   name     = google_cloudfunctions2_function.sync.name
   role     = "roles/run.invoker"
-  member   = google_service_account.push.member
+  member   = local.accounts.push.member
 
   lifecycle {
     replace_triggered_by = [google_cloudfunctions2_function.sync.id]
   }
+}
+
+# Who may call Ingest by hand, by e-mail: the function reads the same lists (OPERATORS,
+# VIEWERS), and tells the two apart.
+resource "google_cloud_run_v2_service_iam_member" "callers" {
+  for_each = toset(concat(var.operators, var.viewers))
+
+  project  = var.project_id
+  location = var.region
+  name     = google_cloudfunctions2_function.ingest.name
+  role     = "roles/run.invoker"
+  member   = "${endswith(each.key, ".gserviceaccount.com") ? "serviceAccount" : "user"}:${each.key}"
+
+  lifecycle {
+    replace_triggered_by = [google_cloudfunctions2_function.ingest.id]
+  }
+}
+
+# Who publishes and reads messages
+
+resource "google_pubsub_topic_iam_member" "status_publishers" {
+  for_each = toset(var.status_publishers)
+
+  project = var.project_id
+  topic   = google_pubsub_topic.status.name
+  role    = "roles/pubsub.publisher"
+  member  = each.key
+}
+
+resource "google_pubsub_subscription_iam_member" "alert_subscribers" {
+  for_each = { for pair in setproduct(local.pulled, var.alert_subscribers) : join(" ", pair) => pair }
+
+  project      = var.project_id
+  subscription = google_pubsub_subscription.alerts[each.value[0]].name
+  role         = "roles/pubsub.subscriber"
+  member       = each.value[1]
 }
 
 # The build
@@ -121,7 +179,7 @@ resource "google_cloud_run_v2_service_iam_member" "push" {
 resource "google_project_iam_member" "build_logs" {
   project = var.project_id
   role    = "roles/logging.logWriter"
-  member  = google_service_account.build.member
+  member  = local.accounts.build.member
 }
 
 resource "google_artifact_registry_repository_iam_member" "build" {
@@ -129,13 +187,13 @@ resource "google_artifact_registry_repository_iam_member" "build" {
   location   = var.region
   repository = google_artifact_registry_repository.images.name
   role       = "roles/artifactregistry.writer"
-  member     = google_service_account.build.member
+  member     = local.accounts.build.member
 }
 
 resource "google_storage_bucket_iam_member" "build" {
-  bucket = google_storage_bucket.source.name
+  bucket = local.source.bucket
   role   = "roles/storage.objectViewer"
-  member = google_service_account.build.member
+  member = local.accounts.build.member
 }
 
 # Cloud Functions copies the source into a bucket of the project that it makes
@@ -144,14 +202,50 @@ resource "google_storage_bucket_iam_member" "build" {
 resource "google_project_iam_member" "build_source" {
   project = var.project_id
   role    = "roles/storage.objectViewer"
-  member  = google_service_account.build.member
+  member  = local.accounts.build.member
 
   condition {
     title = "source of ${local.name}"
     expression = join(" || ", [for function in ["ingest", "sync"] :
-      "resource.name.startsWith(\"projects/_/buckets/gcf-v2-sources-${google_storage_bucket.source.project_number}-${var.region}/objects/${local.name}-${function}/\")"
+      "resource.name.startsWith(\"projects/_/buckets/gcf-v2-sources-${data.google_project.this.number}-${var.region}/objects/${local.name}-${function}/\")"
     ])
   }
+}
+
+# A grant takes a minute or two to be known everywhere, and what needs it before that
+# is refused: a build that can't read its source, a subscription that may not write.
+resource "time_sleep" "build" {
+  create_duration = "120s"
+
+  triggers = { account = local.accounts.build.email } # another one is waited for too
+
+  depends_on = [
+    google_artifact_registry_repository_iam_member.build,
+    google_project_iam_member.build_logs,
+    google_project_iam_member.build_source,
+    google_storage_bucket_iam_member.build,
+  ]
+}
+
+resource "time_sleep" "delivery" {
+  create_duration = "120s"
+
+  # An account, table or bucket that is given later is waited for too.
+  triggers = {
+    accounts = join(",", [for purpose in ["push", "alerts", "bigquery"] : local.accounts[purpose].email if contains(keys(local.account_purposes), purpose)])
+    tables   = join(",", [for t in values(local.bigquery_tables) : join(".", t)])
+    dataset  = var.bigquery == null ? "" : local.dataset
+    archive  = var.archive == null ? "" : google_storage_bucket.archive[0].name
+  }
+
+  depends_on = [
+    google_bigquery_table_iam_member.alerts,
+    google_bigquery_table_iam_member.bigquery,
+    google_pubsub_topic_iam_member.agent_dead_letters,
+    google_service_account_iam_member.agent_bigquery,
+    google_service_account_iam_member.agent_push,
+    google_storage_bucket_iam_member.agent_archive,
+  ]
 }
 
 # Google's own account of Pub/Sub. Google makes it when the project first uses
@@ -191,25 +285,47 @@ resource "google_pubsub_subscription_iam_member" "agent_alerts" {
   member       = local.pubsub_agent
 }
 
-# To sign the token of a push.
+# To sign the token of a push, and nothing else in that account's name.
 resource "google_service_account_iam_member" "agent_push" {
-  service_account_id = google_service_account.push.name
+  for_each = toset([for purpose in ["push", "alerts"] : purpose if contains(keys(local.account_purposes), purpose)])
+
+  service_account_id = local.accounts[each.key].name
+  role               = "roles/iam.serviceAccountOpenIdTokenCreator"
+  member             = local.pubsub_agent
+
+  depends_on = [google_pubsub_subscription.dead_letters, google_pubsub_subscription.rejects]
+}
+
+# To write rows as the account that may write them.
+# https://cloud.google.com/pubsub/docs/create-bigquery-subscription
+resource "google_service_account_iam_member" "agent_bigquery" {
+  count = local.writes_rows ? 1 : 0
+
+  service_account_id = local.accounts.bigquery.name
   role               = "roles/iam.serviceAccountTokenCreator"
   member             = local.pubsub_agent
 
   depends_on = [google_pubsub_subscription.dead_letters, google_pubsub_subscription.rejects]
 }
 
-resource "google_bigquery_table_iam_member" "agent_alerts" {
+resource "google_bigquery_table_iam_member" "alerts" {
   for_each = local.bigquery_tables
 
   project    = each.value[0]
   dataset_id = each.value[1]
   table_id   = each.value[2]
   role       = "roles/bigquery.dataEditor"
-  member     = local.pubsub_agent
+  member     = local.accounts.bigquery.member
+}
 
-  depends_on = [google_pubsub_subscription.dead_letters, google_pubsub_subscription.rejects]
+resource "google_bigquery_table_iam_member" "bigquery" {
+  count = var.bigquery == null ? 0 : 1
+
+  project    = var.project_id
+  dataset_id = google_bigquery_dataset.alerts[0].dataset_id
+  table_id   = google_bigquery_table.alerts[0].table_id
+  role       = "roles/bigquery.dataEditor"
+  member     = local.accounts.bigquery.member
 }
 
 # The same account for the consumers that var.bigquery, var.archive and var.notify ask for.
@@ -225,18 +341,6 @@ resource "google_pubsub_subscription_iam_member" "agent_consumers" {
   subscription = each.value
   role         = "roles/pubsub.subscriber"
   member       = local.pubsub_agent
-}
-
-resource "google_bigquery_table_iam_member" "agent_bigquery" {
-  count = var.bigquery == null ? 0 : 1
-
-  project    = var.project_id
-  dataset_id = google_bigquery_dataset.alerts[0].dataset_id
-  table_id   = google_bigquery_table.alerts[0].table_id
-  role       = "roles/bigquery.dataEditor"
-  member     = local.pubsub_agent
-
-  depends_on = [google_pubsub_subscription.dead_letters, google_pubsub_subscription.rejects]
 }
 
 # To write files, and to look the bucket up.

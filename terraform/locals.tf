@@ -11,7 +11,14 @@ locals {
   # project's id can't have either: https://cloud.google.com/storage/docs/buckets#naming
   bucket_part = can(regex("g[o0]{2}gle", local.short_name)) ? substr(sha256(local.name), 0, 8) : local.short_name
 
-  labels = merge({ app = "dtm-relay", feed = var.feed }, var.labels)
+  # The program's own, from the one line of Go that says it.
+  version = one(flatten([for f in fileset(local.root, "internal/{app,observe}/*.go") : regexall("(?m)^const Version = \"([^\"]+)\"$", file("${local.root}/${f}"))]))
+
+  # A label's value takes no dot.
+  labels = merge({ app = "dtm-relay", feed = var.feed, version = replace(local.version, ".", "-") }, var.labels)
+
+  connector = try(var.network.connector, null)
+  egress    = try(var.network.egress, null)
 
   interval_minutes = coalesce(var.schedule.interval_minutes, 5)
   cron = (
@@ -47,8 +54,11 @@ locals {
   # Terraform compares times, not durations: the validations add them to this one.
   epoch = "1970-01-01T00:00:00Z"
 
+  # Whether Pub/Sub writes rows of BigQuery for anybody.
+  writes_rows = var.bigquery != null || anytrue([for s in values(var.alert_subscriptions) : s.bigquery_table != null])
+
   # The provider has no data source for Google's own Pub/Sub account in a release
   # that isn't beta; its address is documented:
   # https://cloud.google.com/iam/docs/service-agents
-  pubsub_agent = "serviceAccount:service-${google_storage_bucket.source.project_number}@gcp-sa-pubsub.iam.gserviceaccount.com"
+  pubsub_agent = "serviceAccount:service-${data.google_project.this.number}@gcp-sa-pubsub.iam.gserviceaccount.com"
 }

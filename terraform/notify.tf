@@ -57,8 +57,5 @@ resource "google_pubsub_subscription" "notify" {
     }
   }
 
-  depends_on = [
-    google_cloudfunctions2_function.ingest,
-    google_pubsub_topic_iam_member.agent_dead_letters,
-  ]
+  depends_on = [time_sleep.delivery]
 }

@@ -36,14 +36,8 @@ output "archive_bucket" {
 }
 
 output "service_accounts" {
-  description = "E-mails of the service accounts, for grants on what is not made here."
-  value = {
-    ingest    = google_service_account.ingest.email
-    sync      = google_service_account.sync.email
-    scheduler = google_service_account.scheduler.email
-    push      = google_service_account.push.email
-    build     = google_service_account.build.email
-  }
+  description = "E-mails of the service accounts by purpose, for grants on what is not made here."
+  value       = { for purpose, account in local.accounts : purpose => account.email }
 }
 
 output "database" {

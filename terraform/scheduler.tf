@@ -26,7 +26,7 @@ resource "google_cloud_scheduler_job" "ingest" {
     uri         = "${google_cloudfunctions2_function.ingest.service_config[0].uri}/"
 
     oidc_token {
-      service_account_email = google_service_account.scheduler.email
+      service_account_email = local.accounts.scheduler.email
       audience              = google_cloudfunctions2_function.ingest.service_config[0].uri
     }
   }

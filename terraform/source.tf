@@ -1,10 +1,6 @@
-locals {
-  # gcloud and archive_file read these patterns alike: a path from the root, with
-  # all that is below it, or **/ and a name.
-  not_shipped = [for line in split("\n", file("${path.module}/../.gcloudignore")) : trimspace(line) if can(regex("^\\s*[^#\\s]", line))]
-}
-
 data "archive_file" "source" {
+  count = var.source_object == null ? 1 : 0
+
   type       = "zip"
   source_dir = "${path.module}/.."
   excludes   = local.not_shipped
@@ -15,9 +11,22 @@ data "archive_file" "source" {
 
   # Another umask is no change of code.
   output_file_mode = "0644"
+
+  lifecycle {
+    precondition {
+      condition     = length(local.unknown) == 0
+      error_message = "The folder of the source holds what does not belong to it: ${join(", ", local.unknown)}. Nothing of it would be uploaded. Move it elsewhere; if it is source, name it in .gcloudignore."
+    }
+    precondition {
+      condition     = length(local.odd_names) == 0
+      error_message = "The folder of the source holds files whose names have one of * ? { } [ ] \\: ${join(", ", local.odd_names)}. They can't be left out of the upload by name: move them elsewhere."
+    }
+  }
 }
 
 resource "google_storage_bucket" "source" {
+  count = var.source_object == null ? 1 : 0
+
   project  = var.project_id
   name     = "${var.project_id}-${local.bucket_part}-source"
   location = var.region
@@ -27,22 +36,38 @@ resource "google_storage_bucket" "source" {
   public_access_prevention    = "enforced"
   force_destroy               = true
 
-  # It holds nothing that is not in the repository.
-  soft_delete_policy {
-    retention_duration_seconds = 0
+  dynamic "encryption" {
+    for_each = local.kms_key_name[*]
+    content {
+      default_kms_key_name = encryption.value
+    }
   }
 
-  depends_on = [google_project_service.this]
+  # It holds nothing that is not in the repository.
+  soft_delete_policy {
+    retention_duration_seconds = coalesce(var.soft_delete_days, 0) * 86400
+  }
+
+  depends_on = [time_sleep.kms]
 }
 
 # The checksum in its name makes a change of code, and nothing else, a new build.
 resource "google_storage_bucket_object" "source" {
-  name   = "source-${data.archive_file.source.output_sha256}.zip"
-  bucket = google_storage_bucket.source.name
-  source = data.archive_file.source.output_path
+  count = var.source_object == null ? 1 : 0
+
+  name   = "source-${data.archive_file.source[0].output_sha256}.zip"
+  bucket = google_storage_bucket.source[0].name
+  source = data.archive_file.source[0].output_path
 
   lifecycle {
     create_before_destroy = true # the functions let go of the old one first
+  }
+}
+
+locals {
+  source = var.source_object != null ? var.source_object : {
+    bucket = google_storage_bucket.source[0].name
+    object = google_storage_bucket_object.source[0].name
   }
 }
 
@@ -53,6 +78,7 @@ resource "google_artifact_registry_repository" "images" {
   description   = "Images of the functions"
   format        = "DOCKER"
   labels        = local.labels
+  kms_key_name  = local.kms_key_name
 
   # What serves is safe from this: Cloud Run keeps its own copy of an image in use.
   cleanup_policies {
@@ -70,5 +96,5 @@ resource "google_artifact_registry_repository" "images" {
     }
   }
 
-  depends_on = [google_project_service.this]
+  depends_on = [time_sleep.kms]
 }

@@ -36,15 +36,14 @@ resource "google_pubsub_subscription" "status_push" {
     push_endpoint = google_cloudfunctions2_function.sync.service_config[0].uri
 
     oidc_token {
-      service_account_email = google_service_account.push.email
+      service_account_email = local.accounts.push.email
       audience              = google_cloudfunctions2_function.sync.service_config[0].uri
     }
   }
 
   depends_on = [
     google_cloud_run_v2_service_iam_member.push,
-    google_pubsub_topic_iam_member.agent_dead_letters,
-    google_service_account_iam_member.agent_push,
+    time_sleep.delivery,
   ]
 }
 
@@ -99,6 +98,9 @@ locals {
   # What Pub/Sub delivers by itself, and would drop in silence when it can't
   # until the retention is over.
   delivered = toset([for name, s in var.alert_subscriptions : name if s.bigquery_table != null || s.push_endpoint != null])
+
+  # What somebody pulls from.
+  pulled = setsubtract(keys(var.alert_subscriptions), local.delivered)
 }
 
 # The alerts, as var.alert_subscriptions asks for them.
@@ -134,8 +136,9 @@ resource "google_pubsub_subscription" "alerts" {
   dynamic "bigquery_config" {
     for_each = each.value.bigquery_table[*]
     content {
-      table          = bigquery_config.value
-      write_metadata = true # the attributes, dedupe_key among them
+      table                 = bigquery_config.value
+      write_metadata        = true # the attributes, dedupe_key among them
+      service_account_email = local.accounts.bigquery.email
     }
   }
 
@@ -145,18 +148,12 @@ resource "google_pubsub_subscription" "alerts" {
       push_endpoint = push_config.value
 
       oidc_token {
-        service_account_email = google_service_account.push.email
+        service_account_email = local.accounts.alerts.email
         audience              = coalesce(each.value.push_audience, push_config.value)
       }
     }
   }
 
-  # Pub/Sub makes no BigQuery subscription that it may not write for. A grant takes
-  # a minute or two to be known everywhere; the function's build takes longer.
-  depends_on = [
-    google_bigquery_table_iam_member.agent_alerts,
-    google_cloudfunctions2_function.ingest,
-    google_pubsub_topic_iam_member.agent_dead_letters,
-    google_service_account_iam_member.agent_push,
-  ]
+  # Pub/Sub makes no BigQuery subscription that it may not write for.
+  depends_on = [time_sleep.delivery]
 }

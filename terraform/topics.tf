@@ -3,10 +3,19 @@ resource "google_pubsub_topic" "alerts" {
   name    = local.topic_names.alerts
   labels  = local.labels
 
+  kms_key_name = local.kms_key_name
+
+  dynamic "message_storage_policy" {
+    for_each = var.topics.regions == null ? [] : [var.topics.regions]
+    content {
+      allowed_persistence_regions = message_storage_policy.value
+    }
+  }
+
   # A subscription made later can be rewound this far: no request to GTI needed.
   message_retention_duration = "${var.topics.retention_days * 86400}s"
 
-  depends_on = [google_project_service.this]
+  depends_on = [time_sleep.kms]
 }
 
 resource "google_pubsub_topic" "rejects" {
@@ -14,7 +23,16 @@ resource "google_pubsub_topic" "rejects" {
   name    = local.topic_names.rejects
   labels  = local.labels
 
-  depends_on = [google_project_service.this]
+  kms_key_name = local.kms_key_name
+
+  dynamic "message_storage_policy" {
+    for_each = var.topics.regions == null ? [] : [var.topics.regions]
+    content {
+      allowed_persistence_regions = message_storage_policy.value
+    }
+  }
+
+  depends_on = [time_sleep.kms]
 }
 
 resource "google_pubsub_topic" "status" {
@@ -22,7 +40,16 @@ resource "google_pubsub_topic" "status" {
   name    = local.topic_names.status
   labels  = local.labels
 
-  depends_on = [google_project_service.this]
+  kms_key_name = local.kms_key_name
+
+  dynamic "message_storage_policy" {
+    for_each = var.topics.regions == null ? [] : [var.topics.regions]
+    content {
+      allowed_persistence_regions = message_storage_policy.value
+    }
+  }
+
+  depends_on = [time_sleep.kms]
 }
 
 # Write-backs that could not be done. They are not on the topic below, because each
@@ -32,7 +59,16 @@ resource "google_pubsub_topic" "dead_letters" {
   name    = local.topic_names.dead_letters
   labels  = local.labels
 
-  depends_on = [google_project_service.this]
+  kms_key_name = local.kms_key_name
+
+  dynamic "message_storage_policy" {
+    for_each = var.topics.regions == null ? [] : [var.topics.regions]
+    content {
+      allowed_persistence_regions = message_storage_policy.value
+    }
+  }
+
+  depends_on = [time_sleep.kms]
 }
 
 # Alerts that a receiver did not take.
@@ -41,5 +77,14 @@ resource "google_pubsub_topic" "alert_dead_letters" {
   name    = local.topic_names.alert_dead_letters
   labels  = local.labels
 
-  depends_on = [google_project_service.this]
+  kms_key_name = local.kms_key_name
+
+  dynamic "message_storage_policy" {
+    for_each = var.topics.regions == null ? [] : [var.topics.regions]
+    content {
+      allowed_persistence_regions = message_storage_policy.value
+    }
+  }
+
+  depends_on = [time_sleep.kms]
 }

@@ -53,7 +53,7 @@ variable "feed" {
 }
 
 variable "labels" {
-  description = "Labels of all resources that take some, beside app and feed."
+  description = "Labels of all resources that take some, beside app, feed and version."
   type        = map(string)
   default     = {}
   nullable    = false
@@ -63,10 +63,10 @@ variable "labels" {
     error_message = "labels: keys must have 1 to 63 and values 0 to 63 characters, and none is null."
   }
   validation {
-    # Google takes 64. app and feed are two, and Terraform's provider and Cloud
-    # Functions set some themselves (goog-…).
-    condition     = length(var.labels) <= 58
-    error_message = "labels: must be 58 at most."
+    # Google takes 64. app, feed and version are three, and Terraform's provider and
+    # Cloud Functions set some themselves (goog-…).
+    condition     = length(var.labels) <= 57
+    error_message = "labels: must be 57 at most."
   }
 }
 
@@ -367,11 +367,12 @@ variable "log_level" {
 }
 
 variable "ingest" {
-  description = "The function that relays. budget is when a run stops by itself with its position stored; by default 30 s before the timeout."
+  description = "The function that relays. budget is when a run stops by itself with its position stored; by default 30 s before the timeout. ingress is who reaches it at all, before any right is asked for."
   type = object({
     timeout_seconds = optional(number, 540)
     budget          = optional(string)
     memory          = optional(string, "512Mi")
+    ingress         = optional(string, "ALLOW_ALL")
   })
   default  = {}
   nullable = false
@@ -392,6 +393,116 @@ variable "ingest" {
   validation {
     condition     = contains(["512Mi", "1Gi", "2Gi", "4Gi"], var.ingest.memory)
     error_message = "ingest.memory: must be 512Mi, 1Gi, 2Gi or 4Gi: a run holds up to 96 MiB of pages and Go's collector needs as much again, and one processor takes no more than 4Gi."
+  }
+  validation {
+    condition     = contains(["ALLOW_ALL", "ALLOW_INTERNAL_AND_GCLB", "ALLOW_INTERNAL_ONLY"], var.ingest.ingress)
+    error_message = "ingest.ingress: must be ALLOW_ALL, ALLOW_INTERNAL_AND_GCLB or ALLOW_INTERNAL_ONLY."
+  }
+}
+
+variable "network" {
+  description = "The way out of both functions: connector is a Serverless VPC Access connector (its id in the region, or projects/PROJECT/locations/REGION/connectors/ID), egress is what goes through it; null is Google's network. They must reach Google Threat Intelligence, which is on the internet."
+  type = object({
+    connector = string
+    egress    = optional(string, "ALL_TRAFFIC")
+  })
+  default = null
+
+  validation {
+    condition     = var.network == null ? true : can(regex("^(projects/[^/]+/locations/[^/]+/connectors/)?[a-z][a-z0-9-]*$", var.network.connector))
+    error_message = "network.connector: must be the id of a connector, or projects/PROJECT/locations/REGION/connectors/ID."
+  }
+  validation {
+    condition     = var.network == null ? true : contains(["ALL_TRAFFIC", "PRIVATE_RANGES_ONLY"], var.network.egress)
+    error_message = "network.egress: must be ALL_TRAFFIC or PRIVATE_RANGES_ONLY."
+  }
+}
+
+variable "build" {
+  description = "How the functions are built. worker_pool is a private pool of Cloud Build, projects/PROJECT/locations/REGION/workerPools/ID; by default Google's own."
+  type = object({
+    worker_pool = optional(string)
+  })
+  default  = {}
+  nullable = false
+
+  validation {
+    condition     = var.build.worker_pool == null || can(regex("^projects/[^/]+/locations/[^/]+/workerPools/[^/]+$", var.build.worker_pool))
+    error_message = "build.worker_pool: must be projects/PROJECT/locations/REGION/workerPools/ID."
+  }
+}
+
+variable "source_object" {
+  description = "The functions' source as a zip in Cloud Storage, made by a pipeline; null zips the checkout that the module is in. Another source needs another object name, or nothing is built."
+  type = object({
+    bucket = string
+    object = string
+  })
+  default = null
+
+  validation {
+    condition     = var.source_object == null ? true : can(regex("^[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]$", var.source_object.bucket)) && can(regex("\\.zip$", var.source_object.object))
+    error_message = "source_object: bucket must be a bucket's name, without gs://, and object the name of a .zip in it."
+  }
+}
+
+variable "service_accounts" {
+  description = "Service accounts that exist already, by purpose, as e-mails; the others are made. What they need is granted all the same."
+  type = object({
+    ingest    = optional(string)
+    sync      = optional(string)
+    scheduler = optional(string)
+    push      = optional(string)
+    alerts    = optional(string)
+    bigquery  = optional(string)
+    build     = optional(string)
+  })
+  default  = {}
+  nullable = false
+
+  validation {
+    condition     = alltrue([for email in values(var.service_accounts) : can(regex("^[a-z][a-z0-9-]{4,28}[a-z0-9]@[a-z][a-z0-9-]{4,28}[a-z0-9]\\.iam\\.gserviceaccount\\.com$", email)) if email != null])
+    error_message = "service_accounts: must be e-mails such as relay@my-project.iam.gserviceaccount.com; Google's default accounts are not allowed, because too much is granted to them."
+  }
+  validation {
+    condition     = length(distinct([for email in values(var.service_accounts) : email if email != null])) == length([for email in values(var.service_accounts) : email if email != null])
+    error_message = "service_accounts: each purpose must have an account of its own, or one could do what is granted for another."
+  }
+}
+
+variable "kms_key" {
+  description = "A key of Cloud KMS in the same region for all that is stored: topics, database, secret, buckets, data set, images and functions; null is Google's keys. grants says whether Terraform gives Google's accounts the right to use it. It can't be changed afterwards for the database and the secret."
+  type = object({
+    name   = string # projects/PROJECT/locations/REGION/keyRings/RING/cryptoKeys/KEY
+    grants = optional(bool, true)
+  })
+  default = null
+
+  validation {
+    condition     = var.kms_key == null ? true : can(regex("^projects/[^/]+/locations/[^/]+/keyRings/[^/]+/cryptoKeys/[^/]+$", var.kms_key.name))
+    error_message = "kms_key.name: must be projects/PROJECT/locations/REGION/keyRings/RING/cryptoKeys/KEY, without a version."
+  }
+  validation {
+    condition     = var.kms_key == null ? true : try(split("/", var.kms_key.name)[3] == var.region, true)
+    error_message = "kms_key.name: must be a key in the region of the functions (region), which can't use another one."
+  }
+  validation {
+    condition = var.kms_key == null ? true : alltrue([for location in concat([var.database.location, try(var.bigquery.location, null), try(var.archive.location, null)], coalesce(var.secret.locations, [])) :
+      location == null ? true : lower(location) == var.region
+    ])
+    error_message = "kms_key: database.location, bigquery.location, archive.location and secret.locations must be left out, or be region: a key encrypts only in its own place."
+  }
+}
+
+variable "soft_delete_days" {
+  description = "How long Cloud Storage keeps what was deleted from the buckets: 0, or 7 to 90 days. By default not at all for the source, which is in the repository, and Google's default for the archive."
+  type        = number
+  default     = null
+
+  validation {
+    # https://cloud.google.com/storage/docs/soft-delete
+    condition     = var.soft_delete_days == null ? true : contains(concat([0], range(7, 91)), var.soft_delete_days)
+    error_message = "soft_delete_days: must be 0, or a whole number from 7 to 90."
   }
 }
 
@@ -432,6 +543,7 @@ variable "topics" {
     dead_letters       = optional(string) # of write-backs
     alert_dead_letters = optional(string)
     retention_days     = optional(number, 7)
+    regions            = optional(list(string)) # where messages may be stored; by default anywhere
   })
   default  = {}
   nullable = false
@@ -455,6 +567,10 @@ variable "topics" {
   validation {
     condition     = contains(range(1, 32), var.topics.retention_days)
     error_message = "topics.retention_days: must be a whole number from 1 to 31."
+  }
+  validation {
+    condition     = var.topics.regions == null ? true : length(var.topics.regions) > 0 && alltrue([for r in var.topics.regions : try(trimspace(r) != "", false)])
+    error_message = "topics.regions: must be one region or more, such as [\"europe-west1\"], or be left out."
   }
 }
 
@@ -497,6 +613,72 @@ variable "alert_subscriptions" {
   validation {
     condition     = alltrue([for s in values(var.alert_subscriptions) : s.push_endpoint == null ? s.push_audience == null : can(regex("^https://[^\\s/@?#]+([/?][^\\s#]*)?$", s.push_endpoint)) if s != null])
     error_message = "alert_subscriptions.push_endpoint: must be https://HOST/PATH or https://HOST:PORT/PATH, without a user and a password, which would stand in Terraform's state; push_audience goes only with it."
+  }
+}
+
+# Who may what
+
+variable "operators" {
+  description = "E-mails of the people and service accounts that may begin runs and ask for backfills over HTTP. They get roles/run.invoker on Ingest. Once there is one, nobody else may write, whatever roles they have; Cloud Scheduler stays. Empty: whoever has roles/run.invoker."
+  type        = list(string)
+  default     = []
+  nullable    = false
+
+  validation {
+    condition     = alltrue([for e in var.operators : can(regex("^[a-z0-9][a-z0-9._%+'-]*@[a-z0-9-]+(\\.[a-z0-9-]+)+$", e))])
+    error_message = "operators: must be e-mails in small letters such as ana@example.com, without user: or serviceAccount:. A group can't be one, because the functions see the person's e-mail alone."
+  }
+  validation {
+    condition     = length(distinct(var.operators)) == length(var.operators)
+    error_message = "operators: nobody can be named twice."
+  }
+}
+
+variable "viewers" {
+  description = "E-mails of the people and service accounts that may read status, backfills and the records of alerts over HTTP, and nothing else. They get roles/run.invoker on Ingest. Only with operators."
+  type        = list(string)
+  default     = []
+  nullable    = false
+
+  validation {
+    condition     = alltrue([for e in var.viewers : can(regex("^[a-z0-9][a-z0-9._%+'-]*@[a-z0-9-]+(\\.[a-z0-9-]+)+$", e))])
+    error_message = "viewers: must be e-mails in small letters such as ana@example.com, without user: or serviceAccount:. A group can't be one, because the functions see the person's e-mail alone."
+  }
+  validation {
+    condition     = length(setintersection(var.operators, var.viewers)) == 0 && length(distinct(var.viewers)) == length(var.viewers)
+    error_message = "viewers: nobody can be named twice, nor here and in operators, who may read too."
+  }
+  validation {
+    condition     = length(var.viewers) == 0 || length(var.operators) > 0
+    error_message = "viewers: go only with operators. Without these, whoever may call may also write, so the viewers could begin runs."
+  }
+}
+
+variable "status_publishers" {
+  description = "Members of a policy (user:, group:, serviceAccount:, principal:, principalSet:) that may publish to the status topic: they set the status and tags of every alert."
+  type        = list(string)
+  default     = []
+  nullable    = false
+
+  validation {
+    condition     = alltrue([for m in var.status_publishers : can(regex("^(user|group|serviceAccount|principal|principalSet):\\S+$", m))])
+    error_message = "status_publishers: must be members such as serviceAccount:soar@my-project.iam.gserviceaccount.com; user:, group:, serviceAccount:, principal: and principalSet: are allowed, everybody is not."
+  }
+}
+
+variable "alert_subscribers" {
+  description = "Members of a policy (user:, group:, serviceAccount:, principal:, principalSet:) that may pull from those of alert_subscriptions that are pulled."
+  type        = list(string)
+  default     = []
+  nullable    = false
+
+  validation {
+    condition     = alltrue([for m in var.alert_subscribers : can(regex("^(user|group|serviceAccount|principal|principalSet):\\S+$", m))])
+    error_message = "alert_subscribers: must be members such as group:soc@example.com; user:, group:, serviceAccount:, principal: and principalSet: are allowed, everybody is not."
+  }
+  validation {
+    condition     = length(var.alert_subscribers) == 0 || anytrue([for s in values(var.alert_subscriptions) : s.bigquery_table == null && s.push_endpoint == null if s != null])
+    error_message = "alert_subscribers: there is nothing to pull from: alert_subscriptions needs a subscription without bigquery_table and push_endpoint, such as siem = {}."
   }
 }
 
@@ -612,6 +794,10 @@ variable "database" {
     location = optional(string)
     existing = optional(string)
     policies = optional(bool)
+
+    point_in_time_recovery = optional(bool, false) # every state of the last 7 days can be read and exported
+    daily_backup_days      = optional(number)      # how long each day's backup is kept; by default there is none
+    weekly_backup_days     = optional(number)      # the same, of each Sunday's
   })
   default  = {}
   nullable = false
@@ -635,13 +821,28 @@ variable "database" {
     condition     = (var.database.existing == null) == (var.database.policies == null)
     error_message = "database.policies: must be given with database.existing, and only with it: true if this instance sets the TTL policies and index exemptions, false if another one does."
   }
+  validation {
+    condition     = !(var.database.point_in_time_recovery && var.database.existing != null)
+    error_message = "database.point_in_time_recovery: goes without database.existing: set it where that database is made."
+  }
+  validation {
+    condition = alltrue([for days in [var.database.daily_backup_days, var.database.weekly_backup_days] :
+      days == null ? true : days >= 1 && days <= 98 && floor(days) == days
+    ])
+    error_message = "database.daily_backup_days and database.weekly_backup_days: must be whole numbers from 1 to 98, because Firestore keeps a backup 14 weeks at most."
+  }
+  validation {
+    condition     = (var.database.daily_backup_days == null && var.database.weekly_backup_days == null) || var.database.existing == null || var.database.policies == true
+    error_message = "database.daily_backup_days and database.weekly_backup_days: with database.existing they go only with database.policies = true: a database takes one schedule of each kind, so one of the instances that share it sets them."
+  }
 }
 
 variable "secret" {
   description = "The secret with the API key: one of its own without a version, or an existing one (its id, or projects/PROJECT/secrets/ID). version is latest, or a number that pins one."
   type = object({
-    existing = optional(string)
-    version  = optional(string, "latest")
+    existing  = optional(string)
+    version   = optional(string, "latest")
+    locations = optional(list(string)) # of its replicas; by default Google chooses
   })
   default  = {}
   nullable = false
@@ -653,6 +854,14 @@ variable "secret" {
   validation {
     condition     = can(regex("^(latest|[1-9][0-9]*)$", var.secret.version))
     error_message = "secret.version: must be latest or the number of a version."
+  }
+  validation {
+    condition     = var.secret.locations == null ? true : length(var.secret.locations) > 0 && length(distinct(var.secret.locations)) == length(var.secret.locations) && alltrue([for l in var.secret.locations : try(trimspace(l) != "", false)])
+    error_message = "secret.locations: must be one region or more, each once, or be left out."
+  }
+  validation {
+    condition     = var.secret.locations == null || var.secret.existing == null
+    error_message = "secret.locations: goes without secret.existing, which lies where it lies."
   }
 }
 

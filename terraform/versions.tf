@@ -4,11 +4,15 @@ terraform {
   required_providers {
     google = {
       source  = "hashicorp/google"
-      version = ">= 6.50, < 8"
+      version = ">= 6.50, < 9"
     }
     archive = {
       source  = "hashicorp/archive"
       version = ">= 2.5, < 3" # excludes with **/
+    }
+    time = {
+      source  = "hashicorp/time"
+      version = ">= 0.9, < 1"
     }
   }
 }

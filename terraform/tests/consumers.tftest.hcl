@@ -3,6 +3,7 @@
 
 mock_provider "google" {}
 mock_provider "archive" {}
+mock_provider "time" {}
 
 variables {
   project_id = "my-project"
@@ -14,7 +15,7 @@ run "nothing_unless_asked_for" {
 
   assert {
     condition = sum([for made in [
-      google_bigquery_dataset.alerts, google_bigquery_table.alerts, google_bigquery_table.current, google_bigquery_table.view, google_project_service.bigquery,
+      google_bigquery_dataset.alerts, google_bigquery_table.alerts, google_bigquery_table.current, google_bigquery_table.view,
       google_storage_bucket.archive,
       google_pubsub_subscription.bigquery, google_pubsub_subscription.archive, google_pubsub_subscription.notify,
     ] : length(made)]) == 0
@@ -48,7 +49,7 @@ run "all_are_delivered_as_the_others" {
     condition = alltrue([for made in concat(
       google_bigquery_dataset.alerts, google_bigquery_table.alerts, google_bigquery_table.current, values(google_bigquery_table.view),
       google_storage_bucket.archive, google_pubsub_subscription.bigquery, google_pubsub_subscription.archive, values(google_pubsub_subscription.notify),
-    ) : made.labels == tomap({ app = "dtm-relay", feed = "default", team = "soc" })])
+    ) : made.labels == tomap(merge(local.labels, { team = "soc" }))])
     error_message = "labels on all"
   }
   assert {
@@ -74,7 +75,7 @@ run "bigquery" {
   assert {
     condition = alltrue([for d in google_bigquery_dataset.alerts :
       d.dataset_id == "dtm_relay" && d.location == "us-central1" && d.delete_contents_on_destroy != true
-    ]) && google_project_service.bigquery[0].service == "bigquery.googleapis.com" && !google_project_service.bigquery[0].disable_on_destroy
+    ])
     error_message = "a data set in the region, and the service that it needs"
   }
   assert {

@@ -2,6 +2,7 @@
 
 mock_provider "google" {}
 mock_provider "archive" {}
+mock_provider "time" {}
 
 variables {
   project_id = "my-project"
@@ -16,7 +17,7 @@ run "defaults" {
     error_message = "names of the functions"
   }
   assert {
-    condition     = google_cloudfunctions2_function.ingest.location == "us-central1" && google_cloud_scheduler_job.ingest.region == "us-central1" && google_storage_bucket.source.location == "us-central1" && google_artifact_registry_repository.images.location == "us-central1" && google_firestore_database.this[0].location_id == "us-central1"
+    condition     = google_cloudfunctions2_function.ingest.location == "us-central1" && google_cloud_scheduler_job.ingest.region == "us-central1" && google_storage_bucket.source[0].location == "us-central1" && google_artifact_registry_repository.images.location == "us-central1" && google_firestore_database.this[0].location_id == "us-central1"
     error_message = "everything is in one region"
   }
   assert {
@@ -44,15 +45,19 @@ run "defaults" {
     error_message = "the database is protected, and destroy leaves it"
   }
   assert {
+    condition     = google_firestore_database.this[0].point_in_time_recovery_enablement == "POINT_IN_TIME_RECOVERY_DISABLED" && length(google_firestore_backup_schedule.this) == 0
+    error_message = "no point-in-time recovery, no backups"
+  }
+  assert {
     condition     = google_secret_manager_secret.gti_api_key[0].secret_id == "dtm-relay-gti-api-key"
     error_message = "a secret of its own"
   }
   assert {
-    condition     = alltrue([for s in values(google_project_service.this) : s.disable_on_destroy == false]) && google_storage_bucket.source.force_destroy
+    condition     = alltrue([for s in values(google_project_service.this) : s.disable_on_destroy == false]) && google_storage_bucket.source[0].force_destroy
     error_message = "destroy empties the bucket and leaves the services on"
   }
   assert {
-    condition     = google_cloudfunctions2_function.ingest.labels == tomap({ app = "dtm-relay", feed = "default" })
+    condition     = google_cloudfunctions2_function.ingest.labels == tomap({ app = "dtm-relay", feed = "default", version = replace(local.version, ".", "-") }) && can(regex("^[0-9]+\\.[0-9]+\\.[0-9]+$", local.version))
     error_message = "labels"
   }
 }
@@ -76,6 +81,8 @@ run "every_environment_variable" {
       RULES                     = "[]"
       REDACT                    = "[\"credentials\"]"
       STATUS_TOPIC              = "projects/my-project/topics/dtm-status-updates"
+      OPERATORS                 = "[]"
+      VIEWERS                   = "[]"
       INITIAL_LOOKBACK          = "24h"
       OVERLAP                   = "10m"
       SETTLE                    = "30s"
@@ -96,7 +103,7 @@ run "every_environment_variable" {
   }
   assert {
     condition = local.sync_environment == { for name, value in merge(local.ingest_environment, { CLOUD_RUN_TIMEOUT_SECONDS = "300" }) :
-      name => value if !contains(["RULES", "REDACT", "STATUS_TOPIC"], name)
+      name => value if !contains(["RULES", "REDACT", "STATUS_TOPIC", "OPERATORS", "VIEWERS"], name)
     }
     error_message = "environment of SyncStatus: ${jsonencode(local.sync_environment)}"
   }
@@ -153,6 +160,8 @@ run "everything_else" {
       RULES                     = "[]"
       REDACT                    = "[\"credentials\"]"
       STATUS_TOPIC              = "projects/my-project/topics/dtm-status-updates-emea"
+      OPERATORS                 = "[]"
+      VIEWERS                   = "[]"
       INITIAL_LOOKBACK          = "2h"
       OVERLAP                   = "1h"
       SETTLE                    = "1m30s"
@@ -193,11 +202,11 @@ run "everything_else" {
     error_message = "sizes"
   }
   assert {
-    condition     = google_pubsub_topic.alerts.message_retention_duration == "2678400s" && google_pubsub_topic.alerts.labels == tomap({ app = "dtm-relay", feed = "emea", team = "soc" })
+    condition     = google_pubsub_topic.alerts.message_retention_duration == "2678400s" && google_pubsub_topic.alerts.labels == tomap({ app = "dtm-relay", feed = "emea", version = replace(local.version, ".", "-"), team = "soc" })
     error_message = "retention and labels"
   }
   assert {
-    condition     = google_service_account.scheduler.account_id == "relay-emea-scheduler" && google_storage_bucket.source.name == "my-project-relay-emea-source"
+    condition     = google_service_account.this["scheduler"].account_id == "relay-emea-scheduler" && google_storage_bucket.source[0].name == "my-project-relay-emea-source"
     error_message = "names with the feed"
   }
 }
@@ -211,11 +220,11 @@ run "long_names_fit" {
   }
 
   assert {
-    condition     = alltrue([for a in [google_service_account.ingest, google_service_account.sync, google_service_account.scheduler, google_service_account.push, google_service_account.build] : length(a.account_id) <= 30])
+    condition     = alltrue([for a in values(google_service_account.this) : length(a.account_id) <= 30])
     error_message = "ids of service accounts have at most 30 characters"
   }
   assert {
-    condition     = length(google_storage_bucket.source.name) <= 63
+    condition     = length(google_storage_bucket.source[0].name) <= 63
     error_message = "names of buckets have at most 63 characters"
   }
   assert {
@@ -231,8 +240,8 @@ run "a_bucket_that_storage_takes" {
   }
 
   assert {
-    condition     = can(regex("^my-project-[0-9a-f]{8}-source$", google_storage_bucket.source.name)) && google_cloudfunctions2_function.ingest.name == "google-dtm-ingest"
-    error_message = "no google in a bucket's name: ${google_storage_bucket.source.name}"
+    condition     = can(regex("^my-project-[0-9a-f]{8}-source$", google_storage_bucket.source[0].name)) && google_cloudfunctions2_function.ingest.name == "google-dtm-ingest"
+    error_message = "no google in a bucket's name: ${google_storage_bucket.source[0].name}"
   }
 }
 
@@ -243,8 +252,8 @@ run "a_bucket_for_a_feed_misspelt" {
   }
 
   assert {
-    condition     = can(regex("^my-project-[0-9a-f]{8}-source$", google_storage_bucket.source.name))
-    error_message = "nor what looks like it: ${google_storage_bucket.source.name}"
+    condition     = can(regex("^my-project-[0-9a-f]{8}-source$", google_storage_bucket.source[0].name))
+    error_message = "nor what looks like it: ${google_storage_bucket.source[0].name}"
   }
 }
 
@@ -255,7 +264,7 @@ run "a_bucket_with_goo_in_its_name" {
   }
 
   assert {
-    condition     = google_storage_bucket.source.name == "my-project-dtm-relay-googoo-gle-source"
+    condition     = google_storage_bucket.source[0].name == "my-project-dtm-relay-googoo-gle-source"
     error_message = "other names stay"
   }
 }
@@ -340,5 +349,34 @@ run "existing_database_without_policies_yet" {
   assert {
     condition     = length(google_firestore_database.this) == 0 && length(google_firestore_field.expiry) == 2 && google_firestore_field.expiry["alerts"].database == "shared"
     error_message = "its policies are set"
+  }
+}
+
+run "recovery" {
+  command = plan
+  variables {
+    database = { point_in_time_recovery = true, daily_backup_days = 7, weekly_backup_days = 98 }
+  }
+  assert {
+    condition     = google_firestore_database.this[0].point_in_time_recovery_enablement == "POINT_IN_TIME_RECOVERY_ENABLED"
+    error_message = "point-in-time recovery"
+  }
+  assert {
+    condition = { for kind, s in google_firestore_backup_schedule.this : kind => "${s.database} ${s.retention} ${length(s.daily_recurrence)} ${join("", s.weekly_recurrence[*].day)}" } == {
+      daily  = "dtm-relay 604800s 1 "
+      weekly = "dtm-relay 8467200s 0 SUNDAY"
+    }
+    error_message = "a schedule of each kind"
+  }
+}
+
+run "backups_of_an_existing_database" {
+  command = plan
+  variables {
+    database = { existing = "shared", policies = true, daily_backup_days = 1 }
+  }
+  assert {
+    condition     = toset(keys(google_firestore_backup_schedule.this)) == toset(["daily"]) && google_firestore_backup_schedule.this["daily"].database == "shared"
+    error_message = "the instance that sets its policies sets its backups"
   }
 }

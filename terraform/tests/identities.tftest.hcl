@@ -1,31 +1,44 @@
 # Every right of every identity, compared with the table in docs/security.md.
 
 mock_provider "google" {
-  mock_resource "google_storage_bucket" {
-    defaults = { project_number = 123456789012 }
+  mock_data "google_project" {
+    defaults = { number = "123456789012" }
   }
 }
 mock_provider "archive" {}
+mock_provider "time" {}
 
 override_resource {
-  target = google_service_account.ingest
+  target = google_service_account.this["ingest"]
   values = { member = "ingest", email = "ingest@example.com", name = "projects/my-project/serviceAccounts/ingest" }
 }
 override_resource {
-  target = google_service_account.sync
+  target = google_service_account.this["sync"]
   values = { member = "sync", email = "sync@example.com", name = "projects/my-project/serviceAccounts/sync" }
 }
 override_resource {
-  target = google_service_account.scheduler
+  target = google_service_account.this["scheduler"]
   values = { member = "scheduler", email = "scheduler@example.com", name = "projects/my-project/serviceAccounts/scheduler" }
 }
 override_resource {
-  target = google_service_account.push
+  target = google_service_account.this["push"]
   values = { member = "push", email = "push@example.com", name = "projects/my-project/serviceAccounts/push" }
 }
 override_resource {
-  target = google_service_account.build
+  target = google_service_account.this["alerts"]
+  values = { member = "alerts", email = "alerts@example.com", name = "projects/my-project/serviceAccounts/alerts" }
+}
+override_resource {
+  target = google_service_account.this["bigquery"]
+  values = { member = "bigquery", email = "bigquery@example.com", name = "projects/my-project/serviceAccounts/bigquery" }
+}
+override_resource {
+  target = google_service_account.this["build"]
   values = { member = "build", email = "build@example.com", name = "projects/my-project/serviceAccounts/build" }
+}
+override_resource {
+  target = google_project_iam_custom_role.database
+  values = { id = "projects/my-project/roles/dtm_relay_state" }
 }
 override_resource {
   target = google_artifact_registry_repository.images
@@ -43,6 +56,11 @@ variables {
   bigquery = {}
   archive  = {}
   notify   = { chat = { to = "slack", url = "https://hooks.example.com/services/a" } }
+
+  operators         = ["ana@example.com", "runner@my-project.iam.gserviceaccount.com"]
+  viewers           = ["ben@example.com"]
+  status_publishers = ["serviceAccount:soar@my-project.iam.gserviceaccount.com"]
+  alert_subscribers = ["group:soc@example.com"]
 }
 
 run "every_grant" {
@@ -50,28 +68,37 @@ run "every_grant" {
 
   assert {
     condition = toset(concat(
-      [for m in values(google_pubsub_topic_iam_member.publisher) : "${m.member} ${m.role} topic ${m.topic}"],
+      [for m in concat(values(google_pubsub_topic_iam_member.publisher), values(google_pubsub_topic_iam_member.status_publishers)) : "${m.member} ${m.role} topic ${m.topic}"],
       [for m in values(google_pubsub_topic_iam_member.agent_dead_letters) : "${m.member} ${m.role} topic ${m.topic}"],
-      [for m in concat([google_pubsub_subscription_iam_member.agent_status], values(google_pubsub_subscription_iam_member.agent_alerts), values(google_pubsub_subscription_iam_member.agent_consumers)) : "${m.member} ${m.role} subscription ${m.subscription}"],
+      [for m in concat([google_pubsub_subscription_iam_member.agent_status], values(google_pubsub_subscription_iam_member.agent_alerts), values(google_pubsub_subscription_iam_member.agent_consumers), values(google_pubsub_subscription_iam_member.alert_subscribers)) : "${m.member} ${m.role} subscription ${m.subscription}"],
       [for m in values(google_secret_manager_secret_iam_member.accessor) : "${m.member} ${m.role} secret ${m.project} ${m.secret_id}"],
-      [for m in [google_cloud_run_v2_service_iam_member.scheduler, google_cloud_run_v2_service_iam_member.push] : "${m.member} ${m.role} service ${m.location} ${m.name}"],
+      [for m in concat([google_cloud_run_v2_service_iam_member.scheduler, google_cloud_run_v2_service_iam_member.push], values(google_cloud_run_v2_service_iam_member.callers)) : "${m.member} ${m.role} service ${m.location} ${m.name}"],
       [for m in [google_artifact_registry_repository_iam_member.build] : "${m.member} ${m.role} repository ${m.location} ${m.repository}"],
       [for m in concat([google_storage_bucket_iam_member.build], values(google_storage_bucket_iam_member.agent_archive)) : "${m.member} ${m.role} bucket ${m.bucket}"],
-      [for m in [google_service_account_iam_member.agent_push] : "${m.member} ${m.role} account ${m.service_account_id}"],
-      [for m in concat(values(google_bigquery_table_iam_member.agent_alerts), google_bigquery_table_iam_member.agent_bigquery) : "${m.member} ${m.role} table ${m.project}.${m.dataset_id}.${m.table_id}"],
+      [for m in concat(values(google_service_account_iam_member.agent_push), google_service_account_iam_member.agent_bigquery) : "${m.member} ${m.role} account ${m.service_account_id}"],
+      [for m in concat(values(google_bigquery_table_iam_member.alerts), google_bigquery_table_iam_member.bigquery) : "${m.member} ${m.role} table ${m.project}.${m.dataset_id}.${m.table_id}"],
       [for m in concat([google_project_iam_member.build_logs, google_project_iam_member.build_source], values(google_project_iam_member.database)) : join(" ", concat(["${m.member} ${m.role} project ${m.project}"], [for c in m.condition : "if ${c.expression}"]))],
       )) == toset([
       "ingest roles/pubsub.publisher topic dtm-alerts",
       "ingest roles/pubsub.publisher topic dtm-rejects",
       "ingest roles/secretmanager.secretAccessor secret my-project dtm-relay-gti-api-key",
-      "ingest roles/datastore.user project my-project if resource.name == \"projects/my-project/databases/dtm-relay\"",
+      "ingest projects/my-project/roles/dtm_relay_state project my-project if resource.name == \"projects/my-project/databases/dtm-relay\"",
 
       "sync roles/pubsub.publisher topic dtm-rejects",
       "sync roles/secretmanager.secretAccessor secret my-project dtm-relay-gti-api-key",
-      "sync roles/datastore.user project my-project if resource.name == \"projects/my-project/databases/dtm-relay\"",
+      "sync projects/my-project/roles/dtm_relay_state project my-project if resource.name == \"projects/my-project/databases/dtm-relay\"",
 
       "scheduler roles/run.invoker service us-central1 dtm-relay-ingest",
       "push roles/run.invoker service us-central1 dtm-relay-sync",
+      "user:ana@example.com roles/run.invoker service us-central1 dtm-relay-ingest",
+      "serviceAccount:runner@my-project.iam.gserviceaccount.com roles/run.invoker service us-central1 dtm-relay-ingest",
+      "user:ben@example.com roles/run.invoker service us-central1 dtm-relay-ingest",
+
+      "serviceAccount:soar@my-project.iam.gserviceaccount.com roles/pubsub.publisher topic dtm-status-updates",
+      "group:soc@example.com roles/pubsub.subscriber subscription dtm-alerts-pulled",
+
+      "bigquery roles/bigquery.dataEditor table data-project.dtm.alerts",
+      "bigquery roles/bigquery.dataEditor table my-project.dtm_relay.alerts",
 
       "build roles/logging.logWriter project my-project",
       "build roles/artifactregistry.writer repository us-central1 dtm-relay",
@@ -81,15 +108,15 @@ run "every_grant" {
       "serviceAccount:service-123456789012@gcp-sa-pubsub.iam.gserviceaccount.com roles/pubsub.publisher topic dtm-dead-letters",
       "serviceAccount:service-123456789012@gcp-sa-pubsub.iam.gserviceaccount.com roles/pubsub.publisher topic dtm-alert-dead-letters",
       "serviceAccount:service-123456789012@gcp-sa-pubsub.iam.gserviceaccount.com roles/pubsub.subscriber subscription dtm-status-updates-push",
-      "serviceAccount:service-123456789012@gcp-sa-pubsub.iam.gserviceaccount.com roles/iam.serviceAccountTokenCreator account projects/my-project/serviceAccounts/push",
+      "serviceAccount:service-123456789012@gcp-sa-pubsub.iam.gserviceaccount.com roles/iam.serviceAccountOpenIdTokenCreator account projects/my-project/serviceAccounts/push",
       # Only for the subscriptions that are asked for.
       "serviceAccount:service-123456789012@gcp-sa-pubsub.iam.gserviceaccount.com roles/pubsub.subscriber subscription dtm-alerts-table",
       "serviceAccount:service-123456789012@gcp-sa-pubsub.iam.gserviceaccount.com roles/pubsub.subscriber subscription dtm-alerts-soar",
-      "serviceAccount:service-123456789012@gcp-sa-pubsub.iam.gserviceaccount.com roles/bigquery.dataEditor table data-project.dtm.alerts",
+      "serviceAccount:service-123456789012@gcp-sa-pubsub.iam.gserviceaccount.com roles/iam.serviceAccountOpenIdTokenCreator account projects/my-project/serviceAccounts/alerts",
+      "serviceAccount:service-123456789012@gcp-sa-pubsub.iam.gserviceaccount.com roles/iam.serviceAccountTokenCreator account projects/my-project/serviceAccounts/bigquery",
       "serviceAccount:service-123456789012@gcp-sa-pubsub.iam.gserviceaccount.com roles/pubsub.subscriber subscription dtm-alerts-bigquery",
       "serviceAccount:service-123456789012@gcp-sa-pubsub.iam.gserviceaccount.com roles/pubsub.subscriber subscription dtm-alerts-archive",
       "serviceAccount:service-123456789012@gcp-sa-pubsub.iam.gserviceaccount.com roles/pubsub.subscriber subscription dtm-alerts-notify-chat",
-      "serviceAccount:service-123456789012@gcp-sa-pubsub.iam.gserviceaccount.com roles/bigquery.dataEditor table my-project.dtm_relay.alerts",
       "serviceAccount:service-123456789012@gcp-sa-pubsub.iam.gserviceaccount.com roles/storage.objectCreator bucket my-project-dtm-relay-archive",
       "serviceAccount:service-123456789012@gcp-sa-pubsub.iam.gserviceaccount.com roles/storage.legacyBucketReader bucket my-project-dtm-relay-archive",
     ])
@@ -102,22 +129,28 @@ run "every_grant" {
       [for r in regexall("(?m)^\\s*resource\\s+\"(\\w*(?:_iam_|_acl|_access_control|_policy_binding)\\w*)\"\\s+\"(\\w+)\"", file("${path.module}/${f}")) : join(".", r)]
       ])) == toset([
       "google_pubsub_topic_iam_member.publisher",
+      "google_pubsub_topic_iam_member.status_publishers",
       "google_pubsub_topic_iam_member.agent_dead_letters",
       "google_pubsub_subscription_iam_member.agent_status",
       "google_pubsub_subscription_iam_member.agent_alerts",
       "google_pubsub_subscription_iam_member.agent_consumers",
+      "google_pubsub_subscription_iam_member.alert_subscribers",
       "google_secret_manager_secret_iam_member.accessor",
       "google_cloud_run_v2_service_iam_member.scheduler",
       "google_cloud_run_v2_service_iam_member.push",
+      "google_cloud_run_v2_service_iam_member.callers",
       "google_artifact_registry_repository_iam_member.build",
       "google_storage_bucket_iam_member.build",
       "google_service_account_iam_member.agent_push",
-      "google_bigquery_table_iam_member.agent_alerts",
-      "google_bigquery_table_iam_member.agent_bigquery",
+      "google_service_account_iam_member.agent_bigquery",
+      "google_bigquery_table_iam_member.alerts",
+      "google_bigquery_table_iam_member.bigquery",
       "google_storage_bucket_iam_member.agent_archive",
+      "google_kms_crypto_key_iam_member.agents",
       "google_project_iam_member.build_logs",
       "google_project_iam_member.build_source",
       "google_project_iam_member.database",
+      "google_project_iam_custom_role.database",
     ])
     error_message = "A resource that grants rights is not in the list of this test."
   }
@@ -127,7 +160,7 @@ run "every_grant" {
     error_message = "Nothing is public, and nobody has a basic role."
   }
   assert {
-    condition     = alltrue([for b in concat([google_storage_bucket.source], google_storage_bucket.archive) : b.public_access_prevention == "enforced" && b.uniform_bucket_level_access])
+    condition     = alltrue([for b in concat(google_storage_bucket.source, google_storage_bucket.archive) : b.public_access_prevention == "enforced" && b.uniform_bucket_level_access])
     error_message = "The buckets can't be made public."
   }
 }
@@ -141,16 +174,45 @@ run "each_does_its_work_under_its_own_name" {
       google_cloudfunctions2_function.sync.service_config[0].service_account_email,
       google_cloud_scheduler_job.ingest.http_target[0].oidc_token[0].service_account_email,
       google_pubsub_subscription.status_push.push_config[0].oidc_token[0].service_account_email,
-    ] == ["ingest@example.com", "sync@example.com", "scheduler@example.com", "push@example.com"]
+      google_pubsub_subscription.alerts["soar"].push_config[0].oidc_token[0].service_account_email,
+      google_pubsub_subscription.alerts["table"].bigquery_config[0].service_account_email,
+      google_pubsub_subscription.bigquery[0].bigquery_config[0].service_account_email,
+    ] == ["ingest@example.com", "sync@example.com", "scheduler@example.com", "push@example.com", "alerts@example.com", "bigquery@example.com", "bigquery@example.com"]
     error_message = "Who runs as whom."
   }
   assert {
-    condition     = google_cloudfunctions2_function.ingest.build_config[0].service_account == google_service_account.build.id && google_cloudfunctions2_function.sync.build_config[0].service_account == google_service_account.build.id
+    condition     = google_cloudfunctions2_function.ingest.build_config[0].service_account == google_service_account.this["build"].name && google_cloudfunctions2_function.sync.build_config[0].service_account == google_service_account.this["build"].name
     error_message = "Both are built by the build's account."
   }
   assert {
-    condition     = length(distinct([for a in [google_service_account.ingest, google_service_account.sync, google_service_account.scheduler, google_service_account.push, google_service_account.build] : a.account_id])) == 5
-    error_message = "Five accounts."
+    condition     = { for purpose, a in google_service_account.this : purpose => a.account_id } == { for purpose in ["ingest", "sync", "scheduler", "push", "alerts", "bigquery", "build"] : purpose => "dtm-relay-${purpose}" }
+    error_message = "An account for each purpose."
+  }
+  assert {
+    condition     = length(google_pubsub_subscription.notify["chat"].push_config[0].oidc_token) == 0
+    error_message = "A chat gets no token of an account."
+  }
+}
+
+run "the_function_knows_who_may" {
+  command = apply
+
+  assert {
+    condition     = local.ingest_environment.OPERATORS == "[\"scheduler@example.com\",\"ana@example.com\",\"runner@my-project.iam.gserviceaccount.com\"]" && local.ingest_environment.VIEWERS == "[\"ben@example.com\"]"
+    error_message = "Operators, Cloud Scheduler among them, and viewers: ${local.ingest_environment.OPERATORS} ${local.ingest_environment.VIEWERS}"
+  }
+  assert {
+    condition     = !contains(keys(local.sync_environment), "OPERATORS") && !contains(keys(local.sync_environment), "VIEWERS")
+    error_message = "Pub/Sub alone calls SyncStatus."
+  }
+}
+
+run "the_database_s_role" {
+  command = plan
+
+  assert {
+    condition     = google_project_iam_custom_role.database.permissions == toset(["datastore.entities.create", "datastore.entities.get", "datastore.entities.list", "datastore.entities.update"]) && google_project_iam_custom_role.database.role_id == "dtm_relay_state"
+    error_message = "Reading and writing of documents, and no deleting."
   }
 }
 
@@ -161,13 +223,28 @@ run "without_subscriptions_no_further_rights" {
     bigquery            = null
     archive             = null
     notify              = {}
+    operators           = []
+    viewers             = []
+    status_publishers   = []
+    alert_subscribers   = []
   }
   assert {
     condition = sum([for grants in [
-      google_pubsub_subscription_iam_member.agent_alerts, google_bigquery_table_iam_member.agent_alerts,
-      google_pubsub_subscription_iam_member.agent_consumers, google_bigquery_table_iam_member.agent_bigquery, google_storage_bucket_iam_member.agent_archive,
+      google_pubsub_subscription_iam_member.agent_alerts, google_bigquery_table_iam_member.alerts,
+      google_pubsub_subscription_iam_member.agent_consumers, google_bigquery_table_iam_member.bigquery, google_storage_bucket_iam_member.agent_archive,
+      google_service_account_iam_member.agent_bigquery, google_pubsub_topic_iam_member.status_publishers,
+      google_pubsub_subscription_iam_member.alert_subscribers, google_cloud_run_v2_service_iam_member.callers,
+      google_kms_crypto_key_iam_member.agents,
     ] : length(grants)]) == 0
-    error_message = "Pub/Sub's account gets nothing that is not asked for."
+    error_message = "Nobody gets what is not asked for."
+  }
+  assert {
+    condition     = toset(keys(google_service_account.this)) == toset(["ingest", "sync", "scheduler", "push", "build"]) && toset(keys(google_service_account_iam_member.agent_push)) == toset(["push"])
+    error_message = "Five accounts, and Pub/Sub signs for one."
+  }
+  assert {
+    condition     = local.ingest_environment.OPERATORS == "[]" && local.ingest_environment.VIEWERS == "[]"
+    error_message = "Whoever has roles/run.invoker may write."
   }
 }
 

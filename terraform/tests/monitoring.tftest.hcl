@@ -3,6 +3,7 @@
 
 mock_provider "google" {}
 mock_provider "archive" {}
+mock_provider "time" {}
 
 override_resource {
   target = google_monitoring_dashboard.this

@@ -2,6 +2,7 @@
 
 mock_provider "google" {}
 mock_provider "archive" {}
+mock_provider "time" {}
 
 variables {
   project_id = "my-project"
@@ -75,7 +76,7 @@ run "label_with_too_long_a_value" {
 run "labels_beyond_what_google_takes" {
   command = plan
   variables {
-    labels = { for n in range(59) : "label${n}" => "x" }
+    labels = { for n in range(58) : "label${n}" => "x" }
   }
   expect_failures = [var.labels]
 }
@@ -1069,7 +1070,7 @@ run "what_looks_odd_and_is_right" {
     region    = "europe-central2"
     feed      = null
     log_level = null
-    labels    = { for n in range(58) : "label${n}" => "" }
+    labels    = { for n in range(57) : "label${n}" => "" }
     gti = {
       filter             = "{ \"search\" : \"a \\\"severity\\\": b\", \"tags\":[\"5\",\"true\",\"mscore_gte\"], \"mscore_gte\" : 50 }"
       max_alerts_per_run = 1000000000, max_requests_per_day = 1000000000, base_url = "https://gti.example.com:65535/api%2Fv3/"
@@ -1100,4 +1101,276 @@ run "what_google_may_add" {
       table = { bigquery_table = "my-project.dtm.alerts 2026", filter = "attributes.priority IN (\"P1\")" }
     }
   }
+}
+
+run "operator_with_a_prefix" {
+  command = plan
+  variables {
+    operators = ["user:ana@example.com"]
+  }
+  expect_failures = [var.operators]
+}
+
+run "operator_with_a_capital" {
+  command = plan
+  variables {
+    operators = ["Ana@example.com"]
+  }
+  expect_failures = [var.operators]
+}
+
+run "operator_twice" {
+  command = plan
+  variables {
+    operators = ["ana@example.com", "ana@example.com"]
+  }
+  expect_failures = [var.operators]
+}
+
+run "viewer_that_is_no_e_mail" {
+  command = plan
+  variables {
+    operators = ["ana@example.com"]
+    viewers   = ["everybody"]
+  }
+  expect_failures = [var.viewers]
+}
+
+run "viewer_that_is_an_operator" {
+  command = plan
+  variables {
+    operators = ["ana@example.com"]
+    viewers   = ["ana@example.com"]
+  }
+  expect_failures = [var.viewers]
+}
+
+run "viewers_without_operators" {
+  command = plan
+  variables {
+    viewers = ["ana@example.com"]
+  }
+  expect_failures = [var.viewers]
+}
+
+run "status_publisher_everybody" {
+  command = plan
+  variables {
+    status_publishers = ["allUsers"]
+  }
+  expect_failures = [var.status_publishers]
+}
+
+run "status_publisher_without_a_kind" {
+  command = plan
+  variables {
+    status_publishers = ["soar@example.com"]
+  }
+  expect_failures = [var.status_publishers]
+}
+
+run "alert_subscriber_everybody" {
+  command = plan
+  variables {
+    alert_subscriptions = { siem = {} }
+    alert_subscribers   = ["allAuthenticatedUsers"]
+  }
+  expect_failures = [var.alert_subscribers]
+}
+
+run "alert_subscribers_of_nothing" {
+  command = plan
+  variables {
+    alert_subscriptions = { table = { bigquery_table = "a.b.c" } }
+    alert_subscribers   = ["group:soc@example.com"]
+  }
+  expect_failures = [var.alert_subscribers]
+}
+
+run "ingress_of_another_word" {
+  command = plan
+  variables {
+    ingest = { ingress = "internal" }
+  }
+  expect_failures = [var.ingest]
+}
+
+run "connector_with_a_url" {
+  command = plan
+  variables {
+    network = { connector = "https://example.com/connector" }
+  }
+  expect_failures = [var.network]
+}
+
+run "egress_of_another_word" {
+  command = plan
+  variables {
+    network = { connector = "relay", egress = "all" }
+  }
+  expect_failures = [var.network]
+}
+
+run "worker_pool_by_id" {
+  command = plan
+  variables {
+    build = { worker_pool = "private" }
+  }
+  expect_failures = [var.build]
+}
+
+run "source_object_in_a_url" {
+  command = plan
+  variables {
+    source_object = { bucket = "gs://source", object = "relay.zip" }
+  }
+  expect_failures = [var.source_object]
+}
+
+run "source_object_that_is_no_zip" {
+  command = plan
+  variables {
+    source_object = { bucket = "source", object = "relay.tar" }
+  }
+  expect_failures = [var.source_object]
+}
+
+run "service_account_of_google" {
+  command = plan
+  variables {
+    service_accounts = { build = "123456789012-compute@developer.gserviceaccount.com" }
+  }
+  expect_failures = [var.service_accounts]
+}
+
+run "one_service_account_for_two" {
+  command = plan
+  variables {
+    service_accounts = { ingest = "relay@my-project.iam.gserviceaccount.com", sync = "relay@my-project.iam.gserviceaccount.com" }
+  }
+  expect_failures = [var.service_accounts]
+}
+
+run "kms_key_by_version" {
+  command = plan
+  variables {
+    kms_key = { name = "projects/k/locations/us-central1/keyRings/r/cryptoKeys/dtm/cryptoKeyVersions/1" }
+  }
+  expect_failures = [var.kms_key]
+}
+
+run "kms_key_of_another_region" {
+  command = plan
+  variables {
+    kms_key = { name = "projects/k/locations/europe/keyRings/r/cryptoKeys/dtm" }
+  }
+  expect_failures = [var.kms_key]
+}
+
+run "kms_key_and_a_database_elsewhere" {
+  command = plan
+  variables {
+    kms_key  = { name = "projects/k/locations/us-central1/keyRings/r/cryptoKeys/dtm" }
+    database = { location = "nam5" }
+  }
+  expect_failures = [var.kms_key]
+}
+
+run "kms_key_and_a_data_set_elsewhere" {
+  command = plan
+  variables {
+    kms_key  = { name = "projects/k/locations/us-central1/keyRings/r/cryptoKeys/dtm" }
+    bigquery = { location = "EU" }
+  }
+  expect_failures = [var.kms_key]
+}
+
+run "kms_key_and_an_archive_elsewhere" {
+  command = plan
+  variables {
+    kms_key = { name = "projects/k/locations/us-central1/keyRings/r/cryptoKeys/dtm" }
+    archive = { location = "EU" }
+  }
+  expect_failures = [var.kms_key]
+}
+
+run "kms_key_and_a_secret_elsewhere" {
+  command = plan
+  variables {
+    kms_key = { name = "projects/k/locations/us-central1/keyRings/r/cryptoKeys/dtm" }
+    secret  = { locations = ["us-central1", "us-east1"] }
+  }
+  expect_failures = [var.kms_key]
+}
+
+run "soft_delete_of_a_day" {
+  command = plan
+  variables {
+    soft_delete_days = 1
+  }
+  expect_failures = [var.soft_delete_days]
+}
+
+run "no_region_for_messages" {
+  command = plan
+  variables {
+    topics = { regions = [] }
+  }
+  expect_failures = [var.topics]
+}
+
+run "secret_in_no_location" {
+  command = plan
+  variables {
+    secret = { locations = [] }
+  }
+  expect_failures = [var.secret]
+}
+
+run "secret_twice_in_a_location" {
+  command = plan
+  variables {
+    secret = { locations = ["europe-west1", "europe-west1"] }
+  }
+  expect_failures = [var.secret]
+}
+
+run "locations_of_a_secret_that_exists" {
+  command = plan
+  variables {
+    secret = { existing = "key", locations = ["europe-west1"] }
+  }
+  expect_failures = [var.secret]
+}
+
+run "backup_kept_for_too_long" {
+  command = plan
+  variables {
+    database = { daily_backup_days = 99 }
+  }
+  expect_failures = [var.database]
+}
+
+run "backup_of_half_a_day" {
+  command = plan
+  variables {
+    database = { weekly_backup_days = 0.5 }
+  }
+  expect_failures = [var.database]
+}
+
+run "backups_of_another_s_database" {
+  command = plan
+  variables {
+    database = { existing = "shared", policies = false, daily_backup_days = 7 }
+  }
+  expect_failures = [var.database]
+}
+
+run "recovery_of_a_database_that_exists" {
+  command = plan
+  variables {
+    database = { existing = "shared", policies = true, point_in_time_recovery = true }
+  }
+  expect_failures = [var.database]
 }

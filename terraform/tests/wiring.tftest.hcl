@@ -1,6 +1,7 @@
 # That the parts fit each other.
 
 mock_provider "google" {}
+mock_provider "time" {}
 
 mock_provider "archive" {
   mock_data "archive_file" {
@@ -160,23 +161,21 @@ run "source" {
   command = apply
 
   assert {
-    condition     = google_storage_bucket_object.source.name == "source-0123abcd.zip" && google_storage_bucket_object.source.bucket == google_storage_bucket.source.name
+    condition     = google_storage_bucket_object.source[0].name == "source-0123abcd.zip" && google_storage_bucket_object.source[0].bucket == google_storage_bucket.source[0].name
     error_message = "the object has the archive's checksum in its name"
   }
   assert {
     condition = alltrue([for f in [google_cloudfunctions2_function.ingest, google_cloudfunctions2_function.sync] :
-      f.build_config[0].source[0].storage_source[0].object == google_storage_bucket_object.source.name && f.build_config[0].docker_repository == google_artifact_registry_repository.images.id
+      f.build_config[0].source[0].storage_source[0].object == google_storage_bucket_object.source[0].name && f.build_config[0].docker_repository == google_artifact_registry_repository.images.id
     ])
     error_message = "both functions are built from it, into the repository"
   }
   assert {
-    condition = toset(data.archive_file.source.excludes) == toset([
-      for line in split("\n", file("../.gcloudignore")) : line if line != "" && !startswith(line, "#")
-    ])
-    error_message = "what is not shipped is what .gcloudignore says"
+    condition     = data.archive_file.source[0].excludes == toset(local.not_shipped) && length(local.unknown) + length(local.odd_names) == 0
+    error_message = "What .gcloudignore doesn't name is left out: ${jsonencode(local.unknown)} ${jsonencode(local.odd_names)}"
   }
   assert {
-    condition     = contains(data.archive_file.source.excludes, "terraform") && startswith(data.archive_file.source.output_path, "./.terraform/") && data.archive_file.source.output_file_mode == "0644"
+    condition     = contains(data.archive_file.source[0].excludes, "terraform") && startswith(data.archive_file.source[0].output_path, "./.terraform/") && data.archive_file.source[0].output_file_mode == "0644"
     error_message = "the zip is not in itself, and has the same checksum everywhere"
   }
 }

@@ -254,5 +254,5 @@ func adviceFirestore(project, database string) string {
 	if database == "" {
 		return "if the file is damaged, move it away: the next run begins at INITIAL_LOOKBACK, and repeats alerts"
 	}
-	return fmt.Sprintf("terraform apply makes the database %s of project %s, and grants roles/datastore.user to the function's service account", database, project)
+	return fmt.Sprintf("terraform apply makes the database %s of project %s, and grants the functions what they need there", database, project)
 }
