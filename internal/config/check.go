@@ -145,6 +145,16 @@ func (p *problems) key(secret, key string, deployed bool) (string, string) {
 	return secret, key
 }
 
+// emulators refuses what would send a deployed function's state and alerts to an
+// emulator, which asks nobody for rights and keeps nothing.
+func (p *problems) emulators(lookup envconfig.Lookuper) {
+	for _, name := range []string{"FIRESTORE_EMULATOR_HOST", "PUBSUB_EMULATOR_HOST", "SECRETMANAGER_EMULATOR_HOST"} {
+		if value, set := lookup.Lookup(name); set {
+			p.refuse(name, "is %s, and a deployed function (K_SERVICE is set) does not work with an emulator: remove this variable", quote(value))
+		}
+	}
+}
+
 func (p *problems) baseURL(value string) string {
 	const name, words = "GTI_BASE_URL", "https://HOST/PATH (http only for localhost, 127.0.0.0/8 and ::1)"
 	// What follows can hold secrets, so such a value is not shown.

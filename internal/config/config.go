@@ -146,6 +146,9 @@ func load(ctx context.Context, lookup envconfig.Lookuper, cloud bool) (Config, [
 		}
 		c.Database = p.match("FIRESTORE_DATABASE", env.Database, databaseID,
 			`"(default)", or 4 to 63 small letters, digits and dashes, beginning with a letter and not ending with a dash`)
+		if c.Deployed {
+			p.emulators(trimmed)
+		}
 	}
 	c.KeySecret, c.Key = p.key(env.KeySecret, env.Key, c.Deployed)
 	c.BaseURL = p.baseURL(env.BaseURL)

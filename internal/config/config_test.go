@@ -127,6 +127,8 @@ func TestLoadAccepts(t *testing.T) {
 		{"a topic for rules that there aren't", with("STATUS_TOPIC", "dtm-status-updates"), func(c *Config) {
 			c.StatusTopic = "projects/my-project/topics/dtm-status-updates"
 		}},
+		{"emulators", with("FIRESTORE_EMULATOR_HOST", "127.0.0.1:1", "PUBSUB_EMULATOR_HOST", "127.0.0.1:2", "SECRETMANAGER_EMULATOR_HOST", "127.0.0.1:3"), func(*Config) {}},
+		{"no emulator in a deployed function", with("K_SERVICE", "dtm-ingest", "FIRESTORE_EMULATOR_HOST", " "), func(c *Config) { c.Deployed = true }},
 		{"a log level", with("LOG_LEVEL", "WARN"), func(c *Config) { c.LogLevel = slog.LevelWarn }},
 	}
 	for _, tt := range tests {
@@ -294,6 +296,9 @@ func TestLoadRefuses(t *testing.T) {
 		{"CLOUD_RUN_TIMEOUT_SECONDS", "9m", "whole number", nil},
 		{"CLOUD_RUN_TIMEOUT_SECONDS", "0", "whole number", nil},
 		{"OPERATORS", `["a@example.com"]`, "not supported by this version: it must be [], or not be set", nil},
+		{"FIRESTORE_EMULATOR_HOST", "127.0.0.1:1", "remove this variable", []string{"K_SERVICE", "dtm-ingest"}},
+		{"PUBSUB_EMULATOR_HOST", "127.0.0.1:1", "remove this variable", []string{"K_SERVICE", "dtm-ingest"}},
+		{"SECRETMANAGER_EMULATOR_HOST", "127.0.0.1:1", "remove this variable", []string{"K_SERVICE", "dtm-ingest"}},
 		{"MESSAGE_FORMAT", "Incident", `"Incident" is not allowed: it must be raw (the alert as it came) or incident`, nil},
 		{"REDACT", `["passwords[.x"]`, `element 1, "passwords[.x"`, nil},
 		{"REDACT", `credentials`, "not a JSON list", nil},
