@@ -38,12 +38,19 @@ func openStore(t *testing.T) state.Store {
 // newIngest is the function Ingest of one process.
 func newIngest(t *testing.T, store state.Store, api http.Handler) http.Handler {
 	t.Helper()
+	return newIngestFor(t, store, api, nil, nil, slog.New(slog.DiscardHandler))
+}
+
+// newIngestFor is newIngest with names of who may write and read, and a log.
+func newIngestFor(t *testing.T, store state.Store, api http.Handler, operators, viewers []string, log *slog.Logger) http.Handler {
+	t.Helper()
 	server := httptest.NewServer(api)
 	t.Cleanup(server.Close)
 	a, err := app.New(config.Config{
 		Feed: "default", BaseURL: server.URL + "/api/v3", ToolName: "test", Concurrency: 6, QPS: 1000, RequestsPerDay: 1000, ErrorsPerHour: 100,
 		InitialLookback: 24 * time.Hour, MaxLookback: 120 * time.Hour, LedgerTTL: time.Hour, Budget: time.Minute,
-	}, app.Parts{Store: store, Publisher: takes{}, Keys: &keys{}}, slog.New(slog.DiscardHandler))
+		Operators: operators, Viewers: viewers,
+	}, app.Parts{Store: store, Publisher: takes{}, Keys: &keys{}}, log)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,8 +21,9 @@ func (a *App) handler() http.Handler {
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		problem{Status: http.StatusNotFound, Detail: "there is nothing at this path; see POST /, /backfill, /backfill/{id}, /status, /alerts/{id}"}.write(w)
 	})
+	permitted := a.restrict(mux)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		observe.Recover(a.log, mux).ServeHTTP(w, r.WithContext(observe.WithTrace(r.Context(), r)))
+		observe.Recover(a.log, permitted).ServeHTTP(w, r.WithContext(observe.WithTrace(r.Context(), r)))
 	})
 }
 
