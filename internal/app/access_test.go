@@ -184,6 +184,15 @@ func TestTrail(t *testing.T) {
 			t.Fatalf("%s: %s %s: %d %s", c.by, c.method, c.path, w.Code, w.Body)
 		}
 	}
+	// Whose run it is stands in its own line.
+	for by, want := range map[string]any{"ana@example.com": "ana@example.com", "": nil} {
+		log := bytes.Buffer{}
+		ingest := newIngestFor(t, store, http.NotFoundHandler(), nil, nil, slog.New(slog.NewJSONHandler(&log, nil)))
+		serveAs(t, ingest, http.Header{theOne: {of(by)}, usual: {of(forged)}}, http.MethodPost, "/", `{"dry_run":true}`)
+		if runs := lines(t, &log, "run"); len(runs) != 1 || runs[0]["requested_by"] != want {
+			t.Errorf("a run of %q: %v", by, runs)
+		}
+	}
 	since, until := "2026-01-02T00:00:00Z", "2026-01-03T00:00:00Z"
 	requested := func(by, id string, republish, dry, repeated bool) map[string]any {
 		return map[string]any{

@@ -125,10 +125,13 @@ func (a *App) runner() *drain.Runner {
 	}
 }
 
-// Run runs the feed once and logs the report. trigger is what the report says of why. The
-// error is the one in the report, nil where ctx, a budget or a cap has stopped the run.
-func (a *App) Run(ctx context.Context, trigger string, dryRun bool) (drain.Report, error) {
-	report, err := a.runner().Live(ctx, trigger, dryRun)
+// Run runs the feed once and logs the report. trigger and by are what the report says of
+// why, and of who asked for it. The error is the one in the report, nil where ctx, a budget
+// or a cap has stopped the run.
+func (a *App) Run(ctx context.Context, trigger, by string, dryRun bool) (drain.Report, error) {
+	runner := a.runner()
+	runner.RequestedBy = by
+	report, err := runner.Live(ctx, trigger, dryRun)
 	level := slog.LevelInfo
 	if report.Outcome == drain.Failed {
 		level = slog.LevelError

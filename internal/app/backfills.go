@@ -154,7 +154,7 @@ func (a *App) postBackfill(w http.ResponseWriter, r *http.Request) {
 	}
 	a.logRequested(r.Context(), stored, b.RequestedBy, !created)
 	if !stored.Finished() {
-		_, failed := a.Run(r.Context(), "backfill", false)
+		_, failed := a.Run(r.Context(), "backfill", b.RequestedBy, false)
 		// The client may be gone by now, but the record tells what was done.
 		again, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), readTime)
 		defer cancel()

@@ -56,7 +56,7 @@ func (a *App) postRun(w http.ResponseWriter, r *http.Request) {
 		p.write(w)
 		return
 	}
-	report, err := a.Run(r.Context(), "schedule", dryRun)
+	report, err := a.Run(r.Context(), "schedule", caller(r), dryRun)
 	status := http.StatusOK
 	if report.Outcome == drain.Failed {
 		status = failed(w, err)
