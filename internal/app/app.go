@@ -25,9 +25,6 @@ import (
 	"dtmrelay.internal/dtmrelay/internal/state"
 )
 
-// Version is this program's, as the user agent, run reports and /status say it.
-const Version = "1.0.0"
-
 // Parts are what a deployment puts the app together from: in the cloud
 // Firestore, Pub/Sub and Secret Manager, with `serve --local` files.
 type Parts struct {
@@ -72,7 +69,7 @@ type App struct {
 // newClient makes the configuration's client of GTI.
 func newClient(cfg config.Config, keys dtm.KeySource, meter *dtm.Meter) (*dtm.Client, error) {
 	return dtm.New(dtm.Options{
-		BaseURL: cfg.BaseURL, ToolName: cfg.ToolName, UserAgent: "dtm-relay/" + Version,
+		BaseURL: cfg.BaseURL, ToolName: cfg.ToolName, UserAgent: "dtm-relay/" + observe.Version,
 		Keys: keys, Meter: meter, Concurrency: cfg.Concurrency, QPS: cfg.QPS,
 	})
 }
@@ -109,7 +106,7 @@ func (a *App) SyncStatus() http.Handler { return a.sync }
 func (a *App) runner() *drain.Runner {
 	id := runID(time.Now())
 	return &drain.Runner{
-		Version: Version, Feed: a.cfg.Feed, RunID: id, KeyID: a.keyID, Store: a.parts.Store, Meter: a.meter, Log: a.log,
+		Version: observe.Version, Feed: a.cfg.Feed, RunID: id, KeyID: a.keyID, Store: a.parts.Store, Meter: a.meter, Log: a.log,
 		LiveAPI: a.client.Session(a.shares.live), SweepAPI: a.client.Session(a.shares.sweep), BackfillAPI: a.client.Session(a.shares.backfill),
 		MonitorsAPI: a.client.Session(a.shares.sweep).Once(),
 		Options: drain.Options{
@@ -128,10 +125,13 @@ func (a *App) runner() *drain.Runner {
 	}
 }
 
-// Run runs the feed once and logs the report. trigger is what the report says of why. The
-// error is the one in the report, nil where ctx, a budget or a cap has stopped the run.
-func (a *App) Run(ctx context.Context, trigger string, dryRun bool) (drain.Report, error) {
-	report, err := a.runner().Live(ctx, trigger, dryRun)
+// Run runs the feed once and logs the report. trigger and by are what the report says of
+// why, and of who asked for it. The error is the one in the report, nil where ctx, a budget
+// or a cap has stopped the run.
+func (a *App) Run(ctx context.Context, trigger, by string, dryRun bool) (drain.Report, error) {
+	runner := a.runner()
+	runner.RequestedBy = by
+	report, err := runner.Live(ctx, trigger, dryRun)
 	level := slog.LevelInfo
 	if report.Outcome == drain.Failed {
 		level = slog.LevelError

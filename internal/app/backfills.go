@@ -3,12 +3,12 @@ package app
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -24,6 +24,16 @@ const (
 	listDefault = 50
 	listMost    = 200
 )
+
+// mostUnfinished is how many backfills that were asked for a feed may have unfinished.
+// Each is read in every run, and one that fails costs requests in each. Requests at one
+// moment may pass it together by a few.
+const mostUnfinished = 50
+
+// relaysOwn reports whether an id is one that the relay gives to what it asks for itself.
+func relaysOwn(id string) bool {
+	return strings.HasPrefix(id, "audit-") || strings.HasPrefix(id, "sweep-")
+}
 
 // backfill is a backfill's record as callers see it.
 type backfill struct {
@@ -116,14 +126,21 @@ func (a *App) postBackfill(w http.ResponseWriter, r *http.Request) {
 		p.write(w)
 		return
 	}
-	b.RequestedBy = a.caller(r)
+	b.RequestedBy = caller(r)
 	if b.DryRun {
 		a.dryBackfill(w, r, b, note)
 		return
 	}
 	explicit := b.ID != ""
-	stored, err := a.record(reading, b, found.Feed.Unfinished)
+	stored, created, err := a.record(reading, b, found.Feed.Unfinished)
 	switch {
+	case errors.Is(err, errFull):
+		problem{
+			Status: http.StatusTooManyRequests,
+			Detail: fmt.Sprintf("feed %s has %d unfinished backfills, the most that it may have: wait until runs have finished some, or cancel some with DELETE /backfill/{id} (GET /backfill lists them)",
+				a.cfg.Feed, mostUnfinished),
+		}.write(w)
+		return
 	case errors.Is(err, errOther):
 		problem{
 			Status: http.StatusConflict,
@@ -135,8 +152,9 @@ func (a *App) postBackfill(w http.ResponseWriter, r *http.Request) {
 		a.unavailable(w, r, err)
 		return
 	}
+	a.logRequested(r.Context(), stored, b.RequestedBy, !created)
 	if !stored.Finished() {
-		_, failed := a.Run(r.Context(), "backfill", false)
+		_, failed := a.Run(r.Context(), "backfill", b.RequestedBy, false)
 		// The client may be gone by now, but the record tells what was done.
 		again, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), readTime)
 		defer cancel()
@@ -180,10 +198,8 @@ func (a *App) readBackfill(body *strictjson.Object, feed state.Feed, now time.Ti
 	if b.ID != "" && !state.ValidBackfillID(b.ID) {
 		body.AddProblem("the field \"id\" is %q; allowed: 1 to 128 letters, digits, dots, dashes and underscores, a letter or digit first", dtm.Shorten(b.ID))
 	}
-	for _, own := range []string{"audit-", "sweep-"} {
-		if strings.HasPrefix(b.ID, own) {
-			body.AddProblem("the field \"id\" is %q; what begins with %q is the relay's own", dtm.Shorten(b.ID), own)
-		}
+	if relaysOwn(b.ID) {
+		body.AddProblem("the field \"id\" is %q; what begins with \"audit-\" or \"sweep-\" is the relay's own", dtm.Shorten(b.ID))
 	}
 	// Before this the live feed is done; from here on it is responsible.
 	position := now.Add(-a.cfg.Settle)
@@ -238,19 +254,41 @@ func readMoment(body *strictjson.Object, name, text string, now time.Time) (time
 	return time.Time{}, false
 }
 
-// errOther means that the id belongs to a backfill of another range or filter.
-var errOther = errors.New("the id belongs to another backfill")
+// logRequested writes who asked for a backfill: its record says so only until it expires,
+// and only of the first who asked. repeated: the request meant one that was there.
+func (a *App) logRequested(ctx context.Context, b state.Backfill, by string, repeated bool) {
+	a.log.InfoContext(ctx, "a backfill was requested", "event", "backfill_requested", "feed", a.cfg.Feed, "backfill", b.ID, "requested_by", by,
+		"since", b.Since, "until", b.Until, "republish", b.Republish, "dry_run", b.DryRun, "repeated", repeated)
+}
+
+var (
+	// errOther means that the id belongs to a backfill of another range or filter.
+	errOther = errors.New("the id belongs to another backfill")
+	// errFull means that there are too many unfinished backfills for a new one.
+	errFull = errors.New("there are too many unfinished backfills")
+)
 
 // record stores a new backfill, or returns the one that is meant: by its id, or
 // without one by the text of the request, as long as it is unfinished. unfinished
 // are the ids of the feed's.
-func (a *App) record(ctx context.Context, b state.Backfill, unfinished []string) (state.Backfill, error) {
+func (a *App) record(ctx context.Context, b state.Backfill, unfinished []string) (stored state.Backfill, created bool, err error) {
+	asked := slices.DeleteFunc(slices.Clone(unfinished), relaysOwn)
+	full := len(asked) >= mostUnfinished
 	if b.ID != "" {
-		stored, _, err := a.createOrRead(ctx, b)
-		if err == nil && !same(stored, b) {
-			return stored, errOther
+		var revision state.Revision
+		if full {
+			stored, revision, err = a.parts.Store.Backfill(ctx, a.cfg.Feed, b.ID)
+		} else {
+			stored, revision, err = a.createOrRead(ctx, b)
 		}
-		return stored, err
+		switch {
+		case err != nil:
+		case full && revision == "":
+			err = errFull
+		case !same(stored, b):
+			err = errOther
+		}
+		return stored, revision == "", err
 	}
 	// The id follows from the text and a number that counts up, so that equal
 	// requests at the same moment meet in one record, whichever processes get them.
@@ -262,29 +300,32 @@ func (a *App) record(ctx context.Context, b state.Backfill, unfinished []string)
 		}
 		stored, _, err := a.parts.Store.Backfill(ctx, a.cfg.Feed, id)
 		if err != nil || meant(stored) {
-			return stored, err
+			return stored, false, err
 		}
 	}
+	if full {
+		return b, false, errFull
+	}
 	b.ID = plain
-	first, revision, err := a.createOrRead(ctx, b)
+	first, firstRevision, err := a.createOrRead(ctx, b)
 	if err != nil || meant(first) {
-		return first, err
+		return first, firstRevision == "", err
 	}
 	for n := max(first.Latest, 2); ; n++ {
 		b.ID = fmt.Sprintf("%s-%d", plain, n)
-		stored, _, err := a.createOrRead(ctx, b)
+		stored, revision, err := a.createOrRead(ctx, b)
 		if err == nil && !meant(stored) {
 			continue
 		}
 		if err == nil && n > first.Latest && first.Finished() {
-			err = a.noteLatest(ctx, first, revision, n)
+			err = a.noteLatest(ctx, first, firstRevision, n)
 		}
-		return stored, err
+		return stored, revision == "", err
 	}
 }
 
 // createOrRead stores a new backfill, or returns the one that has its id, with
-// its revision.
+// its revision, which a new one doesn't have.
 func (a *App) createOrRead(ctx context.Context, b state.Backfill) (state.Backfill, state.Revision, error) {
 	err := a.parts.Store.CreateBackfill(ctx, a.cfg.Feed, b)
 	if !errors.Is(err, state.ErrConflict) {
@@ -320,6 +361,7 @@ func (a *App) dryBackfill(w http.ResponseWriter, r *http.Request, b state.Backfi
 	if b.ID == "" {
 		b.ID = "b-" + b.Request[:12]
 	}
+	a.logRequested(r.Context(), b, b.RequestedBy, false)
 	b, err := a.runner().DryBackfill(r.Context(), b)
 	status := http.StatusOK
 	if err != nil {
@@ -379,6 +421,8 @@ func (a *App) deleteBackfill(w http.ResponseWriter, r *http.Request) {
 				a.unavailable(w, r, err)
 				return
 			}
+			a.log.InfoContext(r.Context(), "a backfill was cancelled", "event", "backfill_cancelled", "feed", a.cfg.Feed, "backfill", b.ID,
+				"requested_by", caller(r), "since", b.Since, "until", b.Until)
 		}
 		answer(w, http.StatusOK, "application/json", show(b, time.Now()))
 		return
@@ -416,26 +460,4 @@ func (a *App) listBackfills(w http.ResponseWriter, r *http.Request) {
 		out.Backfills = append(out.Backfills, show(b, time.Now()))
 	}
 	answer(w, http.StatusOK, "application/json", out)
-}
-
-// caller is the e-mail of who asks. Cloud Run lets only requests with a valid
-// identity token in, and passes the token on; elsewhere it proves nothing.
-func (a *App) caller(r *http.Request) string {
-	if !a.cfg.Deployed {
-		return ""
-	}
-	token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	parts := strings.Split(token, ".")
-	if !ok || len(parts) != 3 {
-		return ""
-	}
-	var claims struct {
-		Email    string `json:"email"`
-		Verified bool   `json:"email_verified"`
-	}
-	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
-	if err != nil || json.Unmarshal(payload, &claims) != nil || !claims.Verified {
-		return ""
-	}
-	return dtm.Shorten(claims.Email)
 }

@@ -21,6 +21,9 @@ func Cloud(ctx context.Context) (built *App, err error) {
 	if err != nil {
 		return nil, &ConfigError{err}
 	}
+	if len(cfg.Operators) > 0 && !cfg.Deployed {
+		warnings = append(warnings, "OPERATORS: K_SERVICE is not set, so this is not Cloud Run, and nobody has checked the tokens that say who sends a request")
+	}
 	// The next request builds anew, and what a failed build leaves open would add up.
 	var opened []func() error
 	defer func() {

@@ -1,7 +1,11 @@
 package app_test
 
 import (
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -33,5 +37,21 @@ func TestAFailedBuildLeavesNothingOpen(t *testing.T) {
 			}
 			goleak.VerifyNone(t, before)
 		})
+	}
+}
+
+// TestProblemsOfTheConfiguration: the answer lists the first 20 and says how many there are.
+func TestProblemsOfTheConfiguration(t *testing.T) {
+	for name, value := range map[string]string{
+		"GOOGLE_CLOUD_PROJECT": "p", "PUBSUB_TOPIC": "dtm-alerts", "REJECTS_TOPIC": "dtm-rejects", "GTI_API_KEY_SECRET": "projects/p/secrets/s",
+		"OPERATORS": `["x"` + strings.Repeat(`,"x"`, 24) + `]`,
+	} {
+		t.Setenv(name, value)
+	}
+	w := httptest.NewRecorder()
+	app.OnFirstUse(app.Cloud).ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/status", http.NoBody))
+	var p problems
+	if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil || w.Code != http.StatusInternalServerError || p.Problems != 25 || len(p.Errors) != 20 {
+		t.Errorf("%v: %d %s", err, w.Code, w.Body)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"dtmrelay.internal/dtmrelay/internal/config"
 	"dtmrelay.internal/dtmrelay/internal/dtmsim"
 	"dtmrelay.internal/dtmrelay/internal/message"
+	"dtmrelay.internal/dtmrelay/internal/observe"
 	"dtmrelay.internal/dtmrelay/internal/state"
 	"dtmrelay.internal/dtmrelay/internal/state/bolt"
 )
@@ -38,12 +40,19 @@ func openStore(t *testing.T) state.Store {
 // newIngest is the function Ingest of one process.
 func newIngest(t *testing.T, store state.Store, api http.Handler) http.Handler {
 	t.Helper()
+	return newIngestFor(t, store, api, nil, nil, slog.New(slog.DiscardHandler))
+}
+
+// newIngestFor is newIngest with names of who may write and read, and a log.
+func newIngestFor(t *testing.T, store state.Store, api http.Handler, operators, viewers []string, log *slog.Logger) http.Handler {
+	t.Helper()
 	server := httptest.NewServer(api)
 	t.Cleanup(server.Close)
 	a, err := app.New(config.Config{
 		Feed: "default", BaseURL: server.URL + "/api/v3", ToolName: "test", Concurrency: 6, QPS: 1000, RequestsPerDay: 1000, ErrorsPerHour: 100,
 		InitialLookback: 24 * time.Hour, MaxLookback: 120 * time.Hour, LedgerTTL: time.Hour, Budget: time.Minute,
-	}, app.Parts{Store: store, Publisher: takes{}, Keys: &keys{}}, slog.New(slog.DiscardHandler))
+		Operators: operators, Viewers: viewers,
+	}, app.Parts{Store: store, Publisher: takes{}, Keys: &keys{}}, log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,6 +96,25 @@ func TestContentTypeSaysNothing(t *testing.T) {
 				t.Errorf("POST %s as %q: %d %s, want %d", path, kind, w.Code, w.Body, c.want)
 			}
 		}
+	}
+}
+
+// TestVersionIsSaid to GTI, in the run's report and in /status.
+func TestVersionIsSaid(t *testing.T) {
+	var agent atomic.Value
+	api := dtmsim.New(dtmsim.Options{}, nil)
+	ingest := newIngest(t, openStore(t), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		agent.Store(r.UserAgent())
+		api.ServeHTTP(w, r)
+	}))
+	for _, request := range [][2]string{{http.MethodPost, "/"}, {http.MethodGet, "/status"}} {
+		w := serveAs(t, ingest, nil, request[0], request[1], "")
+		if w.Code != http.StatusOK || !strings.HasPrefix(w.Body.String(), `{"version":"`+observe.Version+`",`) {
+			t.Errorf("%s %s: %d %.100s", request[0], request[1], w.Code, w.Body)
+		}
+	}
+	if got := agent.Load(); got != "dtm-relay/"+observe.Version {
+		t.Errorf("the user agent is %v", got)
 	}
 }
 

@@ -84,6 +84,7 @@ func newBench(t *testing.T) *bench {
 	b.store = store
 	a, err := app.New(config.Config{
 		Feed: "default", BaseURL: server.URL + "/api/v3", ToolName: "test", Concurrency: 6, QPS: 1000, RequestsPerDay: 1000, ErrorsPerHour: 100, LedgerTTL: time.Hour,
+		Operators: []string{"ana@example.com"}, // who push is not among them: SyncStatus is for run.invoker alone
 	}, app.Parts{Store: store, Publisher: b, Keys: b.keys}, slog.New(slog.NewJSONHandler(b.log, nil)))
 	if err != nil {
 		t.Fatal(err)

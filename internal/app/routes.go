@@ -21,8 +21,9 @@ func (a *App) handler() http.Handler {
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		problem{Status: http.StatusNotFound, Detail: "there is nothing at this path; see POST /, /backfill, /backfill/{id}, /status, /alerts/{id}"}.write(w)
 	})
+	permitted := a.restrict(mux)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		observe.Recover(a.log, mux).ServeHTTP(w, r.WithContext(observe.WithTrace(r.Context(), r)))
+		observe.Recover(a.log, permitted).ServeHTTP(w, r.WithContext(observe.WithTrace(r.Context(), r)))
 	})
 }
 
@@ -55,7 +56,7 @@ func (a *App) postRun(w http.ResponseWriter, r *http.Request) {
 		p.write(w)
 		return
 	}
-	report, err := a.Run(r.Context(), "schedule", dryRun)
+	report, err := a.Run(r.Context(), "schedule", caller(r), dryRun)
 	status := http.StatusOK
 	if report.Outcome == drain.Failed {
 		status = failed(w, err)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"dtmrelay.internal/dtmrelay/internal/dtm"
+	"dtmrelay.internal/dtmrelay/internal/observe"
 	"dtmrelay.internal/dtmrelay/internal/state"
 )
 
@@ -103,7 +104,7 @@ func (a *App) status(ctx context.Context) (status, error) {
 	meter.Load(usage.Requests, usage.Errors)
 	requests, failures := meter.Used()
 	s := status{
-		Version: Version, Feed: a.cfg.Feed, LastRun: orNull(feed.LastRun), Filter: orNull(json.RawMessage(feed.Filter)),
+		Version: observe.Version, Feed: a.cfg.Feed, LastRun: orNull(feed.LastRun), Filter: orNull(json.RawMessage(feed.Filter)),
 		Requests: used{requests, int64(a.cfg.RequestsPerDay), "24h"},
 		Errors:   used{failures, int64(a.shares.live.Errors), "1h"},
 		Gaps:     append([]state.Gap{}, feed.Gaps...), Backfills: []unfinished{}, FilterPast: append([]state.TimeRange{}, feed.FilterPast...),

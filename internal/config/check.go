@@ -3,11 +3,9 @@ package config
 import (
 	"fmt"
 	"log/slog"
-	"maps"
 	"math"
 	"net/url"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -143,6 +141,16 @@ func (p *problems) key(secret, key string, deployed bool) (string, string) {
 		secret += "/versions/latest"
 	}
 	return secret, key
+}
+
+// emulators refuses what would send a deployed function's state and alerts to an
+// emulator, which asks nobody for rights and keeps nothing.
+func (p *problems) emulators(lookup envconfig.Lookuper) {
+	for _, name := range []string{"FIRESTORE_EMULATOR_HOST", "PUBSUB_EMULATOR_HOST", "SECRETMANAGER_EMULATOR_HOST"} {
+		if value, set := lookup.Lookup(name); set {
+			p.refuse(name, "is %s, and a deployed function (K_SERVICE is set) does not work with an emulator: remove this variable", quote(value))
+		}
+	}
 }
 
 func (p *problems) baseURL(value string) string {
@@ -400,18 +408,6 @@ func (p *problems) budget(value, timeout string) time.Duration {
 			d, limit, most)
 	}
 	return d
-}
-
-// unsupported are variables that this version knows and does nothing about,
-// with the value that says just that. Whoever sets another one counts on it.
-var unsupported = map[string]string{"OPERATORS": "[]", "VIEWERS": "[]"}
-
-func (p *problems) unsupported(lookup envconfig.Lookuper) {
-	for _, name := range slices.Sorted(maps.Keys(unsupported)) {
-		if value, set := lookup.Lookup(name); set && value != "" && value != unsupported[name] {
-			p.refuse(name, "%s is not supported by this version: it must be %s, or not be set", quote(value), unsupported[name])
-		}
-	}
 }
 
 func (p *problems) level(value string) slog.Level {

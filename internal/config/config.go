@@ -60,6 +60,10 @@ type Config struct {
 	ErrorsPerHour  int     // answers of 400 and above that GTI takes from this key, 10 to 10,000
 	Budget         time.Duration
 
+	// Operators alone may write over HTTP, where there are any; they and Viewers may
+	// read. E-mail addresses in small letters, empty after LoadLocal.
+	Operators, Viewers []string
+
 	LogLevel slog.Level
 	Deployed bool // on Cloud Run, which sets K_SERVICE
 }
@@ -96,6 +100,8 @@ type environment struct {
 	RequestsPerDay  string `env:"MAX_REQUESTS_PER_DAY, default=40000"`
 	ErrorsPerHour   string `env:"MAX_ERRORS_PER_HOUR, default=100"`
 	Budget          string `env:"RUN_BUDGET"`
+	Operators       string `env:"OPERATORS, default=[]"`
+	Viewers         string `env:"VIEWERS, default=[]"`
 	LogLevel        string `env:"LOG_LEVEL, default=info"`
 
 	// Set by the platform.
@@ -112,8 +118,8 @@ func Load(ctx context.Context, lookup envconfig.Lookuper) (Config, []string, err
 }
 
 // LoadLocal is [Load] for a relay with an embedded database and a file: the
-// variables that name a Google Cloud project, its topics and its database are
-// not looked at.
+// variables that name a Google Cloud project, its topics and its database, and who
+// may call the function, are not looked at.
 func LoadLocal(ctx context.Context, lookup envconfig.Lookuper) (Config, []string, error) {
 	return load(ctx, lookup, false)
 }
@@ -146,6 +152,10 @@ func load(ctx context.Context, lookup envconfig.Lookuper, cloud bool) (Config, [
 		}
 		c.Database = p.match("FIRESTORE_DATABASE", env.Database, databaseID,
 			`"(default)", or 4 to 63 small letters, digits and dashes, beginning with a letter and not ending with a dash`)
+		p.access(env, &c)
+		if c.Deployed {
+			p.emulators(trimmed)
+		}
 	}
 	c.KeySecret, c.Key = p.key(env.KeySecret, env.Key, c.Deployed)
 	c.BaseURL = p.baseURL(env.BaseURL)
@@ -162,7 +172,6 @@ func load(ctx context.Context, lookup envconfig.Lookuper, cloud bool) (Config, [
 	c.ErrorsPerHour = p.integer("MAX_ERRORS_PER_HOUR", env.ErrorsPerHour, 10, 10_000)
 	c.Budget = p.budget(env.Budget, env.Timeout)
 	c.LogLevel = p.level(env.LogLevel)
-	p.unsupported(trimmed)
 	c.Redactor = p.redact(env.Redact)
 	var writesBack bool
 	c.Rules, writesBack = p.rules(env.Rules, c.Feed)

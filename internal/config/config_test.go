@@ -127,6 +127,15 @@ func TestLoadAccepts(t *testing.T) {
 		{"a topic for rules that there aren't", with("STATUS_TOPIC", "dtm-status-updates"), func(c *Config) {
 			c.StatusTopic = "projects/my-project/topics/dtm-status-updates"
 		}},
+		{"operators", with("OPERATORS", `["Ana@Example.com","dtm-relay-scheduler@p.iam.gserviceaccount.com"]`), func(c *Config) {
+			c.Operators = []string{"ana@example.com", "dtm-relay-scheduler@p.iam.gserviceaccount.com"}
+		}},
+		{"operators and viewers", with("OPERATORS", ` [ "a+b@x.example" ]`, "VIEWERS", `["o'neill@x-y.example","a+b@x.example"]`), func(c *Config) {
+			c.Operators, c.Viewers = []string{"a+b@x.example"}, []string{"o'neill@x-y.example", "a+b@x.example"}
+		}},
+		{"nobody named", with("OPERATORS", "[ ]", "VIEWERS", "[]"), func(*Config) {}},
+		{"emulators", with("FIRESTORE_EMULATOR_HOST", "127.0.0.1:1", "PUBSUB_EMULATOR_HOST", "127.0.0.1:2", "SECRETMANAGER_EMULATOR_HOST", "127.0.0.1:3"), func(*Config) {}},
+		{"no emulator in a deployed function", with("K_SERVICE", "dtm-ingest", "FIRESTORE_EMULATOR_HOST", " "), func(c *Config) { c.Deployed = true }},
 		{"a log level", with("LOG_LEVEL", "WARN"), func(c *Config) { c.LogLevel = slog.LevelWarn }},
 	}
 	for _, tt := range tests {
@@ -293,7 +302,26 @@ func TestLoadRefuses(t *testing.T) {
 		{"RUN_BUDGET", "531s", "at most 8m50s", []string{"CLOUD_RUN_TIMEOUT_SECONDS", "540"}},
 		{"CLOUD_RUN_TIMEOUT_SECONDS", "9m", "whole number", nil},
 		{"CLOUD_RUN_TIMEOUT_SECONDS", "0", "whole number", nil},
-		{"OPERATORS", `["a@example.com"]`, "not supported by this version: it must be [], or not be set", nil},
+		{"OPERATORS", `ana@example.com`, `"ana@example.com" is not a JSON list`, nil},
+		{"OPERATORS", `null`, `not a JSON list`, nil},
+		{"OPERATORS", `{"a":"ana@example.com"}`, `not a JSON list`, nil},
+		{"OPERATORS", `["` + long, `xxx"…`, nil},
+		{"OPERATORS", `["ana@example.com","user:bo@example.com"]`, `element 2, "user:bo@example.com": it must be the e-mail address`, nil},
+		{"OPERATORS", `["ana@example.com",7]`, `element 2, "7"`, nil},
+		{"OPERATORS", `[null]`, `element 1, ""`, nil},
+		{"OPERATORS", `["ana"]`, `element 1, "ana"`, nil},
+		{"OPERATORS", `["ana@example"]`, `element 1, "ana@example"`, nil},
+		{"OPERATORS", `["@example.com"]`, `element 1, "@example.com"`, nil},
+		{"OPERATORS", `["ana@bo@example.com"]`, `element 1, "ana@bo@example.com"`, nil},
+		{"OPERATORS", `["ana @example.com"]`, `element 1, "ana @example.com"`, nil},
+		{"OPERATORS", `["an\u212a@example.com"]`, `element 1`, nil}, // its small letter is k
+		{"OPERATORS", `["` + long + `@example.com"]`, `element 1, "xxx`, nil},
+		{"VIEWERS", `["ana@example.com"]`, "OPERATORS is not", nil},
+		{"VIEWERS", `["ana"]`, `element 1, "ana"`, nil},
+		{"VIEWERS", `["ana@example.com"]`, "OPERATORS is not", []string{"OPERATORS", "[ ]"}},
+		{"FIRESTORE_EMULATOR_HOST", "127.0.0.1:1", "remove this variable", []string{"K_SERVICE", "dtm-ingest"}},
+		{"PUBSUB_EMULATOR_HOST", "127.0.0.1:1", "remove this variable", []string{"K_SERVICE", "dtm-ingest"}},
+		{"SECRETMANAGER_EMULATOR_HOST", "127.0.0.1:1", "remove this variable", []string{"K_SERVICE", "dtm-ingest"}},
 		{"MESSAGE_FORMAT", "Incident", `"Incident" is not allowed: it must be raw (the alert as it came) or incident`, nil},
 		{"REDACT", `["passwords[.x"]`, `element 1, "passwords[.x"`, nil},
 		{"REDACT", `credentials`, "not a JSON list", nil},
@@ -343,7 +371,7 @@ func TestAllProblemsAtOnce(t *testing.T) {
 		"DTM_FILTER": `{"severity":["a"],"nonsense":1}`, "DTM_REFS": "!", "INITIAL_LOOKBACK": "!", "OVERLAP": "!", "SETTLE": "!",
 		"MAX_LOOKBACK": "!", "LEDGER_TTL": "!", "AUDIT_WINDOW": "!", "UPDATES_WINDOW": "!", "MONITORS_CHECK": "!", "MAX_ALERTS_PER_RUN": "!", "MAX_CONCURRENCY": "!", "MAX_QPS": "!",
 		"MAX_REQUESTS_PER_DAY": "!", "MAX_ERRORS_PER_HOUR": "!", "RUN_BUDGET": "!", "CLOUD_RUN_TIMEOUT_SECONDS": "!", "LOG_LEVEL": "!",
-		"MESSAGE_FORMAT": "!", "REDACT": "!", "RULES": "!",
+		"MESSAGE_FORMAT": "!", "REDACT": "!", "RULES": "!", "OPERATORS": `["!","a@example.com","?"]`, "VIEWERS": "!",
 		// REJECTS_TOPIC isn't set.
 	}
 	_, _, err := Load(t.Context(), envconfig.MapLookuper(env))
@@ -360,14 +388,14 @@ func TestAllProblemsAtOnce(t *testing.T) {
 	for name := range env {
 		want[name] = 1
 	}
-	want["DTM_FILTER"] = 2
+	want["DTM_FILTER"], want["OPERATORS"] = 2, 2
 	if diff := cmp.Diff(want, count); diff != "" {
 		t.Errorf("problems by variable (-want +got)\n%s\n%v", diff, err)
 	}
 }
 
 func TestLoadLocalNeedsNoCloud(t *testing.T) {
-	env := map[string]string{"GTI_API_KEY": "0123abcd", "PUBSUB_TOPIC": "not used, so not looked at"}
+	env := map[string]string{"GTI_API_KEY": "0123abcd", "PUBSUB_TOPIC": "not used, so not looked at", "OPERATORS": `["ana@example.com"]`, "VIEWERS": "not looked at"}
 	got, _, err := LoadLocal(t.Context(), envconfig.MapLookuper(env))
 	if err != nil {
 		t.Fatal(err)
@@ -470,6 +498,8 @@ func FuzzLoad(f *testing.F) {
 			"topics are full names":          topicPath.MatchString(c.Topic) && topicPath.MatchString(c.RejectsTopic),
 			"a key or where to find it":      c.Key != "" || strings.Contains(c.KeySecret, "/versions/"),
 			"no key in a deployed function":  c.Key == "" || !c.Deployed,
+			"no viewer without an operator":  len(c.Viewers) == 0 || len(c.Operators) > 0,
+			"addresses in small letters":     fmt.Sprint(c.Operators, c.Viewers) == strings.ToLower(fmt.Sprint(c.Operators, c.Viewers)),
 			"no slash at the URL's end":      !strings.HasSuffix(c.BaseURL, "/"),
 			"https but for loopback":         err == nil && u.Host != "" && (u.Scheme == "https" || u.Scheme == "http" && dtm.Loopback(u.Hostname())),
 			"nothing after the path":         err == nil && u.User == nil && u.RawQuery == "" && !strings.ContainsAny(c.BaseURL, "?#"),

@@ -52,6 +52,7 @@ type Report struct {
 	Feed           string     `json:"feed"`
 	RunID          string     `json:"run_id"`
 	Trigger        string     `json:"trigger"`
+	RequestedBy    string     `json:"requested_by,omitempty"` // e-mail of the caller, where the platform has checked one
 	DryRun         bool       `json:"dry_run,omitempty"`
 	Outcome        string     `json:"outcome"`
 	StopReason     string     `json:"stop_reason"`

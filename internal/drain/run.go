@@ -78,6 +78,7 @@ type Runner struct {
 	// NewProcessor makes a processor for this run.
 	NewProcessor func(ledger.Options) Processor
 	RunID        string
+	RequestedBy  string // for the report; empty where nobody is known
 	Log          *slog.Logger
 	// Now is this instance's clock, which may be wrong; nil stands for time.Now.
 	Now func() time.Time
@@ -96,7 +97,7 @@ const (
 // between pages, stores its position and releases the lease.
 func (r *Runner) Live(ctx context.Context, trigger string, dryRun bool) (Report, error) {
 	began := time.Now().UTC().Truncate(ms)
-	report := Report{Version: r.Version, Feed: r.Feed, RunID: r.RunID, Trigger: trigger, DryRun: dryRun, StartedAt: began}
+	report := Report{Version: r.Version, Feed: r.Feed, RunID: r.RunID, Trigger: trigger, RequestedBy: r.RequestedBy, DryRun: dryRun, StartedAt: began}
 	if dryRun {
 		report.count()
 	}

@@ -9,6 +9,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -316,10 +317,16 @@ func (p *process) post(body string) (int, report) {
 }
 
 func (p *process) do(method, path, body string) (int, []byte) {
+	return p.doAs(nil, method, path, body)
+}
+
+// doAs sends a request with headers that say who sends it.
+func (p *process) doAs(header http.Header, method, path, body string) (int, []byte) {
 	req, err := http.NewRequest(method, p.url+path, strings.NewReader(body))
 	if err != nil {
 		p.w.t.Fatal(err)
 	}
+	maps.Copy(req.Header, header)
 	if body != "" {
 		req.Header.Set("Content-Type", "application/json")
 	}

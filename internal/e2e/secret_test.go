@@ -68,7 +68,7 @@ func TestSecretWithoutAVersionThenRotated(t *testing.T) {
 	w := newWorld(t, dtmsim.Options{}, alerts[:300])
 	vault := &secrets{}
 	delete(w.env, "GTI_API_KEY")
-	p := w.start("SECRETMANAGER_EMULATOR_HOST="+vault.serve(t), "GTI_API_KEY_SECRET=projects/p/secrets/gti-api-key", "K_SERVICE=ingest")
+	p := w.start("SECRETMANAGER_EMULATOR_HOST="+vault.serve(t), "GTI_API_KEY_SECRET=projects/p/secrets/gti-api-key")
 
 	code, r := p.post("")
 	if code != http.StatusServiceUnavailable || r.StopReason != "key_missing" || !strings.Contains(r.Error, "gcloud secrets versions add") {
@@ -105,6 +105,25 @@ func TestDeployedFunctionRefusesAKeyInItsEnvironment(t *testing.T) {
 	p := w.start("K_SERVICE=ingest")
 	if code, text := p.do(http.MethodPost, "/", ""); code != http.StatusInternalServerError || !strings.Contains(string(text), "GTI_API_KEY") {
 		t.Errorf("answered %d %s", code, text)
+	}
+}
+
+// TestDeployedFunctionRefusesAnEmulator: it would relay into what keeps nothing.
+func TestDeployedFunctionRefusesAnEmulator(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, dtmsim.Options{}, nil)
+	delete(w.env, "GTI_API_KEY")
+	p := w.start("K_SERVICE=ingest", "GTI_API_KEY_SECRET=projects/p/secrets/s", "SECRETMANAGER_EMULATOR_HOST=127.0.0.1:1")
+	for _, path := range []string{"/", "/backfill"} {
+		code, text := p.do(http.MethodPost, path, "")
+		if code != http.StatusInternalServerError || !strings.Contains(string(text), `"problems":3`) {
+			t.Errorf("POST %s: %d %s", path, code, text)
+		}
+		for name := range strings.FieldsSeq("FIRESTORE_EMULATOR_HOST PUBSUB_EMULATOR_HOST SECRETMANAGER_EMULATOR_HOST") {
+			if !strings.Contains(string(text), name+": is ") {
+				t.Errorf("POST %s does not name %s: %s", path, name, text)
+			}
+		}
 	}
 }
 

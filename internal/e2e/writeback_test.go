@@ -392,6 +392,35 @@ func (b *broken) endsRight(s *process) {
 	}
 }
 
+// TestABrokenPublisher: whoever asks for changes of alerts that the feed hasn't seen uses
+// up a tenth of the errors that GTI allows, and stops neither other write-backs nor the feed.
+func TestABrokenPublisher(t *testing.T) {
+	t.Parallel()
+	alerts := recent(46, 40)
+	w := newWorld(t, dtmsim.Options{}, alerts)
+	w.env["MAX_ERRORS_PER_HOUR"] = "30"
+	p, s := w.start(), w.startSync()
+	w.finish(p)
+	for i := range 6 {
+		status, text := s.push(fmt.Sprint("m-", i), fmt.Sprintf(`{"alert_id":"nobody-knows-%d","status":"closed"}`, i))
+		switch {
+		case i < 3 && (status != http.StatusOK || !strings.Contains(text, "unknown alert")):
+			t.Errorf("no. %d: %d %s", i, status, text)
+		case i >= 3 && (status != http.StatusServiceUnavailable || !strings.Contains(text, "budget of errors")):
+			t.Errorf("no. %d: %d %s", i, status, text)
+		}
+	}
+	if status, text := s.push("m-known", fmt.Sprintf(`{"alert_id":%q,"status":"closed"}`, alerts[0].ID)); status != http.StatusOK || !strings.Contains(text, `"written"`) {
+		t.Errorf("a change of an alert of the feed: %d %s", status, text)
+	}
+	if status, r := p.post(""); status != http.StatusOK || r.Outcome != "ok" {
+		t.Errorf("the feed: %d %+v", status, r)
+	}
+	if n := w.sim.Stats().ByStatus[http.StatusNotFound]; n != 3 {
+		t.Errorf("GTI answered 404 %d times, want 3", n)
+	}
+}
+
 // TestWriteBackBroken: an instance is killed in the middle of a change, or told to end.
 func TestWriteBackBroken(t *testing.T) {
 	t.Parallel()

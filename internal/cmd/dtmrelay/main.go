@@ -12,7 +12,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
-	"dtmrelay.internal/dtmrelay/internal/app"
+	"dtmrelay.internal/dtmrelay/internal/observe"
 )
 
 // Exit codes.
@@ -49,7 +49,7 @@ func run(args []string) int {
 	options := []kong.Option{
 		kong.Name("dtmrelay"),
 		kong.Description(description),
-		kong.Vars{"version": "dtmrelay " + app.Version},
+		kong.Vars{"version": "dtmrelay " + observe.Build()},
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 	}
 	if len(args) == 0 {

@@ -241,7 +241,7 @@ func (p *poller) loop(ctx context.Context, polls int, interval time.Duration) er
 // poll polls once. An error is one to end with: a failure that may pass is shown, unless
 // it is the last poll's. wait is what GTI asks for before the next, 0 for nothing.
 func (p *poller) poll(ctx context.Context, last bool) (wait time.Duration, err error) {
-	report, failure := p.app.Run(ctx, "cli", false)
+	report, failure := p.app.Run(ctx, "cli", "", false)
 	if err := p.delivery.end(); err != nil {
 		return 0, err
 	}

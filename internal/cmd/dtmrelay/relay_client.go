@@ -23,6 +23,7 @@ import (
 	"dtmrelay.internal/dtmrelay/internal/dtm"
 	"dtmrelay.internal/dtmrelay/internal/ledger"
 	"dtmrelay.internal/dtmrelay/internal/message"
+	"dtmrelay.internal/dtmrelay/internal/observe"
 	"dtmrelay.internal/dtmrelay/internal/secret"
 	"dtmrelay.internal/dtmrelay/internal/state/bolt"
 )
@@ -193,7 +194,7 @@ func (r relayClient) send(ctx context.Context, through http.RoundTripper, method
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	req.Header.Set("User-Agent", "dtmrelay/"+app.Version)
+	req.Header.Set("User-Agent", "dtmrelay/"+observe.Version)
 	// Not a http.Client: it would take the identity token along to where a redirect leads.
 	resp, err := through.RoundTrip(req)
 	if err != nil {

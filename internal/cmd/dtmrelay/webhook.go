@@ -15,9 +15,9 @@ import (
 	"strings"
 	"time"
 
-	"dtmrelay.internal/dtmrelay/internal/app"
 	"dtmrelay.internal/dtmrelay/internal/dtm"
 	"dtmrelay.internal/dtmrelay/internal/message"
+	"dtmrelay.internal/dtmrelay/internal/observe"
 )
 
 const (
@@ -57,7 +57,7 @@ func newWebhook(address, headerFile string) (*webhook, error) {
 		}
 	}
 	w.header.Set("Content-Type", "application/json")
-	w.header.Set("User-Agent", "dtm-relay/"+app.Version)
+	w.header.Set("User-Agent", "dtm-relay/"+observe.Version)
 	return w, nil
 }
 
