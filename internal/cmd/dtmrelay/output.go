@@ -296,11 +296,14 @@ type partialError struct{ error }
 
 func (e partialError) Unwrap() error { return e.error }
 
+// closedPipe takes the signal and nobody reads it: what was written is an error anyway.
+var closedPipe = make(chan os.Signal, 1)
+
 // commandContext ends with Ctrl-C or SIGTERM. The second one ends the process. From here
 // on, writing to a closed pipe is an error (syscall.EPIPE) and doesn't end the process.
 func commandContext() (ctx context.Context, stop func()) {
 	// Not signal.Ignore: programs that this one starts would ignore it too.
-	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	signal.Notify(closedPipe, syscall.SIGPIPE)
 	ctx, stop = signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
 	return ctx, stop
