@@ -112,6 +112,11 @@ func (c *pollCmd) open(ctx context.Context, p *poller) error {
 		return err
 	}
 	p.closers = append(p.closers, end)
+	if c.Since != nil {
+		if cfg.InitialLookback = time.Since(c.Since.before(time.Now())).Round(time.Millisecond); cfg.InitialLookback <= cfg.Settle {
+			return usagef("--since is %s back: it must be more than SETTLE (%s), the newest alerts that each poll leaves for the next", cfg.InitialLookback, cfg.Settle)
+		}
+	}
 	if cfg.Filter, err = c.over(cfg.Filter); err != nil {
 		return err
 	}
@@ -150,7 +155,7 @@ func (c *pollCmd) open(ctx context.Context, p *poller) error {
 func (c *pollCmd) values() map[string]string {
 	values := map[string]string{}
 	if c.Since != nil {
-		values["INITIAL_LOOKBACK"] = time.Since(c.Since.before(time.Now())).Round(time.Millisecond).String()
+		values["INITIAL_LOOKBACK"] = ""
 	}
 	// No platform cuts a poll off, and what a slow receiver has taken of a page must be
 	// recorded within the run.
