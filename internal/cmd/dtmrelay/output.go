@@ -206,6 +206,26 @@ func terminalWidth(w io.Writer) int {
 	return width
 }
 
+// roomFor leaves out the spare columns of a table on a terminal that has less than so many
+// columns: what is left can be read there.
+func roomFor(w io.Writer, width int, head []string, rows [][]string, spare ...string) (fewer []string, fewerRows [][]string) {
+	if has := terminalWidth(w); has == 0 || has >= width {
+		return head, rows
+	}
+	keep := func(row []string) (cells []string) {
+		for i, cell := range row {
+			if !slices.Contains(spare, head[i]) {
+				cells = append(cells, cell)
+			}
+		}
+		return cells
+	}
+	for _, row := range rows {
+		fewerRows = append(fewerRows, keep(row))
+	}
+	return keep(head), fewerRows
+}
+
 // columnKind says how willingly a column is cut.
 type columnKind int
 

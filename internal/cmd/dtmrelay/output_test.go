@@ -118,6 +118,20 @@ func TestFit(t *testing.T) {
 	}
 }
 
+// A terminal with too few columns has none of the spare ones.
+func TestRoomFor(t *testing.T) {
+	t.Setenv("NO_COLOR", "1")
+	for columns, want := range map[uint16]string{39: "A  C\n1  3\n", 40: "A  B  C\n1  2  3\n"} {
+		got := onTerminal(t, columns, func(terminal *os.File) error {
+			head, rows := roomFor(terminal, 40, []string{"A", "B", "C"}, [][]string{{"1", "2", "3"}}, "B")
+			return printTable(terminal, head, rows)
+		})
+		if diff := cmp.Diff(want, strings.ReplaceAll(got, "\r\n", "\n")); diff != "" {
+			t.Errorf("%d columns (-want +got):\n%s", columns, diff)
+		}
+	}
+}
+
 // onTerminal is what a terminal of some columns was sent.
 func onTerminal(t *testing.T, columns uint16, write func(terminal *os.File) error) string {
 	t.Helper()

@@ -55,7 +55,7 @@ Examples:
 
 // Validate names all problems of the flags.
 func (c *pollCmd) Validate() error {
-	var errs []error
+	errs := []error{c.problems()}
 	if c.Interval < time.Second {
 		errs = append(errs, fmt.Errorf("--interval is %s: it must be 1s or more", c.Interval))
 	}
@@ -77,9 +77,6 @@ func (c *pollCmd) Validate() error {
 func (c *pollCmd) Run() error {
 	ctx, stop := commandContext()
 	defer stop()
-	if _, err := c.over(dtm.Filter{}); err != nil {
-		return err
-	}
 	p := &poller{files: filesIn(c.Data)}
 	err := c.open(ctx, p)
 	if err == nil {
@@ -117,9 +114,7 @@ func (c *pollCmd) open(ctx context.Context, p *poller) error {
 			return usagef("--since is %s back: it must be more than SETTLE (%s), the newest alerts that each poll leaves for the next", cfg.InitialLookback, cfg.Settle)
 		}
 	}
-	if cfg.Filter, err = c.over(cfg.Filter); err != nil {
-		return err
-	}
+	cfg.Filter = c.over(cfg.Filter)
 	d := &delivery{stopping: ctx, exec: c.Exec, showIncidents: cfg.MessageFormat == string(message.Incident)}
 	if c.Webhook != "" {
 		if d.webhook, err = newWebhook(c.Webhook, c.WebhookHeaderFile); err != nil {
