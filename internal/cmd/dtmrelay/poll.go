@@ -42,7 +42,7 @@ type pollCmd struct {
 func (pollCmd) Help() string {
 	return `The relay on this machine: it shows new and changed alerts only, and goes on where it was when it was ended. Rules, redaction and all else follow the environment: docs/configuration.md.
 
---webhook and --exec get every alert at least once, in the order of created_at. One that fails is repeated, and holds up those after it. What a webhook answers with 4xx (but 408, 425 and 429) is not repeated, and is noted in rejects.jsonl. After each poll, status.json tells how it went.
+--webhook and --exec get every alert at least once: in each poll the new ones in the order of created_at, then the changes. One that fails is repeated, and holds up those after it. What a webhook answers with 4xx, such as 401, but not 408, 425 and 429, is not repeated, and is noted in rejects.jsonl. After each poll, status.json tells how it went.
 
 Examples:
 
