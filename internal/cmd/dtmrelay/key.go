@@ -70,12 +70,15 @@ func (k keyFlags) local(ctx context.Context, values map[string]string) (cfg conf
 	return cfg, keys, end, err
 }
 
+// checkKey is what to do about a key that GTI does not accept.
+const checkKey = "check GTI_API_KEY, or what --key-file or --key-secret names"
+
 // explain says of an error of GTI what to do about it, in one line.
 func explain(err error) error {
 	var key *dtm.KeyError
 	switch kind := dtm.Kind(err); {
 	case kind == dtm.KeyRefused && errors.As(err, &key) && key.Status == 401:
-		return fmt.Errorf("GTI does not accept the API key: check GTI_API_KEY, or what --key-file or --key-secret names: %w", key.API)
+		return fmt.Errorf("GTI does not accept the API key: %s: %w", checkKey, key.API)
 	case kind == dtm.NoAnswer:
 		return fmt.Errorf("GTI can't be reached: check the network, its proxy (HTTPS_PROXY) and GTI_BASE_URL: %w", err)
 	case kind == dtm.BudgetSpent:
