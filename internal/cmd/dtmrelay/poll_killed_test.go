@@ -45,7 +45,7 @@ func TestPollKilled(t *testing.T) {
 	for i := range moments {
 		output := outputs[i%len(outputs)]
 		// The last tenth is left out, because the number of requests differs a little.
-		moment := 1 + i*events[output]*9/10/moments
+		moment := 1 + (2*i+1)*events[output]*9/10/(2*moments)
 		h := newHistory(t, program, output, moment)
 		h.live()
 		h.check()
