@@ -50,7 +50,10 @@ Examples:
 	dtmrelay fetch --since 2026-01-01T00:00:00Z --until 2026-02-01T00:00:00Z --all --output january.csv --format csv`
 }
 
-var errEmptyRange = errors.New("--since is not before --until: there is nothing between them")
+var (
+	errFuture     = errors.New("--since must lie in the past")
+	errEmptyRange = errors.New("--since is not before --until: there is nothing between them")
+)
 
 // Validate names all problems of the flags.
 func (c *fetchCmd) Validate() error {
@@ -62,6 +65,9 @@ func (c *fetchCmd) Validate() error {
 		errs = append(errs, errors.New("--limit and --all contradict each other: leave one out"))
 	}
 	now := time.Now()
+	if !c.Since.before(now).Before(now) {
+		errs = append(errs, errFuture)
+	}
 	if c.Until != nil && !c.Since.before(now).Before(c.Until.before(now)) {
 		errs = append(errs, errEmptyRange)
 	}

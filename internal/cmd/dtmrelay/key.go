@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -34,6 +35,10 @@ func (k keyFlags) environment(values map[string]string) (envconfig.Lookuper, err
 		key, err := os.ReadFile(k.KeyFile)
 		if err != nil {
 			return nil, fmt.Errorf("reading the API key: %w", err)
+		}
+		key = bytes.TrimSpace(key)
+		if len(key) == 0 || bytes.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r > '~' }) {
+			return nil, fmt.Errorf("--key-file: what %s holds (not shown) is not allowed: it must be the API key, which is printable ASCII without spaces", k.KeyFile)
 		}
 		over["GTI_API_KEY"], over["GTI_API_KEY_SECRET"] = string(key), ""
 	case k.KeySecret != "":

@@ -69,7 +69,7 @@ func (c *pollCmd) Validate() error {
 		errs = append(errs, errors.New("--webhook-header-file is for --webhook: add it, or leave this out"))
 	}
 	if c.Since != nil && !c.Since.before(time.Now()).Before(time.Now()) {
-		errs = append(errs, errors.New("--since must lie in the past"))
+		errs = append(errs, errFuture)
 	}
 	return errors.Join(errs...)
 }
