@@ -68,18 +68,19 @@ Examples:
 }
 
 func (c *backfillStartCmd) Validate() error {
-	problems := []error{c.check()}
+	problems := []error{c.check(), c.problems()}
 	if c.ID != "" && !state.ValidBackfillID(c.ID) {
 		problems = append(problems, fmt.Errorf("--id is %q: it must be 1 to 128 letters, digits, dots, dashes and underscores, a letter or digit first", c.ID))
 	}
 	if c.URL != "" && c.Output != "" {
 		problems = append(problems, errors.New("--output is for a relay of this machine: a deployed one publishes to its topic"))
 	}
-	filter, err := c.over(dtm.Filter{})
-	if c.request.Filter = nil; err == nil && filter.String() != "{}" {
+	if now := time.Now(); c.Until != nil && !c.Since.before(now).Before(c.Until.before(now)) {
+		problems = append(problems, errEmptyRange)
+	}
+	if filter := c.over(dtm.Filter{}); filter.String() != "{}" {
 		c.request.Filter = json.RawMessage(filter.String())
 	}
-	problems = append(problems, err)
 	c.request.Since, c.request.Republish, c.request.DryRun, c.request.ID = c.Since.text(), c.Republish, c.DryRun, c.ID
 	if c.Until != nil {
 		c.request.Until = c.Until.text()
@@ -518,7 +519,8 @@ func (p backfillPage) print(w io.Writer, format outputFormat) error {
 				b.ID, b.State, percent(b.Done), localTime(b.Since), localTime(b.Until), strconv.FormatInt(b.Published, 10), age(b.RequestedAt, now),
 			})
 		}
-		return printTable(w, []string{"backfill", "state", "done", "since", "until", "published", "requested"}, rows)
+		head, rows := roomFor(w, 110, []string{"backfill", "state", "done", "since", "until", "published", "requested"}, rows, "requested")
+		return printTable(w, head, rows)
 	case formatJSON:
 		all := []json.RawMessage{}
 		for _, b := range p.Backfills {

@@ -214,7 +214,7 @@ func (p *alertPrinter) end() error {
 		return nil
 	}
 	left, counts := p.n-len(p.rows), p.counts
-	err := printTable(p.w, tableColumns, p.rows)
+	err := printAlertTable(p.w, p.rows)
 	if err == nil && left > 0 {
 		fmt.Fprintf(p.w, "and %d before these; all together:\n", left)
 		err = printCounts(p.w, counts)

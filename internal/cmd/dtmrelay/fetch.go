@@ -50,9 +50,14 @@ Examples:
 	dtmrelay fetch --since 2026-01-01T00:00:00Z --until 2026-02-01T00:00:00Z --all --output january.csv --format csv`
 }
 
+var (
+	errFuture     = errors.New("--since must lie in the past")
+	errEmptyRange = errors.New("--since is not before --until: there is nothing between them")
+)
+
 // Validate names all problems of the flags.
 func (c *fetchCmd) Validate() error {
-	var errs []error
+	errs := []error{c.problems()}
 	if c.Limit != nil && *c.Limit < 1 {
 		errs = append(errs, fmt.Errorf("--limit is %d: it must be 1 or more", *c.Limit))
 	}
@@ -60,8 +65,11 @@ func (c *fetchCmd) Validate() error {
 		errs = append(errs, errors.New("--limit and --all contradict each other: leave one out"))
 	}
 	now := time.Now()
+	if !c.Since.before(now).Before(now) {
+		errs = append(errs, errFuture)
+	}
 	if c.Until != nil && !c.Since.before(now).Before(c.Until.before(now)) {
-		errs = append(errs, errors.New("--since is not before --until: there is nothing between them"))
+		errs = append(errs, errEmptyRange)
 	}
 	return errors.Join(errs...)
 }
@@ -80,18 +88,12 @@ func (c *fetchCmd) limit() int {
 func (c *fetchCmd) Run() error {
 	ctx, stop := commandContext()
 	defer stop()
-	if _, err := c.over(dtm.Filter{}); err != nil {
-		return err
-	}
 	cfg, keys, end, err := c.local(ctx, nil)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = end() }()
-	filter, err := c.over(cfg.Filter)
-	if err != nil {
-		return err
-	}
+	filter := c.over(cfg.Filter)
 	session, err := app.Session(cfg, keys)
 	if err != nil {
 		return err
@@ -227,9 +229,9 @@ func (c *fetchCmd) summary(f *fetch, complete bool) error {
 	case f.n == 0:
 		hint("no alerts match: a longer time (--since 168h) or fewer filters may find some")
 	}
-	if c.Output != "" {
+	if c.Output != "" && f.open == nil {
 		hint("%s in %s", plural(f.n, "alert"), c.Output)
-	} else if c.Format == "" && isTerminal(os.Stdout) && f.n > 0 {
+	} else if c.Output == "" && c.Format == "" && isTerminal(os.Stdout) && f.n > 0 {
 		hint("\nNext:\n  %[1]s fetch --all --output alerts.jsonl   # every alert, a line each\n  %[1]s fetch --format table               # a line each, to read\n  %[1]s poll                               # go on with what is new", self())
 	}
 	return nil
@@ -381,10 +383,15 @@ func (r *rowWriter) print() error {
 	if r.csv {
 		return writeCSV(r.w, csvColumns, r.rows)
 	}
-	return printTable(r.w, tableColumns, r.rows)
+	return printAlertTable(r.w, r.rows)
 }
 
 var tableColumns = []string{"CREATED", "AGE", "SEVERITY", "STATUS", "TYPE", "TITLE", "ID"}
+
+func printAlertTable(w io.Writer, rows [][]string) error {
+	head, rows := roomFor(w, 100, tableColumns, rows, "TYPE")
+	return printTable(w, head, rows)
+}
 
 func tableRow(a dtm.Alert, now time.Time) []string {
 	return []string{

@@ -23,20 +23,25 @@ type filterFlags struct {
 	HasAnalysis *bool    `negatable:"" help:"Alerts with an analysis of Google's analysts, or without (=false)."`
 }
 
-// over is a filter in which the flags replace what they name. The error has every
-// problem.
-func (f filterFlags) over(base dtm.Filter) (dtm.Filter, error) {
+// problems are all of the flags' values.
+func (f filterFlags) problems() error {
+	_, _, err := dtm.ParseFilter(dtm.Filter(f).String())
+	if err == nil {
+		return nil
+	}
+	var problems []error
+	for problem := range strings.Lines(err.Error()) {
+		problems = append(problems, errors.New("--"+flagName(strings.TrimSpace(problem))))
+	}
+	return errors.Join(problems...)
+}
+
+// over is a filter in which the flags, which have no problems, replace what they name.
+func (f filterFlags) over(base dtm.Filter) dtm.Filter {
 	flags := dtm.Filter(f)
-	_, warnings, err := dtm.ParseFilter(flags.String())
+	_, warnings, _ := dtm.ParseFilter(flags.String())
 	for _, w := range warnings {
 		fmt.Fprintln(os.Stderr, "dtmrelay: --"+flagName(w))
-	}
-	if err != nil {
-		var problems []error
-		for problem := range strings.Lines(err.Error()) {
-			problems = append(problems, errors.New("--"+flagName(strings.TrimSpace(problem))))
-		}
-		return dtm.Filter{}, usagef("%w", errors.Join(problems...))
 	}
 	for _, list := range []struct{ flag, base *[]string }{
 		{&flags.MonitorID, &base.MonitorID},
@@ -59,7 +64,7 @@ func (f filterFlags) over(base dtm.Filter) (dtm.Filter, error) {
 	if flags.HasAnalysis != nil {
 		base.HasAnalysis = flags.HasAnalysis
 	}
-	return base, nil
+	return base
 }
 
 // flagName makes the flag's name of the parameter's with which a text begins.

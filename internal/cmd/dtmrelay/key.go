@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -34,6 +35,10 @@ func (k keyFlags) environment(values map[string]string) (envconfig.Lookuper, err
 		key, err := os.ReadFile(k.KeyFile)
 		if err != nil {
 			return nil, fmt.Errorf("reading the API key: %w", err)
+		}
+		key = bytes.TrimSpace(key)
+		if len(key) == 0 || bytes.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r > '~' }) {
+			return nil, fmt.Errorf("--key-file: what %s holds (not shown) is not allowed: it must be the API key, which is printable ASCII without spaces", k.KeyFile)
 		}
 		over["GTI_API_KEY"], over["GTI_API_KEY_SECRET"] = string(key), ""
 	case k.KeySecret != "":
@@ -70,12 +75,15 @@ func (k keyFlags) local(ctx context.Context, values map[string]string) (cfg conf
 	return cfg, keys, end, err
 }
 
+// checkKey is what to do about a key that GTI does not accept.
+const checkKey = "check GTI_API_KEY, or what --key-file or --key-secret names"
+
 // explain says of an error of GTI what to do about it, in one line.
 func explain(err error) error {
 	var key *dtm.KeyError
 	switch kind := dtm.Kind(err); {
 	case kind == dtm.KeyRefused && errors.As(err, &key) && key.Status == 401:
-		return fmt.Errorf("GTI does not accept the API key: check GTI_API_KEY, or what --key-file or --key-secret names: %w", key.API)
+		return fmt.Errorf("GTI does not accept the API key: %s: %w", checkKey, key.API)
 	case kind == dtm.NoAnswer:
 		return fmt.Errorf("GTI can't be reached: check the network, its proxy (HTTPS_PROXY) and GTI_BASE_URL: %w", err)
 	case kind == dtm.BudgetSpent:

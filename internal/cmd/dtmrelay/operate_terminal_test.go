@@ -20,7 +20,7 @@ func TestDoctorOnTerminal(t *testing.T) {
 		}
 	}
 	for line := range strings.Lines(text) {
-		if len([]rune(colours.ReplaceAllString(strings.TrimRight(line, "\r\n"), ""))) > 90 && strings.HasPrefix(line, "\x1b") {
+		if len([]rune(colours.ReplaceAllString(strings.TrimRight(line, "\r\n"), ""))) > 80 && strings.HasPrefix(line, "\x1b") {
 			t.Errorf("a row of the table is wider than the terminal: %q", line)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -128,8 +129,11 @@ func controls(r rune) bool {
 // gap is what stands between two columns.
 const gap = "  "
 
-// printTable aligns the columns, numbers to the right. On a terminal cells of text are
-// cut until a row fits its width. The cells may be foreign text.
+// idHeads are the heads of columns of ids, which people copy.
+var idHeads = []string{"id", "alert", "backfill", "monitor"}
+
+// printTable aligns the columns, numbers to the right. On a terminal cells are cut until
+// a row fits its width, but for ids. The cells may be foreign text.
 func printTable(w io.Writer, head []string, rows [][]string) error {
 	table := make([][]string, 0, 1+len(rows))
 	for _, row := range append([][]string{head}, rows...) {
@@ -140,16 +144,26 @@ func printTable(w io.Writer, head []string, rows [][]string) error {
 		table = append(table, cells)
 	}
 	widths := make([]int, len(head))
-	numeric, isText := make([]bool, len(head)), make([]bool, len(head))
-	for column := range head {
+	numeric, kinds := make([]bool, len(head)), make([]columnKind, len(head))
+	for column, name := range head {
 		numeric[column] = len(rows) > 0
+		kinds[column] = isWord
 		for i, row := range table {
 			widths[column] = max(widths[column], uniseg.StringWidth(row[column]))
 			numeric[column] = numeric[column] && (i == 0 || isNumber(row[column]))
-			isText[column] = isText[column] || i > 0 && strings.Contains(row[column], " ") && !unicode.IsDigit(rune(row[column][0]))
+			switch {
+			case i == 0:
+			case strings.IndexFunc(row[column], unicode.IsDigit) == 0:
+				kinds[column] = max(kinds[column], isTime)
+			case strings.Contains(row[column], " "):
+				kinds[column] = isText
+			}
+		}
+		if slices.Contains(idHeads, strings.ToLower(name)) {
+			kinds[column] = isID
 		}
 	}
-	fit(widths, isText, terminalWidth(w))
+	fit(widths, kinds, terminalWidth(w))
 	var text strings.Builder
 	for i, row := range table {
 		var line strings.Builder
@@ -192,12 +206,39 @@ func terminalWidth(w io.Writer) int {
 	return width
 }
 
-// leastText is the width down to which a column of text is cut before others are.
-const leastText = 8
+// roomFor leaves out the spare columns of a table on a terminal that has less than so many
+// columns: what is left can be read there.
+func roomFor(w io.Writer, width int, head []string, rows [][]string, spare ...string) (fewer []string, fewerRows [][]string) {
+	if has := terminalWidth(w); has == 0 || has >= width {
+		return head, rows
+	}
+	keep := func(row []string) (cells []string) {
+		for i, cell := range row {
+			if !slices.Contains(spare, head[i]) {
+				cells = append(cells, cell)
+			}
+		}
+		return cells
+	}
+	for _, row := range rows {
+		fewerRows = append(fewerRows, keep(row))
+	}
+	return keep(head), fewerRows
+}
 
-// fit makes columns narrower, the widest first: those of text, so that ids, times and
-// numbers stay whole, and where that isn't enough all, down to one character.
-func fit(widths []int, isText []bool, width int) {
+// columnKind says how willingly a column is cut.
+type columnKind int
+
+const (
+	isWord columnKind = iota
+	isTime            // or a number
+	isText
+	isID
+)
+
+// fit makes columns narrower, the widest first: those of text down to 8 characters, then
+// those of text and words to 4, then all but ids to 1.
+func fit(widths []int, kinds []columnKind, width int) {
 	if width == 0 || len(widths) == 0 {
 		return
 	}
@@ -205,20 +246,20 @@ func fit(widths []int, isText []bool, width int) {
 	for _, w := range widths {
 		over += w
 	}
-	for ; over > 0; over-- {
-		widest, widestText := -1, -1
-		for i, w := range widths {
-			if w > 1 && (widest < 0 || w > widths[widest]) {
-				widest = i
+	for _, stage := range []struct {
+		least int
+		kinds []columnKind
+	}{{8, []columnKind{isText}}, {4, []columnKind{isText, isWord}}, {1, []columnKind{isText, isWord, isTime}}} {
+		for ; over > 0; over-- {
+			widest := -1
+			for i, w := range widths {
+				if w > stage.least && slices.Contains(stage.kinds, kinds[i]) && (widest < 0 || w > widths[widest]) {
+					widest = i
+				}
 			}
-			if isText[i] && w > leastText && (widestText < 0 || w > widths[widestText]) {
-				widestText = i
+			if widest < 0 {
+				break
 			}
-		}
-		switch {
-		case widestText >= 0:
-			widths[widestText]--
-		case widest >= 0:
 			widths[widest]--
 		}
 	}
@@ -296,11 +337,14 @@ type partialError struct{ error }
 
 func (e partialError) Unwrap() error { return e.error }
 
+// closedPipe takes the signal and nobody reads it: what was written is an error anyway.
+var closedPipe = make(chan os.Signal, 1)
+
 // commandContext ends with Ctrl-C or SIGTERM. The second one ends the process. From here
 // on, writing to a closed pipe is an error (syscall.EPIPE) and doesn't end the process.
 func commandContext() (ctx context.Context, stop func()) {
 	// Not signal.Ignore: programs that this one starts would ignore it too.
-	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	signal.Notify(closedPipe, syscall.SIGPIPE)
 	ctx, stop = signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
 	return ctx, stop

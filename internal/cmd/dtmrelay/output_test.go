@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -88,6 +89,46 @@ func TestTerminal(t *testing.T) {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// An id is whole however narrow the terminal is, and of the rest text is cut first.
+func TestFit(t *testing.T) {
+	const id = "d5dkkmrcnq4umqsasffg"
+	for _, c := range []struct {
+		columns uint16
+		want    string
+	}{
+		{80, "CREATED      STATUS            TITLE                        ID\n01-05 05:21  tracked_external  Leaked Employee Credential…  " + id},
+		{60, "CREATED      STATUS           TITLE     ID\n01-05 05:21  tracked_extern…  Leaked …  " + id},
+		{45, "CREATED      STA…  TIT…  ID\n01-05 05:21  tra…  Lea…  " + id},
+		{20, "…  …  …  ID\n…  …  …  " + id},
+	} {
+		t.Run(strconv.Itoa(int(c.columns)), func(t *testing.T) {
+			t.Setenv("NO_COLOR", "1")
+			got := onTerminal(t, c.columns, func(terminal *os.File) error {
+				return printTable(terminal, []string{"CREATED", "STATUS", "TITLE", "ID"}, [][]string{
+					{"01-05 05:21", "tracked_external", "Leaked Employee Credentials from example.com", id},
+				})
+			})
+			if diff := cmp.Diff(c.want, strings.TrimSuffix(strings.ReplaceAll(got, "\r\n", "\n"), "\n")); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// A terminal with too few columns has none of the spare ones.
+func TestRoomFor(t *testing.T) {
+	t.Setenv("NO_COLOR", "1")
+	for columns, want := range map[uint16]string{39: "A  C\n1  3\n", 40: "A  B  C\n1  2  3\n"} {
+		got := onTerminal(t, columns, func(terminal *os.File) error {
+			head, rows := roomFor(terminal, 40, []string{"A", "B", "C"}, [][]string{{"1", "2", "3"}}, "B")
+			return printTable(terminal, head, rows)
+		})
+		if diff := cmp.Diff(want, strings.ReplaceAll(got, "\r\n", "\n")); diff != "" {
+			t.Errorf("%d columns (-want +got):\n%s", columns, diff)
+		}
 	}
 }
 

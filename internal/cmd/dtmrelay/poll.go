@@ -42,7 +42,7 @@ type pollCmd struct {
 func (pollCmd) Help() string {
 	return `The relay on this machine: it shows new and changed alerts only, and goes on where it was when it was ended. Rules, redaction and all else follow the environment: docs/configuration.md.
 
---webhook and --exec get every alert at least once, in the order of created_at. One that fails is repeated, and holds up those after it. What a webhook answers with 4xx (but 408, 425 and 429) is not repeated, and is noted in rejects.jsonl. After each poll, status.json tells how it went.
+--webhook and --exec get every alert at least once: in each poll the new ones in the order of created_at, then the changes. One that fails is repeated, and holds up those after it. What a webhook answers with 4xx, such as 401, but not 408, 425 and 429, is not repeated, and is noted in rejects.jsonl. After each poll, status.json tells how it went.
 
 Examples:
 
@@ -55,7 +55,7 @@ Examples:
 
 // Validate names all problems of the flags.
 func (c *pollCmd) Validate() error {
-	var errs []error
+	errs := []error{c.problems()}
 	if c.Interval < time.Second {
 		errs = append(errs, fmt.Errorf("--interval is %s: it must be 1s or more", c.Interval))
 	}
@@ -69,7 +69,7 @@ func (c *pollCmd) Validate() error {
 		errs = append(errs, errors.New("--webhook-header-file is for --webhook: add it, or leave this out"))
 	}
 	if c.Since != nil && !c.Since.before(time.Now()).Before(time.Now()) {
-		errs = append(errs, errors.New("--since must lie in the past"))
+		errs = append(errs, errFuture)
 	}
 	return errors.Join(errs...)
 }
@@ -77,9 +77,6 @@ func (c *pollCmd) Validate() error {
 func (c *pollCmd) Run() error {
 	ctx, stop := commandContext()
 	defer stop()
-	if _, err := c.over(dtm.Filter{}); err != nil {
-		return err
-	}
 	p := &poller{files: filesIn(c.Data)}
 	err := c.open(ctx, p)
 	if err == nil {
@@ -112,9 +109,12 @@ func (c *pollCmd) open(ctx context.Context, p *poller) error {
 		return err
 	}
 	p.closers = append(p.closers, end)
-	if cfg.Filter, err = c.over(cfg.Filter); err != nil {
-		return err
+	if c.Since != nil {
+		if cfg.InitialLookback = time.Since(c.Since.before(time.Now())).Round(time.Millisecond); cfg.InitialLookback <= cfg.Settle {
+			return usagef("--since is %s back: it must be more than SETTLE (%s), the newest alerts that each poll leaves for the next", cfg.InitialLookback, cfg.Settle)
+		}
 	}
+	cfg.Filter = c.over(cfg.Filter)
 	d := &delivery{stopping: ctx, exec: c.Exec, showIncidents: cfg.MessageFormat == string(message.Incident)}
 	if c.Webhook != "" {
 		if d.webhook, err = newWebhook(c.Webhook, c.WebhookHeaderFile); err != nil {
@@ -150,7 +150,7 @@ func (c *pollCmd) open(ctx context.Context, p *poller) error {
 func (c *pollCmd) values() map[string]string {
 	values := map[string]string{}
 	if c.Since != nil {
-		values["INITIAL_LOOKBACK"] = time.Since(c.Since.before(time.Now())).Round(time.Millisecond).String()
+		values["INITIAL_LOOKBACK"] = ""
 	}
 	// No platform cuts a poll off, and what a slow receiver has taken of a page must be
 	// recorded within the run.

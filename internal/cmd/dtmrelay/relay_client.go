@@ -205,10 +205,15 @@ func (r relayClient) send(ctx context.Context, through http.RoundTripper, method
 	if err != nil {
 		return relayAnswer{}, fmt.Errorf("reading the relay's answer: %w", err)
 	}
+	who := fmt.Sprintf("the relay answers %d: ", resp.StatusCode)
+	if r.base == "" {
+		// It is this process, and its key is that of the command.
+		who, text = "", bytes.ReplaceAll(text, []byte("store a valid key as a new version of the secret"), []byte(checkKey))
+	}
 	kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
 	switch {
 	case kind == "application/problem+json":
-		return relayAnswer{}, problemOf(resp.StatusCode, text)
+		return relayAnswer{}, problemOf(resp.StatusCode, who, text)
 	case kind == "application/json" && json.Valid(text) && (resp.StatusCode < 300 || resp.StatusCode >= 500):
 		return relayAnswer{resp.StatusCode, bytes.TrimSpace(text)}, nil
 	case resp.StatusCode == http.StatusUnauthorized, resp.StatusCode == http.StatusForbidden:
@@ -225,8 +230,9 @@ type relayProblem struct {
 
 func (p *relayProblem) Error() string { return p.text }
 
-// problemOf reads an application/problem+json (RFC 9457). Its text may be anybody's.
-func problemOf(status int, text []byte) error {
+// problemOf reads an application/problem+json (RFC 9457). Its text may be anybody's; who
+// says whose it is.
+func problemOf(status int, who string, text []byte) error {
 	var p struct {
 		Title, Detail string
 		Errors        []string
@@ -240,7 +246,7 @@ func problemOf(status int, text []byte) error {
 			said = p.Detail
 		}
 	}
-	said = fmt.Sprintf("the relay answers %d: %s", status, clean(said))
+	said = who + clean(said)
 	if len(p.Errors) > 1 {
 		for _, one := range p.Errors {
 			said += "\n  " + clean(one)

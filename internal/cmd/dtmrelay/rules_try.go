@@ -336,7 +336,9 @@ func (c *rulesTestCmd) print(t *trial) error {
 			Repeated int            `json:"repeated"`
 		}{append([]triedAlert{}, t.tried...), counts, outcomes, t.repeated}, "  ")
 	case formatTable:
-		if err = printTable(w, []string{"ALERT", "CREATED", "AGE", "TYPE", "SEVERITY", "EVENT", "BECAME", "RULES", "WHY"}, t.rows(format)); err == nil && len(counts) > 0 {
+		head, rows := roomFor(w, 140, []string{"ALERT", "CREATED", "AGE", "TYPE", "SEVERITY", "EVENT", "BECAME", "RULES", "WHY"}, t.rows(format),
+			"CREATED", "AGE", "SEVERITY", "EVENT")
+		if err = printTable(w, head, rows); err == nil && len(counts) > 0 {
 			fmt.Fprintln(w)
 			err = printTable(w, countHead, countRows)
 		}

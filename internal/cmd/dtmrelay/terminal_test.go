@@ -30,7 +30,7 @@ func onOwnTerminal(t *testing.T, env []string, args ...string) string {
 	cmd := exec.CommandContext(t.Context(), program, args...)
 	cmd.Dir = t.TempDir()
 	cmd.Env = append([]string{"TERM=xterm", "PATH=" + os.Getenv("PATH"), "GTI_BASE_URL=" + server.URL + apiPath, "GTI_API_KEY=secret-key"}, env...)
-	screen, err := pty.StartWithSize(cmd, &pty.Winsize{Rows: 40, Cols: 90})
+	screen, err := pty.StartWithSize(cmd, &pty.Winsize{Rows: 40, Cols: 80})
 	if err != nil {
 		t.Skip("this system has no pseudo-terminals:", err)
 	}
@@ -79,11 +79,21 @@ func TestPollOnTerminal(t *testing.T) {
 			t.Errorf("%q is not shown:\n%s", want, text)
 		}
 	}
+	ids := 0
 	for line := range strings.Lines(text) {
 		line = strings.TrimSpace(colours.ReplaceAllString(line, ""))
 		line = line[strings.LastIndexByte(line, '\r')+1:] // the bar before it is gone
-		if width := uniseg.StringWidth(clean(line)); width > 90 {
+		if width := uniseg.StringWidth(clean(line)); width > 80 {
 			t.Errorf("a line of %d columns: %q", width, line)
 		}
+		if wholeID.MatchString(line) {
+			ids++
+		}
+	}
+	if ids != shownRows {
+		t.Errorf("%d ids are whole, not %d:\n%s", ids, shownRows, text)
 	}
 }
+
+// wholeID ends a line with an alert's id (XID).
+var wholeID = regexp.MustCompile(` [0-9a-v]{20}$`)
