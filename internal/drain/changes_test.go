@@ -164,6 +164,9 @@ func (w *world) checkSweepRequests(p *proc, faults int) {
 	asked := int(p.sweeps.Stats().Requests)
 	pages, changed, refused := (len(w.known)+1)/w.Bare+2, 0, 0
 	for _, a := range w.known {
+		if a.Late > 0 {
+			refused++
+		}
 		if a.Refused {
 			refused++
 		}

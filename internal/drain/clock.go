@@ -169,6 +169,9 @@ func (c *clock) takeBack(ctx context.Context, f *state.Feed, o Options, now time
 	if isAhead(f.End) {
 		f.Slices = slicesBefore(f.Slices, back)
 	}
+	if isAhead(f.End) || isAhead(f.LastSweep) { // no sweep has shown what follows
+		f.RereadFrom = back
+	}
 	take(&f.End, back)
 	// All changes from before the newest alert was created were seen with it.
 	take(&f.LastSweep, f.Newest)

@@ -138,7 +138,7 @@ func TestAheadOfEverything(t *testing.T) {
 		{"within what clocks may differ", func(f *state.Feed) { f.End = now.Add(time.Minute) }, func(f *state.Feed) { f.End = now.Add(time.Minute) }},
 		{
 			"the end", func(f *state.Feed) { f.End, f.Slices = ahead, nil },
-			func(f *state.Feed) { f.End, f.Slices = ago(12*time.Minute), nil },
+			func(f *state.Feed) { f.End, f.RereadFrom, f.Slices = ago(12*time.Minute), ago(12*time.Minute), nil },
 		},
 		{
 			"the end, with slices", func(f *state.Feed) {
@@ -146,13 +146,15 @@ func TestAheadOfEverything(t *testing.T) {
 				f.Slices = append(f.Slices, state.Slice{From: ago(5 * time.Minute), To: ahead, DoneUntil: ago(5 * time.Minute)})
 			},
 			func(f *state.Feed) {
-				f.End = ago(12 * time.Minute)
+				f.End, f.RereadFrom = ago(12*time.Minute), ago(12*time.Minute)
 				f.Slices = []state.Slice{{From: ago(time.Hour), To: ago(12 * time.Minute), DoneUntil: ago(time.Hour)}}
 			},
 		},
 		{
 			"the end, and nothing was ever read", func(f *state.Feed) { f.End, f.Newest, f.Slices = ahead, time.Time{}, nil },
-			func(f *state.Feed) { f.End, f.Newest, f.Slices = f.BeginsAt, time.Time{}, nil },
+			func(f *state.Feed) {
+				f.End, f.RereadFrom, f.Newest, f.Slices = f.BeginsAt, f.BeginsAt, time.Time{}, nil
+			},
 		},
 		{
 			"the begin", func(f *state.Feed) {
@@ -160,10 +162,13 @@ func TestAheadOfEverything(t *testing.T) {
 			},
 			func(f *state.Feed) {
 				f.BeginsAt, f.FirstRun, f.FilterSince, f.End = ago(time.Hour), ago(time.Hour), ago(time.Hour), ago(time.Hour)
-				f.Newest, f.Slices = time.Time{}, nil
+				f.RereadFrom, f.Newest, f.Slices = ago(time.Hour), time.Time{}, nil
 			},
 		},
-		{"the sweep", func(f *state.Feed) { f.LastSweep = ahead }, func(f *state.Feed) { f.LastSweep = f.Newest }},
+		{
+			"the sweep", func(f *state.Feed) { f.LastSweep = ahead },
+			func(f *state.Feed) { f.LastSweep, f.RereadFrom = f.Newest, ago(12*time.Minute) },
+		},
 		{"the audit", func(f *state.Feed) { f.LastAudit = ahead }, func(f *state.Feed) { f.LastAudit = time.Time{} }},
 		{"the filter", func(f *state.Feed) { f.FilterSince = ahead }, func(f *state.Feed) { f.FilterSince = now }},
 		{"a refusal", func(f *state.Feed) { f.Refusal = &state.Refusal{At: ahead} }, func(f *state.Feed) { f.Refusal = nil }},

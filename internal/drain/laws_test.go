@@ -218,8 +218,11 @@ func (w *world) checkFeed(p *proc, f state.Feed) {
 	if w.untold() && reread.After(f.Newest.Add(-w.Feed.Overlap)) {
 		reread = f.Newest.Add(-w.Feed.Overlap) // to which it is taken back
 	}
-	if !f.RereadFrom.IsZero() && f.RereadFrom.Before(reread) {
-		reread = f.RereadFrom
+	switch {
+	case !f.RereadFrom.IsZero():
+		reread = earlier(reread, f.RereadFrom)
+	case w.Feed.UpdatesWindow > 0 && !f.LastSweep.IsZero(): // by the next sweep
+		reread = earlier(reread, f.LastSweep.Add(-w.Feed.Overlap))
 	}
 	for _, a := range w.known {
 		if a.created.Before(f.BeginsAt) || !a.created.Before(f.End) || pending(f, a.created) || given(f, a.created) {
@@ -372,6 +375,9 @@ func (w *world) checkEnd() {
 		late := a.Late
 		if !a.ByPlace { // it is listed from when others of its place are
 			late += max(0, -a.Astray)
+		}
+		if a.Element != "" && a.Late > 0 && w.Feed.UpdatesWindow > 0 {
+			continue // its place among changes is not known: it is the audit's
 		}
 		if a.created.Before(w.doc.BeginsAt) || outside || given(w.doc, a.created) || a.excused || a.missed || late >= w.Feed.Overlap || w.gone(a) {
 			continue

@@ -25,7 +25,7 @@ func (w *work) plan(f *state.Feed) (refiltered bool) {
 		}
 		f.Filter, f.FilterSince = text, now
 	}
-	extend(f, w.newest(), w.runner.Options.Overlap)
+	extend(f, w.newest(), w.runner.Options)
 	return refiltered
 }
 

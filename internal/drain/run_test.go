@@ -539,7 +539,7 @@ func TestPendingSlices(t *testing.T) {
 	for i := range maxSlices {
 		f.Slices = append(f.Slices, span3(20*i, 20*i+10, 20*i+5))
 	}
-	extend(&f, at(2100), 0)
+	extend(&f, at(2100), Options{})
 	if len(f.Slices) > maxSlices || !unread(f.Slices, at(2050)) || !unread(f.Slices, at(20*maxSlices-15)) {
 		t.Errorf("%d slices are pending: %v", len(f.Slices), f.Slices[len(f.Slices)-2:])
 	}

@@ -14,14 +14,22 @@ const maxSlices = 64
 const ms = time.Millisecond
 
 // extend adds to the feed's pending slices what has come since the last run, up
-// to end: after what is pending without overlap, else from overlap before the
-// last end, or from where alerts were last listed so young that others with an
-// earlier created_at may have come into the index since.
-func extend(f *state.Feed, end time.Time, overlap time.Duration) {
+// to end. After what is pending there is no overlap. Else the overlap comes first,
+// unless the last sweep has shown it: it begins overlap before the last end, or where
+// alerts were last listed so young that others with an earlier created_at may have come
+// into the index since.
+func extend(f *state.Feed, end time.Time, o Options) {
 	f.Slices = tidy(f.Slices)
 	switch {
+	case len(f.Slices) == 0 && o.UpdatesWindow > 0 && f.RereadFrom.IsZero() && !f.LastSweep.IsZero():
+		if f.End.Before(end) {
+			f.Slices = []state.Slice{{From: f.End, To: end, DoneUntil: f.End}}
+		}
+		// The next sweep has to show what came into the index since the last one, or else
+		// the next run reads that again.
+		f.RereadFrom = owedSince(f, o)
 	case len(f.Slices) == 0:
-		from := f.End.Add(-overlap)
+		from := f.End.Add(-o.Overlap)
 		if !f.RereadFrom.IsZero() && f.RereadFrom.Before(from) {
 			from = f.RereadFrom
 		}
@@ -38,6 +46,20 @@ func extend(f *state.Feed, end time.Time, overlap time.Duration) {
 	if end.After(f.End) {
 		f.End = end
 	}
+}
+
+// owedSince is the created_at from which alerts may have come into the index since the
+// last sweep, or since they were listed after it. Nothing was listed so early that one
+// from more than OVERLAP before it may be missing.
+func owedSince(f *state.Feed, o Options) time.Time {
+	swept, listed := f.LastSweep.Add(-o.Overlap), f.End.Add(o.Settle-o.Overlap)
+	if listed.After(swept) {
+		swept = listed
+	}
+	if swept.Before(f.BeginsAt) {
+		swept = f.BeginsAt
+	}
+	return swept
 }
 
 // tidy sorts slices, drops those that are done, and joins neighbours of which

@@ -23,11 +23,42 @@ func span3(from, to, done int) state.Slice {
 func TestExtend(t *testing.T) {
 	const overlap = 10 * time.Second
 	for _, c := range []struct {
-		name string
-		feed state.Feed
-		end  int
-		want state.Feed
+		name  string
+		feed  state.Feed
+		end   int
+		want  state.Feed
+		swept bool // sweeps look for changes
 	}{
+		{
+			name: "a sweep has shown the overlap, and the next one owes it again", swept: true,
+			feed: state.Feed{BeginsAt: at(0), End: at(100), LastSweep: at(103)}, end: 130,
+			want: state.Feed{BeginsAt: at(0), End: at(130), LastSweep: at(103), RereadFrom: at(93), Slices: []state.Slice{span3(100, 130, 100)}},
+		},
+		{
+			name: "the last sweep failed", swept: true,
+			feed: state.Feed{BeginsAt: at(0), End: at(130), LastSweep: at(103), RereadFrom: at(93)}, end: 160,
+			want: state.Feed{BeginsAt: at(0), End: at(160), LastSweep: at(103), Slices: []state.Slice{span3(93, 160, 93)}},
+		},
+		{
+			name: "no sweep was read to its end yet", swept: true,
+			feed: state.Feed{BeginsAt: at(0), End: at(100)}, end: 130,
+			want: state.Feed{BeginsAt: at(0), End: at(130), Slices: []state.Slice{span3(90, 130, 90)}},
+		},
+		{
+			name: "sweeps are turned off since",
+			feed: state.Feed{BeginsAt: at(0), End: at(100), LastSweep: at(103)}, end: 130,
+			want: state.Feed{BeginsAt: at(0), End: at(130), LastSweep: at(103), Slices: []state.Slice{span3(90, 130, 90)}},
+		},
+		{
+			name: "a sweep has shown the overlap, and the clock went back", swept: true,
+			feed: state.Feed{BeginsAt: at(0), End: at(100), LastSweep: at(103)}, end: 95,
+			want: state.Feed{BeginsAt: at(0), End: at(100), LastSweep: at(103), RereadFrom: at(93)},
+		},
+		{
+			name: "what was listed long after the sweep is not owed", swept: true,
+			feed: state.Feed{BeginsAt: at(0), End: at(100), LastSweep: at(20)}, end: 130,
+			want: state.Feed{BeginsAt: at(0), End: at(130), LastSweep: at(20), RereadFrom: at(92), Slices: []state.Slice{span3(100, 130, 100)}},
+		},
 		{
 			name: "the first run begins where the feed begins",
 			feed: state.Feed{BeginsAt: at(0), End: at(0)}, end: 100,
@@ -85,7 +116,11 @@ func TestExtend(t *testing.T) {
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			extend(&c.feed, at(c.end), overlap)
+			o := Options{Overlap: overlap, Settle: 2 * time.Second}
+			if c.swept {
+				o.UpdatesWindow = time.Hour
+			}
+			extend(&c.feed, at(c.end), o)
 			if diff := cmp.Diff(c.want, c.feed); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}

@@ -62,7 +62,7 @@ func (w *work) sweep(feed state.Feed) (err error) {
 				if err := w.handOver(kinds[i:], began); err != nil {
 					return err
 				}
-				w.swept(began)
+				w.swept(began, false)
 			}
 			if errors.Is(err, errLiveFeed) {
 				return nil
@@ -80,15 +80,23 @@ func (w *work) sweep(feed state.Feed) (err error) {
 		}
 	}
 	if w.holder != nil {
-		w.swept(began)
+		w.swept(began, true)
 	}
 	return nil
 }
 
-// swept notes that everything is seen that has changed before the sweep began.
-func (w *work) swept(began time.Time) {
+// swept notes that everything that has changed before the sweep began is seen, or left
+// to backfills. What a sweep has read to its end it has read for the overlap, too:
+// updated_at is never before created_at (DTM API), so an alert that came into the index
+// since the last sweep, less than OVERLAP after its creation, is in the listing.
+func (w *work) swept(began time.Time, wholly bool) {
 	since := w.sweepSince
-	w.holder.UpdateLazily(func(f *state.Feed) { f.LastSweep, f.SweepSince = began, since })
+	w.holder.UpdateLazily(func(f *state.Feed) {
+		f.LastSweep, f.SweepSince = began, since
+		if wholly && !since.After(f.RereadFrom) {
+			f.RereadFrom = time.Time{}
+		}
+	})
 }
 
 // sweepListing reads one listing of a sweep. When the API refuses since for its
@@ -152,18 +160,28 @@ func (w *work) tellLateSweep() {
 }
 
 func (w *work) sweepOf(fetching context.Context, kind string, feed state.Feed) *sweepReader {
+	back := sweptUntil(feed).Add(-w.runner.Options.Overlap)
 	options := ledger.Options{
-		Mode: ledger.Changes, CheckLease: w.checkLease, DryRun: w.dryRun, FetchFull: w.fetchFull(fetching, w.runner.SweepAPI),
+		CheckLease: w.checkLease, DryRun: w.dryRun, FetchFull: w.fetchFull(fetching, w.runner.SweepAPI),
+		FullSince: feed.End.Add(-2 * w.runner.Options.Overlap),
+	}
+	isFeeds := func(a dtm.Alert) bool {
+		return !a.CreatedAt.Before(feed.BeginsAt) && a.CreatedAt.Before(feed.End) && !unread(feed.Slices, a.CreatedAt)
 	}
 	filter := w.runner.Options.Filter.Immutable()
-	if kind == state.Matches {
+	switch {
+	case kind == state.Matches:
 		filter = w.runner.Options.Filter
-		options.Mode, options.IsFeeds = ledger.Matches, func(a dtm.Alert) bool {
-			return !a.CreatedAt.Before(feed.BeginsAt) && a.CreatedAt.Before(feed.End) && !unread(feed.Slices, a.CreatedAt)
-		}
+		options.Mode, options.IsFeeds = ledger.Matches, isFeeds
+	case w.runner.Options.Filter.HasMutable(): // the other listing says what matches
+		options.Mode = ledger.Changes
+	default:
+		// What is unknown of the overlap came into the index late. Alerts from before it are
+		// the audit's.
+		options.Mode, options.IsFeeds = ledger.Matches, func(a dtm.Alert) bool { return !a.CreatedAt.Before(back) && isFeeds(a) }
 	}
 	return &sweepReader{
-		source: w.runner.SweepAPI, processor: w.runner.NewProcessor(options), back: sweptUntil(feed).Add(-w.runner.Options.Overlap), shifting: kind == state.Matches,
+		source: w.runner.SweepAPI, processor: w.runner.NewProcessor(options), back: back, shifting: kind == state.Matches,
 		query:   dtm.Query{Newest: true, Size: dtm.PageSize(false), Filter: filter},
 		reserve: w.reserve,
 		onPage: func(looked, brought int, c ledger.Counts) {

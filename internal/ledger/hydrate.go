@@ -14,13 +14,14 @@ import (
 // memory until they are published.
 const batchSize = 8
 
-// hydrate publishes the items, after fetching the alerts that are published for the
-// first time with their document. What needs no fetching goes first,
+// hydrate publishes the items, after fetching with their document the alerts that are
+// published for the first time, and young ones. What needs no fetching goes first,
 // in one bulk: one alert to fetch must not cut a page of changes into many writes.
 func (p *Processor) hydrate(ctx context.Context, items []*item, counts *Counts) error {
 	var listed, toFetch []*item
 	for _, it := range items {
-		if it.event == Created && it.alert.Invalid == "" {
+		young := !p.FullSince.IsZero() && !it.alert.CreatedAt.Before(p.FullSince)
+		if (it.event == Created || young) && it.alert.Invalid == "" {
 			toFetch = append(toFetch, it)
 		} else {
 			listed = append(listed, it)

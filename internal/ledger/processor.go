@@ -70,6 +70,9 @@ type Options struct {
 	// FetchFull, unless nil, fetches an alert that is to be published for the first
 	// time: the listing left its document out.
 	FetchFull func(ctx context.Context, id string) (dtm.Page, error)
+	// FullSince is the created_at from which later versions are fetched, too: GTI goes on
+	// with the document of a young alert. Zero: none is.
+	FullSince time.Time
 }
 
 // Mode is what a processor publishes. The version of an alert that is newer than all
