@@ -6,35 +6,64 @@ import (
 	"dtmrelay.internal/dtmrelay/internal/state"
 )
 
-// audit asks once a day for what may have come into the index late. The first
-// day has just been read.
+const (
+	day = 24 * time.Hour
+	// auditAge is how old an hour is at least when an audit reads it for the first time.
+	auditAge = day / 2
+	// againSuffix ends the ids of the audits that read the end of AUDIT_WINDOW.
+	againSuffix = "-again"
+)
+
+// audit asks once a day for what may have come into the index late. Each hour is read
+// at an age of about a day, and once more at the end of AUDIT_WINDOW, or only there when
+// the window is a day or less. The first day has just been read.
 func (w *work) audit() error {
 	f, now := w.holder.Feed(), w.clock.now()
 	last := f.LastAudit
 	if last.IsZero() {
 		last = f.FirstRun
 	}
-	today := now.Truncate(24 * time.Hour)
+	today := now.Truncate(day)
 	if w.runner.Options.AuditWindow == 0 || !last.Before(today) || w.isUnfinished("audit-") {
 		return nil
 	}
-	position := f.Position()
-	from, to := position.Add(-w.runner.Options.AuditWindow), position.Add(-w.runner.Options.Overlap)
-	if f.BeginsAt.After(from) {
-		from = f.BeginsAt
+	first, again := auditRanges(&f, w.runner.Options)
+	b := state.Backfill{ID: "audit-" + today.Format(time.DateOnly), Kind: state.Audit, Filter: w.runner.Options.Filter.String()}
+	b.Since, b.Until = first.Since, first.Until
+	if err := w.requestBackfill(b); err != nil {
+		return err
 	}
-	// Alerts from before a change of the filter were not read with it.
-	if f.FilterSince.After(from) && f.FilterSince.After(f.FirstRun) {
-		from = f.FilterSince
+	b.ID += againSuffix
+	b.Since, b.Until = again.Since, again.Until
+	if err := w.requestBackfill(b); err != nil {
+		return err
 	}
-	if !from.Before(to) {
-		return nil
-	}
-	err := w.requestBackfill(state.Backfill{
-		ID: "audit-" + today.Format(time.DateOnly), Kind: state.Audit, Since: from, Until: to, Filter: w.runner.Options.Filter.String(),
-	})
-	if err == nil {
+	if first.Since.Before(first.Until) || again.Since.Before(again.Until) {
 		w.holder.Update(func(f *state.Feed) { f.LastAudit = now.Truncate(ms) })
 	}
-	return err
+	return nil
+}
+
+// auditRanges are what today's audits read for the first time, and again. Either may
+// be empty.
+func auditRanges(f *state.Feed, o Options) (first, again state.TimeRange) {
+	position := f.Position()
+	begin := later(f.BeginsAt, position.Add(-o.AuditWindow))
+	// Alerts from before a change of the filter were not read with it.
+	if f.FilterSince.After(f.FirstRun) {
+		begin = later(begin, f.FilterSince)
+	}
+	if o.AuditWindow <= day {
+		return state.TimeRange{Since: later(begin, f.AuditedUntil), Until: position.Add(-o.Overlap)}, again
+	}
+	again = state.TimeRange{Since: later(begin, f.AuditedAgainUntil), Until: position.Add(day - o.AuditWindow)}
+	first = state.TimeRange{Since: later(begin, later(again.Until, f.AuditedUntil)), Until: position.Add(-auditAge)}
+	return first, again
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }

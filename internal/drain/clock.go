@@ -176,6 +176,8 @@ func (c *clock) takeBack(ctx context.Context, f *state.Feed, o Options, now time
 	// All changes from before the newest alert was created were seen with it.
 	take(&f.LastSweep, f.Newest)
 	take(&f.LastAudit, time.Time{})
+	take(&f.AuditedUntil, time.Time{})
+	take(&f.AuditedAgainUntil, time.Time{})
 	take(&f.FilterSince, now)
 	if sinceFirst {
 		f.FilterSince = f.FirstRun // or audits would take the filter for a changed one

@@ -52,14 +52,7 @@ func extend(f *state.Feed, end time.Time, o Options) {
 // last sweep, or since they were listed after it. Nothing was listed so early that one
 // from more than OVERLAP before it may be missing.
 func owedSince(f *state.Feed, o Options) time.Time {
-	swept, listed := f.LastSweep.Add(-o.Overlap), f.End.Add(o.Settle-o.Overlap)
-	if listed.After(swept) {
-		swept = listed
-	}
-	if swept.Before(f.BeginsAt) {
-		swept = f.BeginsAt
-	}
-	return swept
+	return later(f.BeginsAt, later(f.LastSweep.Add(-o.Overlap), f.End.Add(o.Settle-o.Overlap)))
 }
 
 // tidy sorts slices, drops those that are done, and joins neighbours of which

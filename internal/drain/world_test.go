@@ -48,6 +48,7 @@ type world struct {
 	// reach is the created_at back to which every sweep looked, and audited is when
 	// the last audit was asked for.
 	reach, audited time.Time
+	audits         []audit
 
 	ledger map[string]state.Record
 	// acked counts the messages of the alerts topic by their dedupe_key, rejected

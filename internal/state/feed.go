@@ -34,7 +34,11 @@ type Feed struct {
 	LastSweep  time.Time     `json:"last_sweep"`
 	SweepSince time.Time     `json:"sweep_since"`
 	LastAudit  time.Time     `json:"last_audit"` // when the last audit was asked for
-	LateMax    time.Duration `json:"late_max"`   // Backfill.LateMax of the last finished audit
+	LateMax    time.Duration `json:"late_max"`   // Backfill.LateMax of the last finished audits
+	// AuditedUntil is the created_at up to which finished audits have read for the first
+	// time; AuditedAgainUntil that up to which they have read the end of AUDIT_WINDOW.
+	AuditedUntil      time.Time `json:"audited_until"`
+	AuditedAgainUntil time.Time `json:"audited_again_until"`
 
 	Monitors Monitors `json:"monitors"`
 

@@ -41,6 +41,9 @@ func sampleFeed() state.Feed {
 		SweepSince:  odd(17),
 		LastAudit:   odd(18),
 		LateMax:     19*time.Second + 20_891_234*time.Nanosecond,
+
+		AuditedUntil: odd(26), AuditedAgainUntil: odd(27),
+
 		Monitors: state.Monitors{
 			CheckedAt: odd(21), FailedAt: odd(22), Wait: 23*time.Second + 24_891_234*time.Nanosecond,
 			Enabled:  []state.Monitor{{ID: "monitor-1", Name: "Example Corp: brand"}, {ID: "monitor-2", Name: "two"}},
