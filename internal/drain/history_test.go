@@ -36,6 +36,7 @@ type history struct {
 	// Ordered: which of several calls at one moment goes first is drawn too, as Order.
 	Ordered bool
 	Order   uint64
+	Warm    bool   // one instance runs all steps, and knows what it has published
 	Mirror  string // what the other side answers each event with, unless it is its own: a status, or +tag
 }
 
@@ -207,7 +208,7 @@ var histories = rapid.Custom(func(t *rapid.T) history {
 		PublishTakes: pick(t, "publish takes", 0, 20*time.Millisecond, 2*time.Second),
 		Bare:         pick(t, "bare page", 1, 2, 3, 5, 100),
 		Refilter:     oneIn(t, 4, "refilter"),
-		Ordered:      true, Order: rapid.Uint64().Draw(t, "order"),
+		Ordered:      true, Order: rapid.Uint64().Draw(t, "order"), Warm: rapid.Bool().Draw(t, "warm"),
 	}
 	h.Feed.UpdatesWindow = pick(t, "updates window", 0, time.Hour, 3*time.Hour, 30*24*time.Hour, 30*24*time.Hour)
 	switch rapid.IntRange(1, 6).Draw(t, "filter") {

@@ -49,6 +49,8 @@ type world struct {
 	// the last audit was asked for.
 	reach, audited time.Time
 	audits         []audit
+	// published is what the instance knows that runs the steps, where it stays warm.
+	published *ledger.Published
 
 	ledger map[string]state.Record
 	// acked counts the messages of the alerts topic by their dedupe_key, rejected
@@ -159,6 +161,7 @@ func (w *world) run(s step) *proc {
 			w.api.AddFault(f)
 		}
 	}
+	published := w.knows(s)
 	meter, client := p.client()
 	p.live, p.sweeps = client.Session(liveShare), client.Session(sweepShare)
 	runner := &drain.Runner{
@@ -169,7 +172,8 @@ func (w *world) run(s step) *proc {
 		Now:         func() time.Time { return time.Now().Add(s.Skew) },
 		NewProcessor: func(o ledger.Options) drain.Processor {
 			return &ledger.Processor{
-				Store: database{p}, Publisher: topics{p, o.BackfillID == ""}, Feed: w.feed, RunID: p.name, TTL: 1000 * time.Hour, Options: o,
+				Store: database{p}, Publisher: topics{p, o.BackfillID == ""}, Feed: w.feed, RunID: p.name, TTL: 1000 * time.Hour,
+				Published: published, Options: o,
 			}
 		},
 	}
@@ -184,6 +188,30 @@ func (w *world) run(s step) *proc {
 		p.took, p.after = time.Since(p.began), w.api.Stats()
 	}()
 	return p
+}
+
+// knows is what the process of a step knows to be published: all that the processes
+// before it knew, unless one of them has crashed, or is under way. Each but the first
+// is an instance that knows less than the ledger.
+func (w *world) knows(s step) *ledger.Published {
+	if !w.Warm {
+		return new(ledger.Published)
+	}
+	if w.published == nil {
+		w.published = new(ledger.Published)
+	}
+	for _, o := range w.procs[:len(w.procs)-1] {
+		select {
+		case <-o.done:
+		default:
+			return new(ledger.Published)
+		}
+	}
+	known := w.published
+	if s.Crash+s.Freeze > 0 {
+		w.published = nil
+	}
+	return known
 }
 
 // client is the process's client of the API.

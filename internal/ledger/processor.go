@@ -6,7 +6,6 @@ package ledger
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"dtmrelay.internal/dtmrelay/internal/dtm"
@@ -51,6 +50,8 @@ type Processor struct {
 	Redactor *redact.Redactor
 	// Format is that of the messages' data.
 	Format message.Format
+	// Published is what this instance knows to be published; nil: it looks up everything.
+	Published *Published
 	Options
 }
 
@@ -146,6 +147,8 @@ type item struct {
 	rules     rules.Result
 	requested bool // what its rules want written back was acknowledged
 	redacted  bool
+
+	recorded state.Record // what was written last
 }
 
 // Process deals with alerts in their order. reserve is asked how many of n alerts
@@ -158,9 +161,9 @@ func (p *Processor) Process(ctx context.Context, alerts []dtm.Alert, reserve fun
 	if len(alerts) == 0 {
 		return Counts{}, nil
 	}
-	entries, err := p.Store.Records(ctx, p.Feed, ids(alerts))
+	entries, err := p.lookUp(ctx, alerts)
 	if err != nil {
-		return Counts{}, fmt.Errorf("looking up %d alerts in the ledger: %w", len(alerts), err)
+		return Counts{}, err
 	}
 	if p.DryRun != nil {
 		p.DryRun.overlay(entries)
@@ -247,14 +250,6 @@ func (c *Counts) add(it *item) {
 	default:
 		c.Updated++
 	}
-}
-
-func ids(alerts []dtm.Alert) []string {
-	out := make([]string, len(alerts))
-	for i, a := range alerts {
-		out[i] = ID(a)
-	}
-	return out
 }
 
 // ID is the name of an alert in the ledger. An element that is no usable alert is

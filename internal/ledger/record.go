@@ -24,8 +24,19 @@ const (
 // changing is given up after some tries: the alert is published, and the worst
 // that follows is a duplicate with the same key.
 func (p *Processor) record(ctx context.Context, items []*item) error {
-	_, err := p.write(ctx, items, func(it *item, rec *state.Record, now time.Time) { p.merge(rec, it, now) })
-	return err
+	contended, err := p.write(ctx, items, func(it *item, rec *state.Record, now time.Time) {
+		p.merge(rec, it, now)
+		it.recorded = *rec
+	})
+	if err != nil {
+		return err
+	}
+	for _, it := range items {
+		if !slices.Contains(contended, it) {
+			p.Published.note(it.recorded)
+		}
+	}
+	return nil
 }
 
 // write changes the items' records, and reads and changes again those that another

@@ -1,0 +1,94 @@
+package ledger
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"dtmrelay.internal/dtmrelay/internal/dtm"
+	"dtmrelay.internal/dtmrelay/internal/state"
+)
+
+// Published is what an instance knows to be published, because it has read or recorded
+// it: the sweep shows an alert many times, and most reads of the ledger would only say
+// again that nothing is new. A published version never goes back, so what is known once
+// stays true, whoever else writes the ledger; all else is looked up.
+type Published struct {
+	mu sync.Mutex
+	// Only the latest are remembered: those of now, and as many before them.
+	now, before map[string]int64 // an alert's published version, in milliseconds
+}
+
+// maxPublished is how many alerts a Published remembers, of about 80 bytes each.
+const maxPublished = 100_000
+
+// version is the published version of an alert, if it is this one or a newer one.
+func (p *Published) version(a dtm.Alert) (time.Time, bool) {
+	if p == nil || a.Invalid != "" || a.Ahead {
+		return time.Time{}, false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	known, ok := p.now[a.ID]
+	if !ok {
+		if known, ok = p.before[a.ID]; ok {
+			p.put(a.ID, known)
+		}
+	}
+	version := time.UnixMilli(known).UTC()
+	return version, ok && !a.UpdatedAt.After(version)
+}
+
+// note remembers what a record says.
+func (p *Published) note(rec state.Record) {
+	if p == nil || rec.PublishedVersion.IsZero() || !rec.PublishedVersion.Equal(rec.HandledVersion) {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.put(rec.ID, rec.PublishedVersion.UnixMilli())
+}
+
+// put remembers a version, unless a newer one is known. The lock is held.
+func (p *Published) put(id string, version int64) {
+	if known, ok := p.now[id]; ok && known >= version {
+		return
+	}
+	if len(p.now) >= maxPublished/2 {
+		p.before, p.now = p.now, nil
+	}
+	if p.now == nil {
+		p.now = map[string]int64{}
+	}
+	p.now[strings.Clone(id)] = version // the id is a part of a page, which must not stay
+}
+
+// lookUp returns the records of alerts. Of those that are known to be published it
+// returns no more than that.
+func (p *Processor) lookUp(ctx context.Context, alerts []dtm.Alert) ([]state.Entry, error) {
+	entries := make([]state.Entry, len(alerts))
+	var unknown []string
+	var places []int
+	for i, a := range alerts {
+		// A backfill also asks what became of a version for it.
+		if version, ok := p.Published.version(a); ok && p.Mode != Backfill && p.Mode != Republish {
+			entries[i].Record = state.Record{ID: a.ID, HandledVersion: version, PublishedVersion: version}
+			continue
+		}
+		unknown, places = append(unknown, ID(a)), append(places, i)
+	}
+	if len(unknown) == 0 {
+		return entries, nil
+	}
+	found, err := p.Store.Records(ctx, p.Feed, unknown)
+	if err != nil {
+		return nil, fmt.Errorf("looking up %d alerts in the ledger: %w", len(unknown), err)
+	}
+	for i, e := range found {
+		entries[places[i]] = e
+		p.Published.note(e.Record)
+	}
+	return entries, nil
+}
