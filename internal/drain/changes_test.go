@@ -165,7 +165,8 @@ func (w *world) checkSweepRequests(p *proc, faults int) {
 	asked := int(p.sweeps.Stats().Requests)
 	pages, changed, refused := (len(w.known)+1)/w.Bare+2, 0, 0
 	for _, a := range w.known {
-		if a.Late > 0 {
+		// What came late, and a young alert that changes, are fetched.
+		if a.Late > 0 || a.created.After(time.Now().Add(-p.took-2*w.Feed.Overlap-2*w.Feed.Settle)) {
 			refused++
 		}
 		if a.Refused {

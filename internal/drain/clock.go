@@ -175,6 +175,7 @@ func (c *clock) takeBack(ctx context.Context, f *state.Feed, o Options, now time
 	take(&f.End, back)
 	// All changes from before the newest alert was created were seen with it.
 	take(&f.LastSweep, f.Newest)
+	take(&f.SweptOverlap, f.Newest)
 	take(&f.LastAudit, time.Time{})
 	take(&f.AuditedUntil, time.Time{})
 	take(&f.AuditedAgainUntil, time.Time{})

@@ -221,8 +221,8 @@ func (w *world) checkFeed(p *proc, f state.Feed) {
 	switch {
 	case !f.RereadFrom.IsZero():
 		reread = earlier(reread, f.RereadFrom)
-	case w.Feed.UpdatesWindow > 0 && !f.LastSweep.IsZero(): // by the next sweep
-		reread = earlier(reread, f.LastSweep.Add(-w.Feed.Overlap))
+	case w.Feed.UpdatesWindow > 0 && !f.SweptOverlap.IsZero(): // by a sweep
+		reread = earlier(reread, f.SweptOverlap.Add(-w.Feed.Overlap))
 	}
 	for _, a := range w.known {
 		if a.created.Before(f.BeginsAt) || !a.created.Before(f.End) || pending(f, a.created) || given(f, a.created) {

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -91,5 +92,48 @@ func TestLightOverlap(t *testing.T) {
 		run(30*time.Minute, true, 10*time.Minute-ms, "late created new", "later created new")
 		run(35*time.Minute, false, 30*time.Minute-settle-overlap-ms)
 		run(40*time.Minute, false, 35*time.Minute-settle-ms)
+	})
+}
+
+// TestShortSweeps: with a run every minute each sweep reads what is new, and one in half
+// of OVERLAP the overlap. That one finds what came into the index late.
+func TestShortSweeps(t *testing.T) {
+	s := newStore(t)
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now().UTC().Truncate(time.Second)
+		var served []dtmsim.Alert
+		for i := range 40 * 40 {
+			created := start.Add(time.Duration(i) * 1500 * time.Millisecond) // 40 a minute
+			served = append(served, dtmsim.Alert{ID: fmt.Sprint("a", i), Type: "Message", Status: "new", CreatedAt: created, VisibleAt: created})
+		}
+		served[10*40].VisibleAt = served[10*40].CreatedAt.Add(9 * time.Minute)
+		api := dtmsim.New(dtmsim.Options{}, served)
+		var pages []int // of each run's sweep
+		late := ""
+		for i := range 30 {
+			time.Sleep(time.Until(start.Add(time.Duration(5+i) * time.Minute)))
+			to := &subscriber{}
+			r := newRun(t, s, api.RoundTripper(), nil)
+			r.Options.Refs = false
+			r.NewProcessor = func(o ledger.Options) Processor {
+				return &ledger.Processor{Store: s, Publisher: to, Feed: "f", RunID: "r", TTL: 1000 * time.Hour, Options: o}
+			}
+			report, err := r.Live(t.Context(), "schedule", false)
+			if err != nil || report.Outcome != OK {
+				t.Fatalf("run %d ends as %s: %v", i, report.Outcome, err)
+			}
+			pages = append(pages, int(r.SweepAPI.Stats().Pages))
+			if slices.ContainsFunc(to.took, func(text string) bool { return strings.HasPrefix(text, "a400 created") }) {
+				late += fmt.Sprint("run ", i)
+			}
+		}
+		// Pages of 100: 3 minutes of 40 alerts are two of them, 15 are seven.
+		if diff := cmp.Diff([]int{7, 2, 2, 2, 2}, pages[21:26]); diff != "" {
+			t.Errorf("pages of the sweeps (-want +got):\n%s\nall: %v", diff, pages)
+		}
+		// It came into the index in the 19th minute. Run 16 is the next that reads the overlap.
+		if late != "run 16" {
+			t.Errorf("the late alert was published by %q", late)
+		}
 	})
 }

@@ -15,18 +15,18 @@ const ms = time.Millisecond
 
 // extend adds to the feed's pending slices what has come since the last run, up
 // to end. After what is pending there is no overlap. Else the overlap comes first,
-// unless the last sweep has shown it: it begins overlap before the last end, or where
+// unless sweeps show it: it begins overlap before the last end, or where
 // alerts were last listed so young that others with an earlier created_at may have come
 // into the index since.
 func extend(f *state.Feed, end time.Time, o Options) {
 	f.Slices = tidy(f.Slices)
 	switch {
-	case len(f.Slices) == 0 && o.UpdatesWindow > 0 && f.RereadFrom.IsZero() && !f.LastSweep.IsZero():
+	case len(f.Slices) == 0 && o.UpdatesWindow > 0 && f.RereadFrom.IsZero() && !f.SweptOverlap.IsZero():
 		if f.End.Before(end) {
 			f.Slices = []state.Slice{{From: f.End, To: end, DoneUntil: f.End}}
 		}
-		// The next sweep has to show what came into the index since the last one, or else
-		// the next run reads that again.
+		// A sweep has to show what came into the index since the last one that has read the
+		// overlap. If this run has none, the next one reads that again.
 		f.RereadFrom = owedSince(f, o)
 	case len(f.Slices) == 0:
 		from := f.End.Add(-o.Overlap)
@@ -48,11 +48,13 @@ func extend(f *state.Feed, end time.Time, o Options) {
 	}
 }
 
-// owedSince is the created_at from which alerts may have come into the index since the
-// last sweep, or since they were listed after it. Nothing was listed so early that one
-// from more than OVERLAP before it may be missing.
+// owedSince is the created_at from which alerts may have come into the index since a
+// sweep has read the overlap. What is listed only once it is older than OVERLAP is whole.
 func owedSince(f *state.Feed, o Options) time.Time {
-	return later(f.BeginsAt, later(f.LastSweep.Add(-o.Overlap), f.End.Add(o.Settle-o.Overlap)))
+	if o.Settle >= o.Overlap {
+		return f.End
+	}
+	return later(f.BeginsAt, f.SweptOverlap.Add(-o.Overlap))
 }
 
 // tidy sorts slices, drops those that are done, and joins neighbours of which

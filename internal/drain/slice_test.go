@@ -31,13 +31,13 @@ func TestExtend(t *testing.T) {
 	}{
 		{
 			name: "a sweep has shown the overlap, and the next one owes it again", swept: true,
-			feed: state.Feed{BeginsAt: at(0), End: at(100), LastSweep: at(103)}, end: 130,
-			want: state.Feed{BeginsAt: at(0), End: at(130), LastSweep: at(103), RereadFrom: at(93), Slices: []state.Slice{span3(100, 130, 100)}},
+			feed: state.Feed{BeginsAt: at(0), End: at(100), SweptOverlap: at(103)}, end: 130,
+			want: state.Feed{BeginsAt: at(0), End: at(130), SweptOverlap: at(103), RereadFrom: at(93), Slices: []state.Slice{span3(100, 130, 100)}},
 		},
 		{
 			name: "the last sweep failed", swept: true,
-			feed: state.Feed{BeginsAt: at(0), End: at(130), LastSweep: at(103), RereadFrom: at(93)}, end: 160,
-			want: state.Feed{BeginsAt: at(0), End: at(160), LastSweep: at(103), Slices: []state.Slice{span3(93, 160, 93)}},
+			feed: state.Feed{BeginsAt: at(0), End: at(130), SweptOverlap: at(103), RereadFrom: at(93)}, end: 160,
+			want: state.Feed{BeginsAt: at(0), End: at(160), SweptOverlap: at(103), Slices: []state.Slice{span3(93, 160, 93)}},
 		},
 		{
 			name: "no sweep was read to its end yet", swept: true,
@@ -46,18 +46,13 @@ func TestExtend(t *testing.T) {
 		},
 		{
 			name: "sweeps are turned off since",
-			feed: state.Feed{BeginsAt: at(0), End: at(100), LastSweep: at(103)}, end: 130,
-			want: state.Feed{BeginsAt: at(0), End: at(130), LastSweep: at(103), Slices: []state.Slice{span3(90, 130, 90)}},
+			feed: state.Feed{BeginsAt: at(0), End: at(100), SweptOverlap: at(103)}, end: 130,
+			want: state.Feed{BeginsAt: at(0), End: at(130), SweptOverlap: at(103), Slices: []state.Slice{span3(90, 130, 90)}},
 		},
 		{
 			name: "a sweep has shown the overlap, and the clock went back", swept: true,
-			feed: state.Feed{BeginsAt: at(0), End: at(100), LastSweep: at(103)}, end: 95,
-			want: state.Feed{BeginsAt: at(0), End: at(100), LastSweep: at(103), RereadFrom: at(93)},
-		},
-		{
-			name: "what was listed long after the sweep is not owed", swept: true,
-			feed: state.Feed{BeginsAt: at(0), End: at(100), LastSweep: at(20)}, end: 130,
-			want: state.Feed{BeginsAt: at(0), End: at(130), LastSweep: at(20), RereadFrom: at(92), Slices: []state.Slice{span3(100, 130, 100)}},
+			feed: state.Feed{BeginsAt: at(0), End: at(100), SweptOverlap: at(103)}, end: 95,
+			want: state.Feed{BeginsAt: at(0), End: at(100), SweptOverlap: at(103), RereadFrom: at(93)},
 		},
 		{
 			name: "the first run begins where the feed begins",

@@ -49,8 +49,11 @@ func (w *work) sweep(feed state.Feed) (err error) {
 	if w.runner.Options.Filter.HasMutable() {
 		kinds = append(kinds, state.Matches)
 	}
+	wholly := true
 	for i, kind := range kinds {
-		end, err := w.sweepListing(fetching, kind, feed)
+		s := w.sweepOf(fetching, kind, feed, began)
+		end, err := w.sweepListing(fetching, s)
+		wholly = wholly && !s.short
 		switch ended := context.Cause(fetching); {
 		case err == nil && end == unclear:
 			w.runner.Log.WarnContext(w.deadlines.caller, "the API lists the same again and again, and changes after that are not seen", "event", "sweep", "feed", w.runner.Feed)
@@ -62,7 +65,9 @@ func (w *work) sweep(feed state.Feed) (err error) {
 				if err := w.handOver(kinds[i:], began); err != nil {
 					return err
 				}
-				w.swept(began, false)
+				w.swept(began)
+				// The overlap is the next run's to list (RereadFrom).
+				w.holder.UpdateLazily(func(f *state.Feed) { f.SweptOverlap = began })
 			}
 			if errors.Is(err, errLiveFeed) {
 				return nil
@@ -80,29 +85,39 @@ func (w *work) sweep(feed state.Feed) (err error) {
 		}
 	}
 	if w.holder != nil {
-		w.swept(began, true)
+		w.swept(began)
+		w.coverOverlap(began, wholly)
 	}
 	return nil
 }
 
 // swept notes that everything that has changed before the sweep began is seen, or left
-// to backfills. What a sweep has read to its end it has read for the overlap, too:
-// updated_at is never before created_at (DTM API), so an alert that came into the index
-// since the last sweep, less than OVERLAP after its creation, is in the listing.
-func (w *work) swept(began time.Time, wholly bool) {
+// to backfills.
+func (w *work) swept(began time.Time) {
+	since := w.sweepSince
+	w.holder.UpdateLazily(func(f *state.Feed) { f.LastSweep, f.SweepSince = began, since })
+}
+
+// coverOverlap notes that the live feed need not list the overlap: a sweep shows it, this
+// one or one soon after it. updated_at is never before created_at (DTM API), so an alert
+// that came into the index since a sweep has read the overlap, less than OVERLAP after its
+// creation, is in the listing of the next one that does.
+func (w *work) coverOverlap(began time.Time, wholly bool) {
 	since := w.sweepSince
 	w.holder.UpdateLazily(func(f *state.Feed) {
-		f.LastSweep, f.SweepSince = began, since
-		if wholly && !since.After(f.RereadFrom) {
-			f.RereadFrom = time.Time{}
+		if since.After(f.RereadFrom) {
+			return // it did not look back so far
+		}
+		f.RereadFrom = time.Time{}
+		if wholly {
+			f.SweptOverlap = began
 		}
 	})
 }
 
 // sweepListing reads one listing of a sweep. When the API refuses since for its
 // age, it goes on from the oldest that the API is known to answer.
-func (w *work) sweepListing(fetching context.Context, kind string, feed state.Feed) (decision, error) {
-	s := w.sweepOf(fetching, kind, feed)
+func (w *work) sweepListing(fetching context.Context, s *sweepReader) (decision, error) {
 	w.report.needed++ // one listing, of however few alerts
 	for refused := time.Duration(0); ; {
 		s.query.Since = w.sweepSince
@@ -159,8 +174,23 @@ func (w *work) tellLateSweep() {
 	}
 }
 
-func (w *work) sweepOf(fetching context.Context, kind string, feed state.Feed) *sweepReader {
-	back := sweptUntil(feed).Add(-w.runner.Options.Overlap)
+// shortOverlap is how long before the last sweep one ends that leaves the rest of the
+// overlap to a later one.
+const shortOverlap = 2 * time.Minute
+
+func (w *work) sweepOf(fetching context.Context, kind string, feed state.Feed, began time.Time) *sweepReader {
+	overlap := w.runner.Options.Overlap
+	back := feed.SweptOverlap
+	if back.IsZero() {
+		back = sweptUntil(feed)
+	}
+	back = back.Add(-overlap)
+	// With a run every minute the overlap is ten elevenths of each sweep: where that is
+	// more than a few pages, every sweep reads what is new, and one in OVERLAP / 2 the rest.
+	var enough time.Time
+	if began.Sub(feed.SweptOverlap) < overlap/2 {
+		enough = feed.LastSweep.Add(-min(shortOverlap, overlap))
+	}
 	options := ledger.Options{
 		CheckLease: w.checkLease, DryRun: w.dryRun, FetchFull: w.fetchFull(fetching, w.runner.SweepAPI),
 		FullSince: feed.End.Add(-2 * w.runner.Options.Overlap),
@@ -181,7 +211,7 @@ func (w *work) sweepOf(fetching context.Context, kind string, feed state.Feed) *
 		options.Mode, options.IsFeeds = ledger.Matches, func(a dtm.Alert) bool { return !a.CreatedAt.Before(back) && isFeeds(a) }
 	}
 	return &sweepReader{
-		source: w.runner.SweepAPI, processor: w.runner.NewProcessor(options), back: back, shifting: kind == state.Matches,
+		source: w.runner.SweepAPI, processor: w.runner.NewProcessor(options), back: back, enough: enough, shifting: kind == state.Matches,
 		query:   dtm.Query{Newest: true, Size: dtm.PageSize(false), Filter: filter},
 		reserve: w.reserve,
 		onPage: func(looked, brought int, c ledger.Counts) {
@@ -200,6 +230,9 @@ type sweepReader struct {
 	query     dtm.Query // with Newest
 	// back is the updated_at at which the sweep ends.
 	back time.Time
+	// enough, unless zero, is the updated_at at which a sweep of several pages may end.
+	enough time.Time
+	short  bool // it has ended there
 	// shifting: alerts leave the listing while it is read, so that others may skip
 	// from one page to the one before. A listing of several pages that brought
 	// something is then read once more.
@@ -218,7 +251,7 @@ type sweepReader struct {
 // does; errCap says that reserve allowed no more.
 func (s *sweepReader) read(fetching, working context.Context) (decision, error) {
 	for {
-		s.query.Alone = s.endings.alone
+		s.query.Alone, s.short = s.endings.alone, false
 		p := sweepPass{listing: newListing(false)}
 		end, err := s.pass(fetching, working, &p)
 		switch {
@@ -245,10 +278,15 @@ type sweepPass struct {
 	listing
 	// older is how many alerts in a row, up to the last one, were seen by an earlier
 	// sweep.
-	older     int
+	older int
+	// recent is how many of them were updated before sweepReader.enough.
+	recent    int
 	pages     int
 	newAlerts int
 }
+
+// freePages are pages that a sweep reads whatever they hold: a quiet feed has one.
+const freePages = 2
 
 // pass reads one listing from the top. An error that comes with an end has ended
 // only the listing.
@@ -264,7 +302,11 @@ func (s *sweepReader) pass(fetching, working context.Context, p *sweepPass) (lis
 		}
 		p.pages++
 		page, doubtful := s.doubts.cut(page)
-		end, brought := p.add(page, s.query.Size, p.isPast(page, s.back))
+		p.older, p.recent = inRow(p.older, page, s.back), inRow(p.recent, page, s.enough)
+		// A single alert may be out of place, and ends nothing.
+		isPast := p.older >= 2
+		s.short = !isPast && p.recent >= 2 && p.pages >= freePages && page.Next != ""
+		end, brought := p.add(page, s.query.Size, isPast || s.short)
 		allHandled, err := s.handle(working, page, brought, p)
 		page.Release()
 		switch {
@@ -286,19 +328,19 @@ func (s *sweepReader) pass(fetching, working context.Context, p *sweepPass) (lis
 	return goesOn, errNoEnd
 }
 
-// isPast reports whether what follows a page was seen by an earlier sweep, which
-// looked back to a time. A single alert may be out of place, and ends nothing.
-func (p *sweepPass) isPast(page dtm.Page, back time.Time) bool {
+// inRow is how many alerts in a row, up to the last one of a page, were updated before a
+// time, after as many on the pages before.
+func inRow(n int, page dtm.Page, before time.Time) int {
 	for _, a := range page.Alerts {
 		switch {
 		case a.Invalid != "" || a.Undated: // its place says nothing
-		case a.UpdatedAt.Before(back):
-			p.older++
+		case a.UpdatedAt.Before(before):
+			n++
 		default:
-			p.older = 0
+			n = 0
 		}
 	}
-	return p.older >= 2
+	return n
 }
 
 // handle publishes what has changed of a page. What the listing holds from before is

@@ -152,7 +152,7 @@ func (w *world) run(s step) *proc {
 		}
 	}
 	w.mu.Lock()
-	p.swept = w.doc.LastSweep
+	p.swept = w.doc.SweptOverlap
 	w.mu.Unlock()
 	w.procs = append(w.procs, p)
 	w.api.ClearFaults()
@@ -262,7 +262,7 @@ type proc struct {
 	rejects  int
 	together bool            // another process ran at the same time
 	slices   []state.Slice   // what it began with
-	swept    time.Time       // the last sweep before it began
+	swept    time.Time       // the last sweep before it began that has read the overlap
 	bare     map[string]bool // page tokens of listings without documents
 }
 
@@ -470,7 +470,7 @@ func (w *world) end() {
 			w.checkRun(p)
 		}
 	}
-	time.Sleep(state.LeaseFor)
+	time.Sleep(max(state.LeaseFor, w.Feed.Overlap/2)) // the next sweep reads the overlap
 	w.settle()
 	for range 2 {
 		if !w.drained() {

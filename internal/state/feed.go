@@ -31,10 +31,12 @@ type Feed struct {
 	FirstRun time.Time `json:"first_run"` // start of the first run
 	// LastSweep is the start of the last sweep that was read to its end, or handed
 	// to a backfill; SweepSince the created_at back to which it looked.
-	LastSweep  time.Time     `json:"last_sweep"`
-	SweepSince time.Time     `json:"sweep_since"`
-	LastAudit  time.Time     `json:"last_audit"` // when the last audit was asked for
-	LateMax    time.Duration `json:"late_max"`   // Backfill.LateMax of the last finished audits
+	LastSweep  time.Time `json:"last_sweep"`
+	SweepSince time.Time `json:"sweep_since"`
+	// SweptOverlap is the start of the last sweep that has read all of the overlap, too.
+	SweptOverlap time.Time     `json:"swept_overlap"`
+	LastAudit    time.Time     `json:"last_audit"` // when the last audit was asked for
+	LateMax      time.Duration `json:"late_max"`   // Backfill.LateMax of the last finished audits
 	// AuditedUntil is the created_at up to which finished audits have read for the first
 	// time; AuditedAgainUntil that up to which they have read the end of AUDIT_WINDOW.
 	AuditedUntil      time.Time `json:"audited_until"`
