@@ -1,6 +1,7 @@
 package drain
 
 import (
+	"strings"
 	"time"
 
 	"dtmrelay.internal/dtmrelay/internal/state"
@@ -8,15 +9,19 @@ import (
 
 const (
 	day = 24 * time.Hour
-	// auditAge is how old an hour is at least when an audit reads it for the first time.
-	auditAge = day / 2
-	// againSuffix ends the ids of the audits that read the end of AUDIT_WINDOW.
+	// auditAge is how old an hour is at least when an audit reads it for the first time,
+	// where AUDIT_WINDOW is more than a day.
+	auditAge = day
+	// auditHole is how much an audit reads too often, rather than be two.
+	auditHole = time.Hour
+	// againSuffix ends the id of an audit of the end of AUDIT_WINDOW alone.
 	againSuffix = "-again"
 )
 
 // audit asks once a day for what may have come into the index late. Each hour is read
 // at an age of about a day, and once more at the end of AUDIT_WINDOW, or only there when
-// the window is a day or less. The first day has just been read.
+// the window is a day or less. Where the two ranges meet, as by default, one audit reads
+// them. The first day has just been read.
 func (w *work) audit() error {
 	f, now := w.holder.Feed(), w.clock.now()
 	last := f.LastAudit
@@ -28,6 +33,9 @@ func (w *work) audit() error {
 		return nil
 	}
 	first, again := auditRanges(&f, w.runner.Options)
+	if again.Since.Before(again.Until) && first.Since.Before(first.Until) && first.Since.Sub(again.Until) < auditHole {
+		first.Since, again = again.Since, state.TimeRange{}
+	}
 	b := state.Backfill{ID: "audit-" + today.Format(time.DateOnly), Kind: state.Audit, Filter: w.runner.Options.Filter.String()}
 	b.Since, b.Until = first.Since, first.Until
 	if err := w.requestBackfill(b); err != nil {
@@ -59,6 +67,18 @@ func auditRanges(f *state.Feed, o Options) (first, again state.TimeRange) {
 	again = state.TimeRange{Since: later(begin, f.AuditedAgainUntil), Until: position.Add(day - o.AuditWindow)}
 	first = state.TimeRange{Since: later(begin, later(again.Until, f.AuditedUntil)), Until: position.Add(-auditAge)}
 	return first, again
+}
+
+// audited notes what a finished audit has read.
+func audited(f *state.Feed, b state.Backfill, o Options) {
+	againUntil := b.Until
+	if !strings.HasSuffix(b.ID, againSuffix) {
+		f.AuditedUntil = later(f.AuditedUntil, b.Until)
+		againUntil = b.Until.Add(auditAge + day - o.AuditWindow)
+	}
+	if o.AuditWindow > day && b.Since.Before(againUntil) {
+		f.AuditedAgainUntil = later(f.AuditedAgainUntil, againUntil)
+	}
 }
 
 func later(a, b time.Time) time.Time {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"dtmrelay.internal/dtmrelay/internal/dtm"
@@ -234,12 +233,9 @@ func (w *work) conclude(b state.Backfill) {
 			f.Gaps = cutOut(f.Gaps, rangeOfGap, b.Since, b.Until)
 			f.FilterPast = cutOut(f.FilterPast, itself, b.Since, b.Until)
 		}
-		switch {
-		case b.State != state.Done || b.Kind != state.Audit:
-		case strings.HasSuffix(b.ID, againSuffix):
-			f.LateMax, f.AuditedAgainUntil = max(f.LateMax, b.LateMax), later(f.AuditedAgainUntil, b.Until)
-		default:
-			f.LateMax, f.AuditedUntil = b.LateMax, later(f.AuditedUntil, b.Until)
+		if b.State == state.Done && b.Kind == state.Audit {
+			f.LateMax = b.LateMax
+			audited(f, b, w.runner.Options)
 		}
 		for _, g := range gaps {
 			f.Gaps = addGap(f.Gaps, g)

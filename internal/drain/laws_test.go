@@ -240,7 +240,7 @@ func (w *world) checkFeed(p *proc, f state.Feed) {
 		}
 		first := !a.passed
 		a.passed = true
-		if !w.ledger[a.id].HandledVersion.IsZero() || a.excused || a.Late >= w.Feed.Overlap || w.gone(a) {
+		if !w.ledger[a.id].HandledVersion.IsZero() || a.excused || a.Late >= w.Feed.Overlap || w.gone(a) || w.isAudits(a) {
 			continue
 		}
 		switch {
@@ -255,6 +255,12 @@ func (w *world) checkFeed(p *proc, f state.Feed) {
 			w.fail("%s will not read again from %s, and %s of %s is not in the ledger", p.name, reread, a.id, a.created)
 		}
 	}
+}
+
+// isAudits reports whether an alert that comes late is left to the audit: nobody knows
+// the place of an unusable element among changes.
+func (w *world) isAudits(a *knownAlert) bool {
+	return a.Element != "" && a.Late > 0 && w.Feed.UpdatesWindow > 0
 }
 
 func pending(f state.Feed, at time.Time) bool {
@@ -376,8 +382,8 @@ func (w *world) checkEnd() {
 		if !a.ByPlace { // it is listed from when others of its place are
 			late += max(0, -a.Astray)
 		}
-		if a.Element != "" && a.Late > 0 && w.Feed.UpdatesWindow > 0 {
-			continue // its place among changes is not known: it is the audit's
+		if w.isAudits(a) {
+			continue
 		}
 		if a.created.Before(w.doc.BeginsAt) || outside || given(w.doc, a.created) || a.excused || a.missed || late >= w.Feed.Overlap || w.gone(a) {
 			continue
