@@ -118,6 +118,7 @@ func (a *App) runner() *drain.Runner {
 			UpdatesWindow: a.cfg.UpdatesWindow, AuditWindow: a.cfg.AuditWindow, MonitorsCheck: a.cfg.MonitorsCheck,
 			MaxAlerts: a.cfg.MaxAlerts, Budget: a.cfg.Budget,
 		},
+		Published: a.published,
 		NewProcessor: func(o ledger.Options) drain.Processor {
 			return &ledger.Processor{
 				Store: a.parts.Store, Publisher: a.parts.Publisher, Writebacks: a.parts.Writebacks, Feed: a.cfg.Feed, RunID: id,

@@ -184,6 +184,7 @@ func (d *day) run(t *testing.T, i int) {
 			InitialLookback: 72 * time.Hour, MaxLookback: 120 * time.Hour, UpdatesWindow: 720 * time.Hour, AuditWindow: 72 * time.Hour,
 			Budget: 8*time.Minute + 30*time.Second,
 		},
+		Published: d.published,
 		NewProcessor: func(o ledger.Options) drain.Processor {
 			return &ledger.Processor{
 				Store: d.store, Publisher: &d.topic, Feed: "default", RunID: id, TTL: 4320 * time.Hour,

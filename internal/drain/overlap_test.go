@@ -14,6 +14,7 @@ import (
 
 	"dtmrelay.internal/dtmrelay/internal/dtmsim"
 	"dtmrelay.internal/dtmrelay/internal/ledger"
+	"dtmrelay.internal/dtmrelay/internal/state"
 )
 
 // listedSince notes of each listing by created_at from where it was asked for.
@@ -134,6 +135,30 @@ func TestShortSweeps(t *testing.T) {
 		// It came into the index in the 19th minute. Run 16 is the next that reads the overlap.
 		if late != "run 16" {
 			t.Errorf("the late alert was published by %q", late)
+		}
+	})
+}
+
+// TestDatabaseOfBefore: an instance whose database is taken back, or made anew, publishes
+// what that one's ledger lacks, though it has published it before.
+func TestDatabaseOfBefore(t *testing.T) {
+	stores := []state.Store{newStore(t), newStore(t)}
+	synctest.Test(t, func(t *testing.T) {
+		created := time.Now().UTC().Add(-30 * time.Minute)
+		api := dtmsim.New(dtmsim.Options{}, []dtmsim.Alert{{ID: "a", Type: "Message", Status: "new", CreatedAt: created}})
+		to, published := &subscriber{}, new(ledger.Published)
+		for _, s := range append(stores[:1:1], stores...) {
+			r := newRun(t, s, api.RoundTripper(), nil)
+			r.Options.Refs, r.Published = false, published
+			r.NewProcessor = func(o ledger.Options) Processor {
+				return &ledger.Processor{Store: s, Publisher: to, Feed: "f", RunID: "r", TTL: 1000 * time.Hour, Published: published, Options: o}
+			}
+			if report, err := r.Live(t.Context(), "schedule", false); err != nil || report.Outcome != OK {
+				t.Fatalf("a run ends as %s: %v", report.Outcome, err)
+			}
+		}
+		if diff := cmp.Diff([]string{"a created new bare", "a created new bare"}, to.took); diff != "" {
+			t.Errorf("published (-want +got):\n%s", diff)
 		}
 	})
 }

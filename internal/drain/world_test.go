@@ -170,6 +170,7 @@ func (w *world) run(s step) *proc {
 		BackfillAPI: alternating{client.Session(backfillShare), p, false},
 		KeyID:       func(context.Context) (string, error) { return w.feed + "-key", nil },
 		Now:         func() time.Time { return time.Now().Add(s.Skew) },
+		Published:   published,
 		NewProcessor: func(o ledger.Options) drain.Processor {
 			return &ledger.Processor{
 				Store: database{p}, Publisher: topics{p, o.BackfillID == ""}, Feed: w.feed, RunID: p.name, TTL: 1000 * time.Hour,

@@ -19,10 +19,28 @@ type Published struct {
 	mu sync.Mutex
 	// Only the latest are remembered: those of now, and as many before them.
 	now, before map[string]int64 // an alert's published version, in milliseconds
+
+	generation int64 // of the feed's document, as a run saw it last
 }
 
 // maxPublished is how many alerts a Published remembers, of about 80 bytes each.
 const maxPublished = 100_000
+
+// Opened takes note of the generation of the feed's document, which grows with each run.
+// When it is less than before, the database was restored, or made anew: its ledger may
+// lack what was published, and a change of an alert that it lacks would be left alone. So
+// all is forgotten, and looked up again.
+func (p *Published) Opened(generation int64) {
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if generation < p.generation {
+		p.now, p.before = nil, nil
+	}
+	p.generation = generation
+}
 
 // version is the published version of an alert, if it is this one or a newer one.
 func (p *Published) version(a dtm.Alert) (time.Time, bool) {
