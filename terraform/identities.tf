@@ -207,7 +207,11 @@ resource "google_project_iam_member" "build_source" {
   condition {
     title = "source of ${local.name}"
     expression = join(" || ", [for function in ["ingest", "sync"] :
-      "resource.name.startsWith(\"projects/_/buckets/gcf-v2-sources-${data.google_project.this.number}-${var.region}/objects/${local.name}-${function}/\")"
+      local.kms_key_name == null
+      ? "resource.name.startsWith(\"projects/_/buckets/gcf-v2-sources-${data.google_project.this.number}-${var.region}/objects/${local.name}-${function}/\")"
+      # With a key the bucket's name goes on with a hash of it:
+      # https://cloud.google.com/functions/docs/securing/cmek
+      : "(resource.name.startsWith(\"projects/_/buckets/gcf-v2-sources-${data.google_project.this.number}-${var.region}-\") && resource.name.extract(\"/objects/{folder}/\") == \"${local.name}-${function}\")"
     ])
   }
 }

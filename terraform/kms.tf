@@ -7,16 +7,18 @@ locals {
   # https://cloud.google.com/iam/docs/service-agents
   # https://cloud.google.com/functions/docs/securing/cmek
   # https://cloud.google.com/bigquery/docs/customer-managed-encryption
+  # With database.existing and secret.existing too: a database or a secret that was made
+  # here, or restored from one, may lie under the key, and can't be read without it.
   kms_agents = merge(
     { for service, domain in {
+      firestore = "gcp-sa-firestore"
       functions = "gcf-admin-robot"
       images    = "gcp-sa-artifactregistry"
       pubsub    = "gcp-sa-pubsub"
       run       = "serverless-robot-prod"
+      secret    = "gcp-sa-secretmanager"
       storage   = "gs-project-accounts"
     } : service => "service-${data.google_project.this.number}@${domain}.iam.gserviceaccount.com" },
-    var.database.existing == null ? { firestore = "service-${data.google_project.this.number}@gcp-sa-firestore.iam.gserviceaccount.com" } : {},
-    var.secret.existing == null ? { secret = "service-${data.google_project.this.number}@gcp-sa-secretmanager.iam.gserviceaccount.com" } : {},
     var.bigquery == null ? {} : { bigquery = "bq-${data.google_project.this.number}@bigquery-encryption.iam.gserviceaccount.com" },
   )
 }

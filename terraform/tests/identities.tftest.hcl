@@ -258,3 +258,17 @@ run "a_database_that_exists" {
     error_message = "The right is on that database alone."
   }
 }
+
+run "the_copy_of_the_source_with_a_key" {
+  command = plan
+  variables {
+    kms_key = { name = "projects/keys/locations/us-central1/keyRings/soc/cryptoKeys/dtm" }
+    # Those in the state have no key, and take none later.
+    database = { existing = "shared", policies = false }
+    secret   = { existing = "key" }
+  }
+  assert {
+    condition     = google_project_iam_member.build_source.condition[0].expression == "(resource.name.startsWith(\"projects/_/buckets/gcf-v2-sources-123456789012-us-central1-\") && resource.name.extract(\"/objects/{folder}/\") == \"dtm-relay-ingest\") || (resource.name.startsWith(\"projects/_/buckets/gcf-v2-sources-123456789012-us-central1-\") && resource.name.extract(\"/objects/{folder}/\") == \"dtm-relay-sync\")"
+    error_message = "The bucket's name goes on with a hash of the key: ${google_project_iam_member.build_source.condition[0].expression}"
+  }
+}

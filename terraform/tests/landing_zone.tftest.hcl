@@ -126,7 +126,7 @@ run "a_key_whose_grants_are_made_elsewhere" {
   }
 }
 
-run "a_key_for_what_is_made_here" {
+run "a_key_for_what_exists" {
   command = plan
   variables {
     kms_key  = { name = "projects/keys/locations/us-central1/keyRings/soc/cryptoKeys/dtm" }
@@ -135,8 +135,8 @@ run "a_key_for_what_is_made_here" {
     bigquery = null
   }
   assert {
-    condition     = toset(keys(google_kms_crypto_key_iam_member.agents)) == toset(["functions", "images", "pubsub", "run", "storage"])
-    error_message = "Only those of Google's accounts that encrypt something here get the right."
+    condition     = toset(keys(google_kms_crypto_key_iam_member.agents)) == toset(["firestore", "functions", "images", "pubsub", "run", "secret", "storage"])
+    error_message = "A database or secret that was made here and is named in existing now keeps its key; BigQuery isn't used."
   }
 }
 
