@@ -246,7 +246,7 @@ resource "google_monitoring_notification_channel" "email" {
   labels       = { email_address = each.value }
   user_labels  = local.labels
 
-  depends_on = [google_project_service.this]
+  depends_on = [time_sleep.services]
 }
 
 check "somebody_is_told" {
@@ -293,7 +293,7 @@ resource "google_monitoring_alert_policy" "this" {
   user_labels           = local.labels
 
   # The grace of the first apply begins when runs can come.
-  depends_on = [google_cloud_scheduler_job.ingest, google_project_service.this]
+  depends_on = [google_cloud_scheduler_job.ingest, time_sleep.services]
 
   lifecycle {
     precondition {

@@ -207,5 +207,5 @@ resource "google_monitoring_dashboard" "this" {
     gridLayout  = { columns = "2", widgets = local.widgets }
   })
 
-  depends_on = [google_project_service.this]
+  depends_on = [time_sleep.services]
 }

@@ -109,7 +109,7 @@ resource "google_project_iam_member" "database" {
     expression = "resource.name == \"projects/${var.project_id}/databases/${local.database}\""
   }
 
-  depends_on = [time_sleep.services]
+  depends_on = [time_sleep.services, time_sleep.resource_manager]
 }
 
 # Who calls them
@@ -180,6 +180,8 @@ resource "google_project_iam_member" "build_logs" {
   project = var.project_id
   role    = "roles/logging.logWriter"
   member  = local.accounts.build.member
+
+  depends_on = [time_sleep.services, time_sleep.resource_manager]
 }
 
 resource "google_artifact_registry_repository_iam_member" "build" {

@@ -136,7 +136,7 @@ resource "google_logging_metric" "counter" {
     }
   }
 
-  depends_on = [google_project_service.this]
+  depends_on = [time_sleep.services]
 }
 
 resource "google_logging_metric" "distribution" {
@@ -164,5 +164,5 @@ resource "google_logging_metric" "distribution" {
     }
   }
 
-  depends_on = [google_project_service.this]
+  depends_on = [time_sleep.services]
 }

@@ -57,8 +57,14 @@ run "what_waits" {
   }
   # A plan doesn't show the order: the text has it.
   assert {
-    condition     = length([for f in fileset(path.module, "*.tf") : f if strcontains(file("${path.module}/${f}"), "google_project_service.this]") && !contains(["alerts.tf", "dashboard.tf", "metrics.tf", "services.tf"], f)]) == 0
+    condition     = length([for f in fileset(path.module, "*.tf") : f if strcontains(file("${path.module}/${f}"), "google_project_service.this]") && f != "services.tf"]) == 0
     error_message = "Who needs a service waits for time_sleep.services, not for the enabling alone."
+  }
+  assert {
+    condition = alltrue([for grant in regexall("(?s)\nresource \"google_project_iam_member\" .*?\n}\n", file("${path.module}/identities.tf")) :
+      strcontains(grant, "time_sleep.resource_manager") || strcontains(grant, "data.google_project.this")
+    ])
+    error_message = "Who changes the project's policy waits for its service, or reads the project's number, which waits for it."
   }
   assert {
     condition     = length(regexall("time_sleep\\.build,", file("${path.module}/functions.tf"))) == 2
