@@ -239,11 +239,31 @@ run "a_source_from_a_pipeline" {
 run "labels" {
   command = plan
   variables {
-    labels = { cost_center = "4711" }
+    labels              = { cost_center = "4711" }
+    alert_subscriptions = { pulled = {} }
+    notify              = { chat = { to = "slack", url = "https://hooks.example.com/services/a" } }
+    monitoring          = { emails = ["soc@example.com"] }
   }
   assert {
-    condition     = alltrue([for made in concat([google_cloudfunctions2_function.ingest, google_cloudfunctions2_function.sync], [google_pubsub_topic.alerts, google_pubsub_topic.rejects, google_pubsub_topic.status, google_pubsub_topic.dead_letters], [google_pubsub_subscription.status_push, google_pubsub_subscription.rejects, google_pubsub_subscription.dead_letters], [google_artifact_registry_repository.images], google_secret_manager_secret.gti_api_key, google_storage_bucket.source, google_storage_bucket.archive, google_bigquery_dataset.alerts) : made.labels == tomap(local.labels)]) && local.labels.cost_center == "4711"
+    condition = alltrue([for labels in concat(
+      [for f in [google_cloudfunctions2_function.ingest, google_cloudfunctions2_function.sync] : f.labels],
+      [for t in [google_pubsub_topic.alerts, google_pubsub_topic.rejects, google_pubsub_topic.status, google_pubsub_topic.dead_letters, google_pubsub_topic.alert_dead_letters] : t.labels],
+      [for s in [google_pubsub_subscription.status_push, google_pubsub_subscription.rejects, google_pubsub_subscription.dead_letters, google_pubsub_subscription.alert_dead_letters] : s.labels],
+      [for s in [google_pubsub_subscription.alerts["pulled"], google_pubsub_subscription.bigquery[0], google_pubsub_subscription.archive[0], google_pubsub_subscription.notify["chat"]] : s.labels],
+      [for t in concat(google_bigquery_table.alerts, google_bigquery_table.current, values(google_bigquery_table.view)) : t.labels],
+      [google_artifact_registry_repository.images.labels, google_secret_manager_secret.gti_api_key[0].labels, google_storage_bucket.source[0].labels, google_storage_bucket.archive[0].labels, google_bigquery_dataset.alerts[0].labels],
+      [for c in values(google_monitoring_notification_channel.email) : c.user_labels],
+      [for p in values(google_monitoring_alert_policy.this) : p.user_labels],
+    ) : labels == tomap(local.labels)]) && local.labels.cost_center == "4711"
     error_message = "On everything that takes some."
+  }
+  # So that nothing that takes labels is forgotten.
+  assert {
+    condition = alltrue([for f in fileset(path.module, "*.tf") :
+      length(regexall("(?m)^resource \"google_(pubsub_topic|pubsub_subscription|storage_bucket|secret_manager_secret|artifact_registry_repository|cloudfunctions2_function|bigquery_dataset|bigquery_table|monitoring_notification_channel|monitoring_alert_policy)\"", file("${path.module}/${f}"))) ==
+      length(regexall("(?m)^  (user_)?labels += local\\.labels$", file("${path.module}/${f}")))
+    ])
+    error_message = "A resource that takes labels doesn't have local.labels."
   }
 }
 
