@@ -87,7 +87,7 @@ output "next_steps" {
     1. Put the API key into the secret (paste it, then Enter and Ctrl-D; white space around it does no harm). Until then runs answer 503 key_missing.
        gcloud secrets versions add ${local.secret_name} --project=${local.secret_project} --data-file=-
 
-    2. Do a first run, as somebody with roles/run.invoker on the function. The next ones come by themselves.
+    2. Do a first run, as ${length(var.operators) == 0 ? "somebody with roles/run.invoker on the function" : "one of operators"}. The next ones come by themselves.
        URL=${google_cloudfunctions2_function.ingest.service_config[0].uri}
        curl "$URL/" -d '' -H "Authorization: Bearer $(gcloud auth print-identity-token)"
        curl "$URL/status" -H "Authorization: Bearer $(gcloud auth print-identity-token)"

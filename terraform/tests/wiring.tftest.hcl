@@ -187,6 +187,7 @@ run "outputs" {
     condition = alltrue([for text in [
       "gcloud secrets versions add dtm-relay-gti-api-key --project=my-project --data-file=-",
       "URL=https://ingest.example.run.app\n", "/backfill", "print-identity-token", "logs/query", "monitoring/dashboards", "Incidents go to soc@example.com.",
+      "Do a first run, as somebody with roles/run.invoker on the function.",
     ] : strcontains(output.next_steps, text)])
     error_message = output.next_steps
   }
@@ -201,5 +202,16 @@ run "outputs" {
   assert {
     condition     = output.topics.alerts == "projects/my-project/topics/dtm-alerts" && output.secret == "projects/my-project/secrets/dtm-relay-gti-api-key" && output.database == "dtm-relay"
     error_message = "names for others"
+  }
+}
+
+run "the_first_run_with_operators" {
+  command = apply
+  variables {
+    operators = ["ana@example.com"]
+  }
+  assert {
+    condition     = strcontains(output.next_steps, "Do a first run, as one of operators.")
+    error_message = "Ingest refuses whoever is not among them: ${output.next_steps}"
   }
 }
