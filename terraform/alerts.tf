@@ -174,7 +174,7 @@ locals {
       severity = "WARNING"
       query    = "sum(increase(${local.series.late}_count{${local.here}}[24h])) > 0.5"
       logs     = local.distribution_filters.late
-      text     = "The audit found alerts that came into GTI's index later than `OVERLAP`. They are published by now, up to a day late."
+      text     = "The audit found alerts that came into GTI's index later than `OVERLAP`. They are published by now, up to `AUDIT_WINDOW` after their creation."
     }
     late_changes = {
       title    = "changes of alerts come late"

@@ -264,10 +264,10 @@ variable "windows" {
   description = "Spans of time, as Go durations like 90s, 10m or 24h."
   type = object({
     initial_lookback = optional(string, "24h")   # how far back the first run begins
-    overlap          = optional(string, "10m")   # read again before the position, for alerts that are indexed late
+    overlap          = optional(string, "10m")   # how late alerts may come into the index to be found by the next sweep
     settle           = optional(string, "30s")   # the newest alerts, left to the next run
     max_lookback     = optional(string, "120h")  # what the API is known to answer for
-    audit            = optional(string, "72h")   # read again once a day; 0 turns it off
+    audit            = optional(string, "72h")   # each hour is read again at an age of a day and at the end of this; 0 turns it off
     updates          = optional(string, "720h")  # watched for changes; 0 turns it off
     ledger_ttl       = optional(string, "4320h") # how long an alert's record is kept
     monitors_check   = optional(string, "24h")   # from one look at the monitors to the next; 0 turns it off
