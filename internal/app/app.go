@@ -116,7 +116,7 @@ func (a *App) runner() *drain.Runner {
 			Overlap: a.cfg.Overlap, Settle: a.cfg.Settle,
 			InitialLookback: a.cfg.InitialLookback, MaxLookback: a.cfg.MaxLookback,
 			UpdatesWindow: a.cfg.UpdatesWindow, AuditWindow: a.cfg.AuditWindow, MonitorsCheck: a.cfg.MonitorsCheck,
-			MaxAlerts: a.cfg.MaxAlerts, Budget: a.cfg.Budget,
+			MaxAlerts: a.cfg.MaxAlerts, RequestsPerDay: a.cfg.RequestsPerDay, Budget: a.cfg.Budget,
 		},
 		Published: a.published,
 		NewProcessor: func(o ledger.Options) drain.Processor {

@@ -32,7 +32,7 @@ func (w *work) audit() error {
 	if w.runner.Options.AuditWindow == 0 || !last.Before(today) || w.isUnfinished("audit-") {
 		return nil
 	}
-	first, again := auditRanges(&f, w.runner.Options)
+	first, again := auditRanges(&f, w.runner.Options, w.runner.Options.oldestSafeSince(now))
 	if again.Since.Before(again.Until) && first.Since.Before(first.Until) && first.Since.Sub(again.Until) < auditHole {
 		first.Since, again = again.Since, state.TimeRange{}
 	}
@@ -53,27 +53,33 @@ func (w *work) audit() error {
 }
 
 // auditRanges are what today's audits read for the first time, and again. Either may
-// be empty.
-func auditRanges(f *state.Feed, o Options) (first, again state.TimeRange) {
-	position := f.Position()
-	begin := later(f.BeginsAt, position.Add(-o.AuditWindow))
+// be empty. oldest is the oldest since that the API is known to answer.
+func auditRanges(f *state.Feed, o Options, oldest time.Time) (first, again state.TimeRange) {
+	position, begin := f.Position(), f.BeginsAt
 	// Alerts from before a change of the filter were not read with it.
 	if f.FilterSince.After(f.FirstRun) {
 		begin = later(begin, f.FilterSince)
 	}
+	window := later(begin, position.Add(-o.AuditWindow))
 	if o.AuditWindow <= day {
-		return state.TimeRange{Since: later(begin, f.AuditedUntil), Until: position.Add(-o.Overlap)}, again
+		return state.TimeRange{Since: later(window, f.AuditedUntil), Until: position.Add(-o.Overlap)}, again
 	}
-	again = state.TimeRange{Since: later(begin, f.AuditedAgainUntil), Until: position.Add(day - o.AuditWindow)}
-	first = state.TimeRange{Since: later(begin, later(again.Until, f.AuditedUntil)), Until: position.Add(-auditAge)}
+	// Audits are not exactly a day apart, and one may fail: what it left is read with the next.
+	again = state.TimeRange{Since: later(begin, later(f.AuditedAgainUntil, oldest)), Until: position.Add(day - o.AuditWindow)}
+	if f.AuditedAgainUntil.IsZero() {
+		again.Since = window
+	}
+	first = state.TimeRange{Since: later(window, later(again.Until, f.AuditedUntil)), Until: position.Add(-auditAge)}
 	return first, again
 }
 
 // audited notes what a finished audit has read.
 func audited(f *state.Feed, b state.Backfill, o Options) {
 	againUntil := b.Until
-	if !strings.HasSuffix(b.ID, againSuffix) {
-		f.AuditedUntil = later(f.AuditedUntil, b.Until)
+	if strings.HasSuffix(b.ID, againSuffix) {
+		f.LateMax = max(f.LateMax, b.LateMax)
+	} else {
+		f.LateMax, f.AuditedUntil = b.LateMax, later(f.AuditedUntil, b.Until)
 		againUntil = b.Until.Add(auditAge + day - o.AuditWindow)
 	}
 	if o.AuditWindow > day && b.Since.Before(againUntil) {

@@ -234,7 +234,6 @@ func (w *work) conclude(b state.Backfill) {
 			f.FilterPast = cutOut(f.FilterPast, itself, b.Since, b.Until)
 		}
 		if b.State == state.Done && b.Kind == state.Audit {
-			f.LateMax = b.LateMax
 			audited(f, b, w.runner.Options)
 		}
 		for _, g := range gaps {

@@ -259,7 +259,7 @@ func (w *world) checkAsked(p *proc, r state.Backfill) {
 		}
 		w.audited = time.Now()
 		w.audits = append(w.audits, audit{state.TimeRange{Since: r.Since, Until: r.Until}, w.audited, again})
-		if early := r.Since.Before(f.BeginsAt) || r.Since.Before(f.Position().Add(-w.Feed.AuditWindow)); !w.untold() && (early && p.step.Skew == 0 || r.Until.After(settled.Add(-w.Feed.Overlap))) {
+		if early := r.Since.Before(f.BeginsAt) || r.Since.Before(f.Position().Add(-max(w.Feed.AuditWindow, w.Feed.MaxLookback))); !w.untold() && (early && p.step.Skew == 0 || r.Until.After(settled.Add(-w.Feed.Overlap))) {
 			w.fail("%s audits from %s to %s, with the position %s", p.name, r.Since, r.Until, f.Position())
 		}
 	default:

@@ -170,7 +170,10 @@ func (c *clock) takeBack(ctx context.Context, f *state.Feed, o Options, now time
 		f.Slices = slicesBefore(f.Slices, back)
 	}
 	if isAhead(f.End) || isAhead(f.LastSweep) { // no sweep has shown what follows
-		f.RereadFrom = back
+		if f.RereadFrom.IsZero() || back.Before(f.RereadFrom) {
+			f.RereadFrom = back
+		}
+		f.Owed.Until = earlier(f.Owed.Until, back)
 	}
 	take(&f.End, back)
 	// All changes from before the newest alert was created were seen with it.

@@ -181,7 +181,7 @@ func (d *day) run(t *testing.T, i int) {
 		LiveAPI: d.client.Session(liveShare), SweepAPI: d.client.Session(sweepShare), BackfillAPI: d.client.Session(backfillShare),
 		Options: drain.Options{
 			Workers: 6, PageSize: dtm.PageSize(d.refs), Refs: d.refs, Overlap: 10 * time.Minute, Settle: 30 * time.Second,
-			InitialLookback: 72 * time.Hour, MaxLookback: 120 * time.Hour, UpdatesWindow: 720 * time.Hour, AuditWindow: 72 * time.Hour,
+			InitialLookback: 72 * time.Hour, MaxLookback: 120 * time.Hour, UpdatesWindow: 720 * time.Hour, AuditWindow: 72 * time.Hour, RequestsPerDay: 40_000,
 			Budget: 8*time.Minute + 30*time.Second,
 		},
 		Published: d.published,

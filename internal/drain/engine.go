@@ -40,6 +40,7 @@ type Options struct {
 	AuditWindow     time.Duration // 0: no audit
 	MonitorsCheck   time.Duration // from one look at the monitors to the next; 0: none
 	MaxAlerts       int           // 0: no limit
+	RequestsPerDay  int           // by the key
 	Budget          time.Duration
 }
 

@@ -201,6 +201,7 @@ var histories = rapid.Custom(func(t *rapid.T) history {
 			InitialLookback: pick(t, "initial lookback", 5*time.Minute, 30*time.Minute, 3*time.Hour),
 			MaxLookback:     120 * time.Hour,
 			MaxAlerts:       pick(t, "max alerts", 0, 0, 0, 0, 0, 1, 3, 10),
+			RequestsPerDay:  pick(t, "requests a day", 0, 100, 40_000),
 			Budget:          pick(t, "budget", time.Minute, 9*time.Minute),
 		},
 		PageLimit: 32 << 20, PageMemory: 96 << 20,

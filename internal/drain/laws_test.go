@@ -225,9 +225,10 @@ func (w *world) checkFeed(p *proc, f state.Feed) {
 	switch {
 	case !f.RereadFrom.IsZero():
 		reread = earlier(reread, f.RereadFrom)
-	case w.Feed.UpdatesWindow > 0 && !f.SweptOverlap.IsZero(): // by a sweep
+	case f.Owed.Since.IsZero() && w.Feed.UpdatesWindow > 0 && !f.SweptOverlap.IsZero(): // by a sweep
 		reread = earlier(reread, f.SweptOverlap.Add(-w.Feed.Overlap))
 	}
+	owed := func(at time.Time) bool { return !at.Before(f.Owed.Since) && at.Before(f.Owed.Until) }
 	for _, a := range w.known {
 		if a.created.Before(f.BeginsAt) || !a.created.Before(f.End) || pending(f, a.created) || given(f, a.created) {
 			a.passed, a.missed = false, false
@@ -255,7 +256,7 @@ func (w *world) checkFeed(p *proc, f state.Feed) {
 			a.excused = true
 		case first && !a.visible.After(p.began):
 			w.fail("%s passes %s of %s, which is not in the ledger: %v", p.name, a.id, a.created, f.Slices)
-		case a.created.Before(reread):
+		case a.created.Before(reread) && !owed(a.created):
 			w.fail("%s will not read again from %s, and %s of %s is not in the ledger", p.name, reread, a.id, a.created)
 		}
 	}

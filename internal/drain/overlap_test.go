@@ -96,8 +96,9 @@ func TestLightOverlap(t *testing.T) {
 	})
 }
 
-// TestShortSweeps: with a run every minute each sweep reads what is new, and one in half
-// of OVERLAP the overlap. That one finds what came into the index late.
+// TestShortSweeps: with a run every minute, and many requests used, each sweep reads what
+// is new, and one in half of OVERLAP the overlap. That one finds what came into the index
+// late.
 func TestShortSweeps(t *testing.T) {
 	s := newStore(t)
 	synctest.Test(t, func(t *testing.T) {
@@ -107,7 +108,7 @@ func TestShortSweeps(t *testing.T) {
 			created := start.Add(time.Duration(i) * 1500 * time.Millisecond) // 40 a minute
 			served = append(served, dtmsim.Alert{ID: fmt.Sprint("a", i), Type: "Message", Status: "new", CreatedAt: created, VisibleAt: created})
 		}
-		served[10*40].VisibleAt = served[10*40].CreatedAt.Add(9 * time.Minute)
+		served[10*40].VisibleAt = served[10*40].CreatedAt.Add(9*time.Minute + 30*time.Second)
 		api := dtmsim.New(dtmsim.Options{}, served)
 		var pages []int // of each run's sweep
 		late := ""
@@ -115,7 +116,7 @@ func TestShortSweeps(t *testing.T) {
 			time.Sleep(time.Until(start.Add(time.Duration(5+i) * time.Minute)))
 			to := &subscriber{}
 			r := newRun(t, s, api.RoundTripper(), nil)
-			r.Options.Refs = false
+			r.Options.Refs, r.Options.RequestsPerDay = false, 500
 			r.NewProcessor = func(o ledger.Options) Processor {
 				return &ledger.Processor{Store: s, Publisher: to, Feed: "f", RunID: "r", TTL: 1000 * time.Hour, Options: o}
 			}
@@ -129,11 +130,11 @@ func TestShortSweeps(t *testing.T) {
 			}
 		}
 		// Pages of 100: 3 minutes of 40 alerts are two of them, 15 are seven.
-		if diff := cmp.Diff([]int{7, 2, 2, 2, 2}, pages[21:26]); diff != "" {
+		if diff := cmp.Diff([]int{7, 2, 2, 2, 2}, pages[24:29]); diff != "" {
 			t.Errorf("pages of the sweeps (-want +got):\n%s\nall: %v", diff, pages)
 		}
-		// It came into the index in the 19th minute. Run 16 is the next that reads the overlap.
-		if late != "run 16" {
+		// It came into the index in the 20th minute. Run 19 is the next that reads the overlap.
+		if late != "run 19" {
 			t.Errorf("the late alert was published by %q", late)
 		}
 	})

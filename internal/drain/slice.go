@@ -14,32 +14,35 @@ const maxSlices = 64
 const ms = time.Millisecond
 
 // extend adds to the feed's pending slices what has come since the last run, up
-// to end. After what is pending there is no overlap. Else the overlap comes first,
-// unless sweeps show it: it begins overlap before the last end, or where
-// alerts were last listed so young that others with an earlier created_at may have come
-// into the index since.
+// to end. After what is pending there is no overlap. Else the overlap comes first, unless
+// sweeps show it: from overlap before the last end, or from where alerts were last
+// listed so young that others with an earlier created_at may have come into the index
+// since.
 func extend(f *state.Feed, end time.Time, o Options) {
 	f.Slices = tidy(f.Slices)
+	light := o.UpdatesWindow > 0 && f.RereadFrom.IsZero() && f.Owed.Since.IsZero() && !f.SweptOverlap.IsZero()
+	if owed := (state.TimeRange{Since: later(f.BeginsAt, f.SweptOverlap.Add(-o.Overlap)), Until: f.End}); light && owed.Since.Before(owed.Until) {
+		f.Owed = owed // until this run's sweep has shown it
+	}
 	switch {
-	case len(f.Slices) == 0 && o.UpdatesWindow > 0 && f.RereadFrom.IsZero() && !f.SweptOverlap.IsZero():
+	case len(f.Slices) == 0 && light:
 		if f.End.Before(end) {
 			f.Slices = []state.Slice{{From: f.End, To: end, DoneUntil: f.End}}
 		}
-		// A sweep has to show what came into the index since the last one that has read the
-		// overlap. If this run has none, the next one reads that again.
-		f.RereadFrom = owedSince(f, o)
 	case len(f.Slices) == 0:
 		from := f.End.Add(-o.Overlap)
 		if !f.RereadFrom.IsZero() && f.RereadFrom.Before(from) {
 			from = f.RereadFrom
 		}
-		if from.Before(f.BeginsAt) {
-			from = f.BeginsAt
-		}
+		from = later(f.BeginsAt, from)
 		if from.Before(end) {
 			f.Slices = []state.Slice{{From: from, To: end, DoneUntil: from}}
 			f.RereadFrom = time.Time{}
 		}
+		if since, until := f.Owed.Since, earlier(f.Owed.Until, from); since.Before(until) {
+			f.Slices = tidy(append(f.Slices, state.Slice{From: since, To: until, DoneUntil: since}))
+		}
+		f.Owed = state.TimeRange{}
 	case end.After(f.End):
 		f.Slices = tidy(append(f.Slices, state.Slice{From: f.End, To: end, DoneUntil: f.End}))
 	}
@@ -48,13 +51,11 @@ func extend(f *state.Feed, end time.Time, o Options) {
 	}
 }
 
-// owedSince is the created_at from which alerts may have come into the index since a
-// sweep has read the overlap. What is listed only once it is older than OVERLAP is whole.
-func owedSince(f *state.Feed, o Options) time.Time {
-	if o.Settle >= o.Overlap {
-		return f.End
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
 	}
-	return later(f.BeginsAt, f.SweptOverlap.Add(-o.Overlap))
+	return a
 }
 
 // tidy sorts slices, drops those that are done, and joins neighbours of which

@@ -20,6 +20,10 @@ func span3(from, to, done int) state.Slice {
 	return state.Slice{From: at(from), To: at(to), DoneUntil: at(done)}
 }
 
+func owed(since, until int) state.TimeRange {
+	return state.TimeRange{Since: at(since), Until: at(until)}
+}
+
 func TestExtend(t *testing.T) {
 	const overlap = 10 * time.Second
 	for _, c := range []struct {
@@ -32,12 +36,25 @@ func TestExtend(t *testing.T) {
 		{
 			name: "a sweep has shown the overlap, and the next one owes it again", swept: true,
 			feed: state.Feed{BeginsAt: at(0), End: at(100), SweptOverlap: at(103)}, end: 130,
-			want: state.Feed{BeginsAt: at(0), End: at(130), SweptOverlap: at(103), RereadFrom: at(93), Slices: []state.Slice{span3(100, 130, 100)}},
+			want: state.Feed{BeginsAt: at(0), End: at(130), SweptOverlap: at(103), Owed: owed(93, 100), Slices: []state.Slice{span3(100, 130, 100)}},
+		},
+		{
+			name: "the last sweep failed, which had much to read", swept: true,
+			feed: state.Feed{BeginsAt: at(0), End: at(800), SweptOverlap: at(103), RereadFrom: at(792), Owed: owed(93, 100)}, end: 830,
+			want: state.Feed{BeginsAt: at(0), End: at(830), SweptOverlap: at(103), Slices: []state.Slice{span3(93, 100, 93), span3(790, 830, 790)}},
 		},
 		{
 			name: "the last sweep failed", swept: true,
-			feed: state.Feed{BeginsAt: at(0), End: at(130), SweptOverlap: at(103), RereadFrom: at(93)}, end: 160,
-			want: state.Feed{BeginsAt: at(0), End: at(160), SweptOverlap: at(103), Slices: []state.Slice{span3(93, 160, 93)}},
+			feed: state.Feed{BeginsAt: at(0), End: at(104), SweptOverlap: at(103), RereadFrom: at(96), Owed: owed(93, 100)}, end: 130,
+			want: state.Feed{BeginsAt: at(0), End: at(130), SweptOverlap: at(103), Slices: []state.Slice{span3(93, 130, 93)}},
+		},
+		{
+			name: "a sweep has shown the overlap, and something is pending", swept: true,
+			feed: state.Feed{BeginsAt: at(0), End: at(100), SweptOverlap: at(103), Slices: []state.Slice{span3(50, 70, 60)}}, end: 130,
+			want: state.Feed{
+				BeginsAt: at(0), End: at(130), SweptOverlap: at(103), Owed: owed(93, 100),
+				Slices: []state.Slice{span3(50, 70, 60), span3(100, 130, 100)},
+			},
 		},
 		{
 			name: "no sweep was read to its end yet", swept: true,
@@ -45,14 +62,14 @@ func TestExtend(t *testing.T) {
 			want: state.Feed{BeginsAt: at(0), End: at(130), Slices: []state.Slice{span3(90, 130, 90)}},
 		},
 		{
-			name: "sweeps are turned off since",
-			feed: state.Feed{BeginsAt: at(0), End: at(100), SweptOverlap: at(103)}, end: 130,
-			want: state.Feed{BeginsAt: at(0), End: at(130), SweptOverlap: at(103), Slices: []state.Slice{span3(90, 130, 90)}},
+			name: "sweeps are turned off since, while one is owed",
+			feed: state.Feed{BeginsAt: at(0), End: at(100), SweptOverlap: at(93), Owed: owed(83, 90)}, end: 130,
+			want: state.Feed{BeginsAt: at(0), End: at(130), SweptOverlap: at(93), Slices: []state.Slice{span3(83, 130, 83)}},
 		},
 		{
 			name: "a sweep has shown the overlap, and the clock went back", swept: true,
 			feed: state.Feed{BeginsAt: at(0), End: at(100), SweptOverlap: at(103)}, end: 95,
-			want: state.Feed{BeginsAt: at(0), End: at(100), SweptOverlap: at(103), RereadFrom: at(93)},
+			want: state.Feed{BeginsAt: at(0), End: at(100), SweptOverlap: at(103), Owed: owed(93, 100)},
 		},
 		{
 			name: "the first run begins where the feed begins",

@@ -49,9 +49,10 @@ func (w *work) sweep(feed state.Feed) (err error) {
 	if w.runner.Options.Filter.HasMutable() {
 		kinds = append(kinds, state.Matches)
 	}
-	wholly := true
+	wholly, back := true, time.Time{}
 	for i, kind := range kinds {
 		s := w.sweepOf(fetching, kind, feed, began)
+		back = s.back
 		end, err := w.sweepListing(fetching, s)
 		wholly = wholly && !s.short
 		switch ended := context.Cause(fetching); {
@@ -66,7 +67,7 @@ func (w *work) sweep(feed state.Feed) (err error) {
 					return err
 				}
 				w.swept(began)
-				// The overlap is the next run's to list (RereadFrom).
+				// The overlap is the next run's to list.
 				w.holder.UpdateLazily(func(f *state.Feed) { f.SweptOverlap = began })
 			}
 			if errors.Is(err, errLiveFeed) {
@@ -86,7 +87,7 @@ func (w *work) sweep(feed state.Feed) (err error) {
 	}
 	if w.holder != nil {
 		w.swept(began)
-		w.coverOverlap(began, wholly)
+		w.coverOverlap(began, later(back, w.sweepSince), wholly)
 	}
 	return nil
 }
@@ -102,13 +103,15 @@ func (w *work) swept(began time.Time) {
 // one or one soon after it. updated_at is never before created_at (DTM API), so an alert
 // that came into the index since a sweep has read the overlap, less than OVERLAP after its
 // creation, is in the listing of the next one that does.
-func (w *work) coverOverlap(began time.Time, wholly bool) {
-	since := w.sweepSince
+// back is the created_at back to which this one has looked for them.
+func (w *work) coverOverlap(began, back time.Time, wholly bool) {
 	w.holder.UpdateLazily(func(f *state.Feed) {
-		if since.After(f.RereadFrom) {
-			return // it did not look back so far
+		for _, owed := range []time.Time{f.Owed.Since, f.RereadFrom} {
+			if !owed.IsZero() && back.After(owed) {
+				return
+			}
 		}
-		f.RereadFrom = time.Time{}
+		f.Owed, f.RereadFrom = state.TimeRange{}, time.Time{}
 		if wholly {
 			f.SweptOverlap = began
 		}
@@ -174,9 +177,13 @@ func (w *work) tellLateSweep() {
 	}
 }
 
-// shortOverlap is how long before the last sweep one ends that leaves the rest of the
-// overlap to a later one.
-const shortOverlap = 2 * time.Minute
+const (
+	// shortOverlap is how long before the last sweep one ends that leaves the rest of the
+	// overlap to a later one.
+	shortOverlap = 2 * time.Minute
+	// plentiful is the part of a day's requests up to which no sweep does.
+	plentiful = 0.15
+)
 
 func (w *work) sweepOf(fetching context.Context, kind string, feed state.Feed, began time.Time) *sweepReader {
 	overlap := w.runner.Options.Overlap
@@ -185,10 +192,11 @@ func (w *work) sweepOf(fetching context.Context, kind string, feed state.Feed, b
 		back = sweptUntil(feed)
 	}
 	back = back.Add(-overlap)
-	// With a run every minute the overlap is ten elevenths of each sweep: where that is
-	// more than a few pages, every sweep reads what is new, and one in OVERLAP / 2 the rest.
+	// With a run every minute the overlap is ten elevenths of each sweep. Where requests
+	// are not plentiful, every sweep reads what is new, and one in OVERLAP / 2 the rest.
 	var enough time.Time
-	if began.Sub(feed.SweptOverlap) < overlap/2 {
+	used, _ := w.runner.Meter.Used()
+	if began.Sub(feed.SweptOverlap) < overlap/2 && float64(used) >= plentiful*float64(w.runner.Options.RequestsPerDay) {
 		enough = feed.LastSweep.Add(-min(shortOverlap, overlap))
 	}
 	options := ledger.Options{

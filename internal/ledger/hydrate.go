@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"dtmrelay.internal/dtmrelay/internal/dtm"
+	"dtmrelay.internal/dtmrelay/internal/state"
 )
 
 // batchSize is how many alerts are fetched by their id at a time, and held in
@@ -20,7 +21,8 @@ const batchSize = 8
 func (p *Processor) hydrate(ctx context.Context, items []*item, counts *Counts) error {
 	var listed, toFetch []*item
 	for _, it := range items {
-		young := !p.FullSince.IsZero() && !it.alert.CreatedAt.Before(p.FullSince)
+		// What was written back has changed nothing of the document.
+		young := !p.FullSince.IsZero() && !it.alert.CreatedAt.Before(p.FullSince) && it.origin == state.FromGTI
 		if (it.event == Created || young) && it.alert.Invalid == "" {
 			toFetch = append(toFetch, it)
 		} else {
@@ -62,7 +64,7 @@ func (p *Processor) hydrateBatch(ctx context.Context, batch []*item, counts *Cou
 	for i, it := range batch {
 		switch {
 		case failed[i]:
-		case gone[i]:
+		case gone[i] && it.event == Created:
 			counts.LeftAlone++
 		case noMemory[i] && len(batch) > 1: // for when the others are released
 		default:

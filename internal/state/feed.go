@@ -15,6 +15,9 @@ type Feed struct {
 	// RereadFrom is the lowest created_at that was listed while younger than
 	// OVERLAP since the last time that nothing was pending; zero when there is none.
 	RereadFrom time.Time `json:"reread_from"`
+	// Owed is what no sweep has shown yet of the overlap of earlier runs: a run that has no
+	// sweep leaves it to the next one to list. Zero when there is none.
+	Owed TimeRange `json:"owed"`
 	// Newest is the newest created_at that was read, never ahead of GTI's clock: what
 	// a time that lies ahead is taken back to.
 	Newest  time.Time `json:"newest"`
@@ -33,7 +36,8 @@ type Feed struct {
 	// to a backfill; SweepSince the created_at back to which it looked.
 	LastSweep  time.Time `json:"last_sweep"`
 	SweepSince time.Time `json:"sweep_since"`
-	// SweptOverlap is the start of the last sweep that has read all of the overlap, too.
+	// SweptOverlap is the start of the last sweep that has read all of the overlap, too, or
+	// has left it to be listed (Owed).
 	SweptOverlap time.Time     `json:"swept_overlap"`
 	LastAudit    time.Time     `json:"last_audit"` // when the last audit was asked for
 	LateMax      time.Duration `json:"late_max"`   // Backfill.LateMax of the last finished audits

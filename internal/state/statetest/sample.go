@@ -42,7 +42,7 @@ func sampleFeed() state.Feed {
 		LastAudit:   odd(18),
 		LateMax:     19*time.Second + 20_891_234*time.Nanosecond,
 
-		AuditedUntil: odd(26), AuditedAgainUntil: odd(27), SweptOverlap: odd(28),
+		AuditedUntil: odd(26), AuditedAgainUntil: odd(27), SweptOverlap: odd(28), Owed: state.TimeRange{Since: odd(29), Until: odd(30)},
 
 		Monitors: state.Monitors{
 			CheckedAt: odd(21), FailedAt: odd(22), Wait: 23*time.Second + 24_891_234*time.Nanosecond,
