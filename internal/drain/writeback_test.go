@@ -531,6 +531,11 @@ func TestOrderIsDrawn(t *testing.T) {
 		calls := 0
 		for seed := range 40 {
 			h := of.Example(seed)
+			// A run that stood still wakes with its lease lost and its first request due at one
+			// instant, which no draw puts into an order.
+			if slices.ContainsFunc(h.Steps, func(s step) bool { return s.Freeze > 0 }) {
+				continue
+			}
 			var lives [2][]string
 			for i := range lives {
 				synctest.Test(t, func(*testing.T) {
