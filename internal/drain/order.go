@@ -10,6 +10,9 @@ import (
 const (
 	coarse = time.Second
 	loose  = time.Minute
+	// maxTogether is how many alerts at the end of what was listed may all be ahead of their
+	// place. Each listing that goes on from there lists so many again.
+	maxTogether = 4
 )
 
 // order judges how far a listing by created_at has come. The order of a listing
@@ -71,7 +74,7 @@ func (o *order) add(page []time.Time) []time.Duration {
 	if n := o.witnessed(ordered); n > 0 && !o.isLost() {
 		o.safe, o.tail = ordered[n-1], ordered[n:]
 	} else {
-		o.tail = ordered[max(0, len(ordered)-o.few()-2):]
+		o.tail = ordered[max(0, len(ordered)-min(o.few(), maxTogether)-2):]
 	}
 	return off
 }
@@ -81,12 +84,13 @@ func (o *order) add(page []time.Time) []time.Duration {
 // may all be ahead of their place.
 func (o *order) witnessed(ordered []time.Time) int {
 	n := len(ordered) - 1
-	for i := len(ordered) - 1; i > 0 && i >= len(ordered)-1-o.few(); i-- {
+	few := min(o.few(), maxTogether)
+	for i := len(ordered) - 1; i > 0 && i >= len(ordered)-1-few; i-- {
 		if ordered[i].Sub(ordered[i-1]) > loose {
 			n = i
 		}
 	}
-	if first := len(ordered) - 1 - o.few(); first <= 0 && len(ordered) > 0 && ordered[0].Sub(o.safe) > loose {
+	if first := len(ordered) - 1 - few; first <= 0 && len(ordered) > 0 && ordered[0].Sub(o.safe) > loose {
 		n = 0
 	}
 	return n
