@@ -85,7 +85,7 @@ func (c *clock) note(ctx context.Context, page dtm.Page) {
 	}
 	c.told = true
 	c.log.WarnContext(ctx, "the clock of this instance and GTI's differ; the earlier one counts",
-		"event", "clock", "feed", c.feed, "gti", page.Date, "ahead_seconds", (c.ahead - max(0, late)).Seconds())
+		"event", "clock", "feed", c.feed, "gti", page.Date, "ahead_seconds", (c.ahead - max(0, late)).Round(time.Second).Seconds())
 }
 
 // isContradicted reports whether alerts of a page were created later than it says
