@@ -72,6 +72,11 @@ type engine struct {
 	opts      Options
 	source    Source
 	processor Processor
+	// Alerts from before listed were listed by earlier runs. They are listed once more, in
+	// case some came into the index late, and large parts of them without their documents;
+	// light, unless nil, fetches the document of what it publishes.
+	listed time.Time
+	light  Processor
 	// save is told of every progress, under the engine's lock, and must not block.
 	save func(Progress)
 	// onCounts, unless nil, is told of every page that was handled, under the lock.
@@ -91,6 +96,7 @@ type engine struct {
 	claimed       map[string]bool // what workers handle now, by its name in the ledger
 	active        []*activeSlice  // pending, sorted
 	idle          int             // workers that wait for a slice
+	isSplit       bool            // a slice was split
 	firstAnswered bool            // the first request of the run was answered well
 	probing       bool            // a worker has been let through to send it
 	allowance     int             // alerts that may still be published
@@ -102,10 +108,18 @@ type engine struct {
 type activeSlice struct {
 	state.Slice
 	owned    bool
-	setAside bool // for the next run
+	setAside bool      // for the next run
+	light    bool      // listed without documents
+	wasCut   bool      // since its owner asked for a listing of it
+	answered bool      // a page of it came
+	begin    time.Time // where this run has begun to read it
 	// fetched is the created_at of the last alert fetched, which runs ahead of DoneUntil.
 	fetched time.Time
-	rate    float64 // alerts a millisecond, as seen so far
+	read    int // alerts
+	// rate is how many alerts a millisecond are at fetched, and rateAtEnd at To: as pages
+	// have shown, or a guess. knowsEnd: a page of the next slice has shown it.
+	rate, rateAtEnd float64
+	knowsEnd        bool
 }
 
 var errCap = errors.New("MAX_ALERTS_PER_RUN is reached")
@@ -119,7 +133,7 @@ func (e *engine) run(d deadlines, pending Progress) error {
 	e.progress = pending
 	e.allowance = e.opts.MaxAlerts
 	for _, s := range pending.Slices {
-		e.active = append(e.active, &activeSlice{Slice: s, fetched: s.DoneUntil})
+		e.active = append(e.active, &activeSlice{Slice: s, begin: s.DoneUntil, fetched: s.DoneUntil})
 	}
 	e.report.Slices += int64(len(e.active))
 	e.deadlines, e.stopAll = d.stoppable()
@@ -176,8 +190,8 @@ func (e *engine) runWorker() error {
 	}
 }
 
-// acquire returns the earliest slice that nobody works, waiting for one to be split
-// off; nil when there's nothing more to do. Until the first request is answered
+// acquire returns the earliest slice that nobody works, or part of one that somebody
+// does, waiting for one that is worth it; nil when there's nothing more to do. Until the first request is answered
 // only one worker gets one, so that a bad key costs one answer.
 func (e *engine) acquire() *activeSlice {
 	e.mu.Lock()
@@ -192,6 +206,10 @@ func (e *engine) acquire() *activeSlice {
 					s.owned, e.probing = true, true
 					return s
 				}
+			}
+			if s := e.split(); s != nil {
+				s.owned = true
+				return s
 			}
 		}
 		e.idle++
@@ -369,11 +387,11 @@ func (e *engine) doneTo() time.Time {
 	return to
 }
 
-// addNeeded notes that a listing has brought so many alerts.
-func (e *engine) addNeeded(alerts int) {
+// addNeeded notes that a listing in pages of a size has brought so many alerts.
+func (e *engine) addNeeded(alerts, size int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.report.needed += float64(alerts) / float64(max(1, e.opts.PageSize))
+	e.report.needed += float64(alerts) / float64(max(1, size))
 }
 
 // noteRecent remembers that [from, to] was listed while part of it was younger than

@@ -25,7 +25,7 @@ func (w *work) plan(f *state.Feed) (refiltered bool) {
 		}
 		f.Filter, f.FilterSince = text, now
 	}
-	extend(f, w.newest(), w.runner.Options)
+	w.listed = extend(f, w.newest(), w.runner.Options)
 	return refiltered
 }
 
@@ -36,7 +36,12 @@ func (w *work) drainLive(feed state.Feed) error {
 		processor: w.runner.NewProcessor(ledger.Options{CheckLease: w.checkLease, DryRun: w.dryRun}),
 		save:      func(Progress) {},
 		onGap:     w.tellGap,
-		clock:     w.clock, scope: scope{From: feed.BeginsAt}, ends: w.newest,
+		clock:     w.clock, scope: scope{From: feed.BeginsAt}, ends: w.newest, listed: w.listed,
+	}
+	if full := w.fetchFull(w.deadlines.fetching, w.runner.LiveAPI); full != nil && !w.listed.IsZero() && len(feed.Slices) > 0 {
+		e.light = w.runner.NewProcessor(ledger.Options{
+			CheckLease: w.checkLease, DryRun: w.dryRun, FetchFull: full, FullSince: feed.Slices[0].From,
+		})
 	}
 	if w.holder != nil {
 		e.save = func(p Progress) {

@@ -1,11 +1,14 @@
 package drain
 
 import (
+	"bytes"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -162,4 +165,111 @@ func TestDatabaseOfBefore(t *testing.T) {
 			t.Errorf("published (-want +got):\n%s", diff)
 		}
 	})
+}
+
+// asked counts the requests for alerts by what they are.
+type asked struct {
+	http.RoundTripper
+	mu   sync.Mutex
+	full int   // pages with documents
+	bare []int // the sizes of pages without
+	got  int   // alerts by their id
+}
+
+func (a *asked) RoundTrip(r *http.Request) (*http.Response, error) {
+	answer, err := a.RoundTripper.RoundTrip(r)
+	if err != nil {
+		return nil, err
+	}
+	body, err := io.ReadAll(answer.Body)
+	if err != nil {
+		return nil, err
+	}
+	answer.Body = io.NopCloser(bytes.NewReader(body))
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch alerts := bytes.Count(body, []byte(`"created_at"`)); {
+	case !strings.HasSuffix(r.URL.Path, "/dtm/alerts"):
+		a.got++
+	case bytes.Contains(body, []byte(`"doc"`)) || alerts == 0:
+		a.full++
+	default:
+		a.bare = append(a.bare, alerts)
+	}
+	return answer, nil
+}
+
+// TestOverlapWithoutSweeps: where no sweep shows it, a large overlap is listed in pages of
+// 100 without documents, and what is unknown or newer there is fetched by its id. A small
+// one is in the page of the new alerts.
+func TestOverlapWithoutSweeps(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name       string
+		busy       func(second int) bool // whether an alert is created in a second of the first 20 minutes
+		full, bare int                   // pages of the run in the 15th minute, at most
+	}{
+		// It reads minutes 0 to 10 once more, and 10 to 15 for the first time.
+		{"quiet", func(second int) bool { return second%100 == 0 }, 1, 0},
+		{"steady", func(second int) bool { return second%2 == 0 }, 1 + 6 + 4, 3 + 1}, // both parts may be split
+		{"a burst in the overlap", func(second int) bool { return second < 60 }, 1 + 1, 1},
+		{"a burst at its end", func(second int) bool { return second >= 500 && second < 560 }, 3, 0},
+		{"a new burst", func(second int) bool { return second >= 700 && second < 760 }, 3, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			s := newStore(t)
+			synctest.Test(t, func(t *testing.T) {
+				start := time.Now().UTC().Truncate(time.Second)
+				var served []dtmsim.Alert
+				serve := func(id string, created, visible time.Duration) {
+					served = append(served, dtmsim.Alert{
+						ID: id, CreatedAt: start.Add(created), VisibleAt: start.Add(visible),
+						Body: fmt.Appendf(nil, `{"id":%q,"created_at":%q,"status":"new","doc":{}}`, id, start.Add(created).Format(time.RFC3339)),
+					})
+				}
+				for second := range 20 * 60 {
+					if at := time.Duration(second) * time.Second; c.busy(second) {
+						serve(fmt.Sprint("a", second), at, at)
+					}
+				}
+				serve("late", 8*time.Minute+ms, 12*time.Minute)
+				serve("rewritten", 9*time.Minute+ms, 9*time.Minute)
+				served[len(served)-1].Changes = []dtmsim.Change{{At: start.Add(11 * time.Minute), Apply: func(*dtmsim.Alert) {}}}
+				slices.SortFunc(served, func(a, b dtmsim.Alert) int { return a.CreatedAt.Compare(b.CreatedAt) })
+				api := &asked{RoundTripper: dtmsim.New(dtmsim.Options{}, served).RoundTripper()}
+				to := &subscriber{}
+				for at := 0; at <= 30; at += 5 {
+					time.Sleep(time.Until(start.Add(time.Duration(at)*time.Minute + 30*time.Second)))
+					api.full, api.bare, api.got = 0, nil, 0
+					r := newRun(t, s, api, nil)
+					r.Options.UpdatesWindow, r.Options.Workers = 0, 8
+					r.NewProcessor = func(o ledger.Options) Processor {
+						return &ledger.Processor{Store: s, Publisher: to, Feed: "f", RunID: "r", TTL: 1000 * time.Hour, Options: o}
+					}
+					report, err := r.Live(t.Context(), "schedule", false)
+					if err != nil || report.Outcome != OK {
+						t.Fatalf("the run in minute %d ends as %s: %v", at, report.Outcome, err)
+					}
+					got := 0
+					if c.bare > 0 {
+						got = 2
+					}
+					if isLight := len(api.bare) > 0; at == 15 && (api.full > c.full || len(api.bare) > c.bare || isLight != (c.bare > 0) || api.got != got) {
+						t.Errorf("full pages %d, pages without documents %v, alerts by their id %d; want at most %d, at most %d, and %d",
+							api.full, api.bare, api.got, c.full, c.bare, got)
+					}
+				}
+				want := []string{"rewritten updated new"}
+				for _, a := range served {
+					want = append(want, a.ID+" created new")
+				}
+				slices.Sort(want)
+				slices.Sort(to.took)
+				if diff := cmp.Diff(want, to.took); diff != "" {
+					t.Errorf("published (-want +got):\n%s", diff)
+				}
+			})
+		})
+	}
 }

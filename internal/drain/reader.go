@@ -89,6 +89,7 @@ type fetched struct {
 	// be missing in it.
 	listed time.Time
 	asked  state.Slice // what its listing asked for, From and To included
+	light  bool        // without documents
 	end    listingEnd
 	err    error // with an end: why the pass ended; else fatal
 	// goOn is answered before the next page is asked for, where that depends on
@@ -176,6 +177,7 @@ type sliceListing struct {
 	order order
 	past  int // alerts of the last pages that are past the slice's end, when no other were on them
 	cut   bool
+	light bool
 }
 
 // fetch lists pages and judges whether the listing can be gone on with.
@@ -183,7 +185,8 @@ func (r *reader) fetch(ctx context.Context, pages chan<- fetched) {
 	relist := r.engine.opts.Filter.HasMutable()
 	pageNo, base := 0, newListing(r.endings.followUp)
 	for since := r.position(); ; {
-		l := &sliceListing{listing: base, query: r.query(since)}
+		l := &sliceListing{listing: base}
+		l.query, l.light = r.query(since)
 		l.order = orderFrom(l.query.Since)
 		again := false
 		for page, err := range r.engine.source.List(ctx, l.query) {
@@ -210,7 +213,7 @@ func (r *reader) fetch(ctx context.Context, pages chan<- fetched) {
 			}
 			r.engine.noteAnswered()
 			page, doubtful := r.doubts.cut(page)
-			f := fetched{page: page, listed: l.asked, asked: state.Slice{From: l.query.Since, To: l.query.Until}}
+			f := fetched{page: page, listed: l.asked, asked: state.Slice{From: l.query.Since, To: l.query.Until}, light: l.light}
 			if f.end = r.endOf(page, l); doubtful {
 				f.end = unreadable
 			}
@@ -234,7 +237,7 @@ func (r *reader) fetch(ctx context.Context, pages chan<- fetched) {
 			}
 			// A slice that was cut is listed anew, up to its new end: then a list is read
 			// to its end, and an alert out of place is in it wherever it stands.
-			l.cut = r.size == 0 && r.engine.split(r.slice) || l.cut
+			l.cut = r.size == 0 && r.wasCut() || l.cut
 			if at := l.order.position(); (l.cut || relist) && at.After(since) {
 				since, again, base = at, true, l.next()
 				break
@@ -246,15 +249,17 @@ func (r *reader) fetch(ctx context.Context, pages chan<- fetched) {
 	}
 }
 
-// query is the listing of what remains of the slice from a time on.
-func (r *reader) query(since time.Time) dtm.Query {
+// query is the listing of what remains of the slice from a time on, and whether it is a
+// light one.
+func (r *reader) query(since time.Time) (q dtm.Query, light bool) {
 	r.engine.mu.Lock()
 	defer r.engine.mu.Unlock()
-	q := dtm.Query{
+	r.slice.wasCut = false
+	q = dtm.Query{
 		// Whether the bounds are inclusive is unknown (DTM API), so ask for a
 		// millisecond more on both sides.
 		Since: since.Add(-ms), Until: r.slice.To.Add(ms),
-		Size: r.engine.opts.PageSize, Refs: r.engine.opts.Refs && !r.noRefs, Filter: r.engine.opts.Filter, Alone: r.endings.alone,
+		Size: r.engine.pageSize(r.slice), Refs: r.engine.opts.Refs && !r.noRefs && !r.slice.light, Filter: r.engine.opts.Filter, Alone: r.endings.alone,
 	}
 	if r.size > 0 {
 		q.Size = r.size
@@ -265,7 +270,15 @@ func (r *reader) query(since time.Time) dtm.Query {
 			q.Until = q.Since.Add(time.Second) // the whole slice is older
 		}
 	}
-	return q
+	return q, r.slice.light
+}
+
+// wasCut reports whether the slice ends earlier than its listing was asked for, or is to be
+// listed in another way.
+func (r *reader) wasCut() bool {
+	r.engine.mu.Lock()
+	defer r.engine.mu.Unlock()
+	return r.slice.wasCut
 }
 
 // endOf says how the listing goes on after a page.
@@ -297,14 +310,17 @@ func (r *reader) endOf(page dtm.Page, l *sliceListing) listingEnd {
 	// A single one may be out of place, and ends nothing.
 	isPast := n == 0 && l.past >= 2
 	end, brought := l.add(page, l.query.Size, isPast || page.Next == "" && past > 0 && !l.order.last().Before(to))
-	r.engine.addNeeded(brought)
+	r.engine.addNeeded(brought, l.query.Size)
 	if isPast && page.Next != "" && to.Before(l.query.Until.Add(-ms)) {
 		// The slice was cut since this was asked for. Where the order is coarse, alerts of
 		// its own may stand later in this list.
 		return anew
 	}
-	if !isPast {
-		r.engine.observeRate(r.slice, n, l.order.last())
+	switch {
+	case end == finished:
+		r.engine.fetchedAll(r.slice)
+	case !isPast:
+		r.engine.fetchedPage(r.slice, n, l.order.last())
 	}
 	return end
 }
@@ -344,7 +360,11 @@ func (r *reader) handle(f fetched) (outcome, error) {
 		return outcome{stopped: true}, nil
 	}
 	defer release()
-	counts, err := r.engine.processor.Process(r.engine.deadlines.working, p.alerts, r.engine.reserve)
+	processor := r.engine.processor
+	if f.light {
+		processor = r.engine.light
+	}
+	counts, err := processor.Process(r.engine.deadlines.working, p.alerts, r.engine.reserve)
 	r.engine.addCounts(len(f.page.Alerts), counts)
 	if err != nil {
 		return outcome{}, err
@@ -459,12 +479,13 @@ func (r *reader) position() time.Time {
 // and then for that one without its document.
 func (r *reader) shrinkPage(cause error) error {
 	if r.size == 0 {
-		r.size, r.passing = r.engine.opts.PageSize, r.engine.opts.PageSize
+		r.size = r.engine.pageSize(r.slice)
+		r.passing = r.size
 	}
 	switch {
 	case r.size > 1:
 		r.size = max(1, r.size/4)
-	case r.engine.opts.Refs && !r.noRefs:
+	case r.engine.opts.Refs && !r.noRefs && !r.slice.light:
 		r.noRefs, r.oversizedAt = true, time.Time{}
 	default:
 		return &listingError{fmt.Errorf("after %s: %w", r.slice.DoneUntil.Format(time.RFC3339Nano), cause)}

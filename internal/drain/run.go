@@ -207,6 +207,7 @@ type work struct {
 	got       *atomic.Int64 // alerts that were fetched by their id
 	replanned bool
 
+	listed     time.Time // created_at before which the live slices were listed by earlier runs
 	liveAt     time.Time // when the live feed is to be looked at again
 	unfinished []string  // backfills, as far as is known
 	sweepSince time.Time // created_at back to which the sweep looks

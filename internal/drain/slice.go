@@ -17,8 +17,9 @@ const ms = time.Millisecond
 // to end. After what is pending there is no overlap. Else the overlap comes first, unless
 // sweeps show it: from overlap before the last end, or from where alerts were last
 // listed so young that others with an earlier created_at may have come into the index
-// since.
-func extend(f *state.Feed, end time.Time, o Options) {
+// since. listed is the created_at before which all that is pending was listed before; zero
+// where nothing is known of that.
+func extend(f *state.Feed, end time.Time, o Options) (listed time.Time) {
 	f.Slices = tidy(f.Slices)
 	light := o.UpdatesWindow > 0 && f.RereadFrom.IsZero() && f.Owed.Since.IsZero() && !f.SweptOverlap.IsZero()
 	if owed := (state.TimeRange{Since: later(f.BeginsAt, f.SweptOverlap.Add(-o.Overlap)), Until: f.End}); light && owed.Since.Before(owed.Until) {
@@ -30,6 +31,7 @@ func extend(f *state.Feed, end time.Time, o Options) {
 			f.Slices = []state.Slice{{From: f.End, To: end, DoneUntil: f.End}}
 		}
 	case len(f.Slices) == 0:
+		listed = f.End
 		from := f.End.Add(-o.Overlap)
 		if !f.RereadFrom.IsZero() && f.RereadFrom.Before(from) {
 			from = f.RereadFrom
@@ -49,6 +51,7 @@ func extend(f *state.Feed, end time.Time, o Options) {
 	if end.After(f.End) {
 		f.End = end
 	}
+	return listed
 }
 
 func earlier(a, b time.Time) time.Time {

@@ -91,26 +91,27 @@ var worlds = []struct {
 // floors, in the fake time of a bubble: what the engine itself adds.
 func TestDrainNearItsFloor(t *testing.T) {
 	t.Parallel()
-	const alerts, size = 50_000, 100
 	for _, c := range []struct {
-		workers  int
-		time     float64
-		requests float64
+		workers, alerts, size int
+		latency               time.Duration
+		time, requests        float64
 	}{
-		{1, 1.05, 1.05},
-		{8, 1.15, 1.05},
+		{1, 8_000, 25, 100 * time.Millisecond, 1.02, 1.02},
+		{1, 50_000, 100, 100 * time.Millisecond, 1.02, 1.02},
+		{8, 8_000, 25, 600 * time.Millisecond, 1.14, 1.07},
+		{8, 50_000, 100, 100 * time.Millisecond, 1.10, 1.05},
 	} {
 		for _, w := range worlds {
-			t.Run(fmt.Sprintf("%d_workers/%s", c.workers, w.name), func(t *testing.T) {
+			t.Run(fmt.Sprintf("%d_workers/%d_alerts/%s", c.workers, c.alerts, w.name), func(t *testing.T) {
 				t.Parallel()
 				for seed := range uint64(5) {
 					synctest.Test(t, func(t *testing.T) {
-						const latency, took = 100 * time.Millisecond, 20 * time.Millisecond
+						const took = 20 * time.Millisecond
 						now := time.Now().UTC().Truncate(ms)
-						source := &evenSource{alerts: spread(seed, alerts, now.Add(-5*24*time.Hour), now, w.share, w.within, w.from), latency: latency}
+						source := &evenSource{alerts: spread(seed, c.alerts, now.Add(-5*24*time.Hour), now, w.share, w.within, w.from), latency: c.latency}
 						processor := &costlyProcessor{took: took, known: map[string]bool{}, turn: make(chan struct{}, 1)}
 						e := &engine{
-							opts: Options{Workers: c.workers, PageSize: size}, source: source, processor: processor,
+							opts: Options{Workers: c.workers, PageSize: c.size}, source: source, processor: processor,
 							save: func(Progress) {}, onGap: func(state.Gap) {}, report: &Report{},
 						}
 						from := now.Add(-5 * 24 * time.Hour)
@@ -118,11 +119,11 @@ func TestDrainNearItsFloor(t *testing.T) {
 						if err != nil {
 							t.Fatal(err)
 						}
-						if len(processor.known) != alerts {
-							t.Errorf("published %d of %d alerts", len(processor.known), alerts)
+						if len(processor.known) != c.alerts {
+							t.Errorf("published %d of %d alerts", len(processor.known), c.alerts)
 						}
-						pages := (alerts + size - 1) / size
-						floor := time.Duration((pages+c.workers-1)/c.workers) * latency
+						pages := (c.alerts + c.size - 1) / c.size
+						floor := time.Duration((pages+c.workers-1)/c.workers) * c.latency
 						took1, asked := float64(time.Since(now))/float64(floor), float64(source.requests.Load())/float64(pages)
 						t.Logf("seed %d: time %.3f, requests %.3f of the floor, %d splits", seed, took1, asked, e.report.Splits)
 						if took1 > c.time || asked > c.requests {
