@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"io"
 	"net"
 	"net/http"
@@ -11,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,7 +24,19 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"dtmrelay": main})
+	testscript.Main(waiting{m}, map[string]func(){"dtmrelay": main})
+}
+
+// waiting runs more tests side by side than there are processors: most of them wait for a
+// program, and the program for its signal or its time.
+type waiting struct{ *testing.M }
+
+func (w waiting) Run() int {
+	flag.Parse()
+	if err := flag.Set("test.parallel", strconv.Itoa(max(6, runtime.GOMAXPROCS(0)))); err != nil {
+		panic(err)
+	}
+	return w.M.Run()
 }
 
 // TestScripts runs the scripts of testdata/scripts against the real program.
@@ -38,6 +52,7 @@ func TestMain(m *testing.M) {
 //	find NAME REGEXP FILE                sets $NAME to the expression's group
 //	gone LOG                             nothing listens where LOG says that it did
 func TestScripts(t *testing.T) {
+	t.Parallel()
 	testscript.Run(t, testscript.Params{
 		Dir:                 filepath.Join("testdata", "scripts"),
 		RequireExplicitExec: true,
