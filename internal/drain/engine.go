@@ -96,7 +96,8 @@ type engine struct {
 	claimed       map[string]bool // what workers handle now, by its name in the ledger
 	active        []*activeSlice  // pending, sorted
 	idle          int             // workers that wait for a slice
-	isSplit       bool            // a slice was split
+	splits        int             // of slices
+	span          time.Duration   // of what was pending at the beginning
 	firstAnswered bool            // the first request of the run was answered well
 	probing       bool            // a worker has been let through to send it
 	allowance     int             // alerts that may still be published
@@ -134,6 +135,7 @@ func (e *engine) run(d deadlines, pending Progress) error {
 	e.allowance = e.opts.MaxAlerts
 	for _, s := range pending.Slices {
 		e.active = append(e.active, &activeSlice{Slice: s, begin: s.DoneUntil, fetched: s.DoneUntil})
+		e.span += s.To.Sub(s.DoneUntil)
 	}
 	e.report.Slices += int64(len(e.active))
 	e.deadlines, e.stopAll = d.stoppable()

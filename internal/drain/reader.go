@@ -316,12 +316,7 @@ func (r *reader) endOf(page dtm.Page, l *sliceListing) listingEnd {
 		// its own may stand later in this list.
 		return anew
 	}
-	switch {
-	case end == finished:
-		r.engine.fetchedAll(r.slice)
-	case !isPast:
-		r.engine.fetchedPage(r.slice, n, l.order.last())
-	}
+	r.engine.fetchedPage(r.slice, n, l.order.last(), end == finished)
 	return end
 }
 

@@ -19,20 +19,27 @@ const (
 	// minListedPages is how many must remain of what earlier runs have listed before it
 	// becomes a slice of its own, whose pages are larger.
 	minListedPages = 2
+	// everyday is the span up to which the slices of a run hold what has come since the one
+	// before. A split costs half a request and more, and gains seconds there.
+	everyday = 20 * time.Minute
+	// pagesOfSplit is how many pages must remain for each split of such slices.
+	pagesOfSplit = 14
 )
 
 // fetchedPage takes the alerts of a page of a slice, judges by them how much of it
 // remains, and splits for the workers that wait. Its owner calls it before anybody handles
-// the page, so that it sees at once that its slice was cut.
-func (e *engine) fetchedPage(s *activeSlice, alerts int, last time.Time) {
+// the page, so that it sees at once that its slice was cut. isLast: the slice is read.
+func (e *engine) fetchedPage(s *activeSlice, alerts int, last time.Time, isLast bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	s.read += alerts
-	if !last.After(s.fetched) {
-		return
+	if isLast && last.Before(s.To) {
+		last = s.To
 	}
-	e.observeRate(s, alerts, last)
-	e.cutListed(s)
+	if last.After(s.fetched) {
+		e.observeRate(s, alerts, last)
+		e.cutListed(s)
+	}
 	waiting := e.idle
 	for _, s := range e.active {
 		if !s.owned && !s.setAside {
@@ -42,13 +49,6 @@ func (e *engine) fetchedPage(s *activeSlice, alerts int, last time.Time) {
 	for waiting > 0 && e.split() != nil {
 		waiting--
 	}
-}
-
-// fetchedAll notes that nothing remains of a slice that could be split.
-func (e *engine) fetchedAll(s *activeSlice) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	s.fetched = s.To
 }
 
 // observeRate notes the rate of a page. The lock is held.
@@ -81,11 +81,11 @@ func (e *engine) remainingPages(s *activeSlice) float64 {
 	if s.fetched.Before(e.listed) {
 		to = earlier(to, e.listed)
 	}
-	if !e.isSplit {
+	if e.splits == 0 || e.span <= everyday {
 		// A burst need not go on: as much as so far comes in the same time again.
 		rate = min(rate, float64(s.read)/float64(max(1, s.fetched.Sub(s.begin)/ms)))
 	}
-	return rate * float64(to.Sub(s.fetched)/ms) / float64(e.pageSize(s))
+	return rate * float64(max(0, to.Sub(s.fetched))/ms) / float64(e.pageSize(s))
 }
 
 // split cuts the slice in which most remains, and returns its later part for a worker
@@ -96,17 +96,19 @@ func (e *engine) split() *activeSlice {
 	if !e.firstAnswered || len(e.active) >= maxSlices {
 		return nil
 	}
-	left := float64(minPages)
-	if e.isSplit {
+	left, all := float64(minPages), 0.0
+	if e.splits > 0 {
 		left = minPagesLater
 	}
 	var s *activeSlice
 	for _, o := range e.active {
-		if pages := e.remainingPages(o); !o.setAside && pages >= left {
+		pages := e.remainingPages(o)
+		all += pages
+		if !o.setAside && pages >= left {
 			s, left = o, pages
 		}
 	}
-	if s == nil {
+	if s == nil || e.span <= everyday && float64((e.splits+1)*pagesOfSplit) > all {
 		return nil
 	}
 	from := s.fetched.Add(ms)
@@ -115,7 +117,7 @@ func (e *engine) split() *activeSlice {
 	if !at.After(from) || !at.Before(s.To) {
 		return nil
 	}
-	e.isSplit = true
+	e.splits++
 	e.report.Splits++
 	return e.cut(s, at, s.rate+(s.rateAtEnd-s.rate)*share)
 }

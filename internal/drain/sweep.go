@@ -193,10 +193,11 @@ func (w *work) sweepOf(fetching context.Context, kind string, feed state.Feed, b
 	}
 	back = back.Add(-overlap)
 	// With a run every minute the overlap is ten elevenths of each sweep. Where requests
-	// are not plentiful, every sweep reads what is new, and one in OVERLAP / 2 the rest.
+	// are not plentiful, every sweep reads what is new, and one in OVERLAP the rest: a tenth
+	// less, since a run may begin a little early.
 	var enough time.Time
 	used, _ := w.runner.Meter.Used()
-	if began.Sub(feed.SweptOverlap) < overlap/2 && float64(used) >= plentiful*float64(w.runner.Options.RequestsPerDay) {
+	if began.Sub(feed.SweptOverlap) < overlap*9/10 && float64(used) >= plentiful*float64(w.runner.Options.RequestsPerDay) {
 		enough = feed.LastSweep.Add(-min(shortOverlap, overlap))
 	}
 	options := ledger.Options{

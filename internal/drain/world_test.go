@@ -461,7 +461,7 @@ func (w *world) end() {
 			w.checkRun(p)
 		}
 	}
-	time.Sleep(max(state.LeaseFor, w.Feed.Overlap/2)) // the next sweep reads the overlap
+	time.Sleep(max(state.LeaseFor, w.Feed.Overlap)) // the next sweep reads the overlap
 	w.settle()
 	for range 2 {
 		if !w.drained() {
