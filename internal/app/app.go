@@ -62,10 +62,10 @@ type App struct {
 	meter  *dtm.Meter
 	shares shares
 	// published is what this instance knows, for all its runs.
-	published *ledger.Published
-	log       *slog.Logger
-	routes    http.Handler // of the function Ingest
-	sync      http.Handler // of the function SyncStatus
+	cache  *ledger.Cache
+	log    *slog.Logger
+	routes http.Handler // of the function Ingest
+	sync   http.Handler // of the function SyncStatus
 }
 
 // newClient makes the configuration's client of GTI.
@@ -93,7 +93,7 @@ func New(cfg config.Config, parts Parts, log *slog.Logger) (*App, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &App{cfg: cfg, parts: parts, client: client, meter: meter, shares: sharesOf(cfg.ErrorsPerHour), published: new(ledger.Published), log: log}
+	a := &App{cfg: cfg, parts: parts, client: client, meter: meter, shares: sharesOf(cfg.ErrorsPerHour), cache: new(ledger.Cache), log: log}
 	a.routes, a.sync = a.handler(), a.syncHandler()
 	return a, nil
 }
@@ -118,12 +118,12 @@ func (a *App) runner() *drain.Runner {
 			UpdatesWindow: a.cfg.UpdatesWindow, AuditWindow: a.cfg.AuditWindow, MonitorsCheck: a.cfg.MonitorsCheck,
 			MaxAlerts: a.cfg.MaxAlerts, RequestsPerDay: a.cfg.RequestsPerDay, Budget: a.cfg.Budget,
 		},
-		Published: a.published,
+		Cache: a.cache,
 		NewProcessor: func(o ledger.Options) drain.Processor {
 			return &ledger.Processor{
 				Store: a.parts.Store, Publisher: a.parts.Publisher, Writebacks: a.parts.Writebacks, Feed: a.cfg.Feed, RunID: id,
 				TTL: a.cfg.LedgerTTL, Rules: a.cfg.Rules, Redactor: a.cfg.Redactor, Format: message.Format(a.cfg.MessageFormat),
-				Published: a.published, Options: o,
+				Cache: a.cache, Options: o,
 			}
 		},
 	}

@@ -68,13 +68,13 @@ type day struct {
 	cold   bool // each run is another instance's
 	small  bool // documents are left out, which would not fit into memory
 
-	published *ledger.Published
-	api       *dtmsim.Server
-	client    *dtm.Client
-	store     *countingStore
-	topic     countingTopic
-	log       *slog.Logger
-	logged    countingWriter
+	cache  *ledger.Cache
+	api    *dtmsim.Server
+	client *dtm.Client
+	store  *countingStore
+	topic  countingTopic
+	log    *slog.Logger
+	logged countingWriter
 
 	requests, looked int64
 	atWork           time.Duration
@@ -172,8 +172,8 @@ func (d *day) generate(start time.Time) []dtmsim.Alert {
 // run runs the feed as the function does (internal/app).
 func (d *day) run(t *testing.T, i int) {
 	id := fmt.Sprintf("run-%d", i)
-	if d.published == nil || d.cold {
-		d.published = new(ledger.Published)
+	if d.cache == nil || d.cold {
+		d.cache = new(ledger.Cache)
 	}
 	runner := &drain.Runner{
 		Feed: "default", RunID: id, Store: d.store, Meter: dtm.NewMeter(1 << 30), Log: d.log,
@@ -184,11 +184,11 @@ func (d *day) run(t *testing.T, i int) {
 			InitialLookback: 72 * time.Hour, MaxLookback: 120 * time.Hour, UpdatesWindow: 720 * time.Hour, AuditWindow: 72 * time.Hour, RequestsPerDay: 40_000,
 			Budget: 8*time.Minute + 30*time.Second,
 		},
-		Published: d.published,
+		Cache: d.cache,
 		NewProcessor: func(o ledger.Options) drain.Processor {
 			return &ledger.Processor{
 				Store: d.store, Publisher: &d.topic, Feed: "default", RunID: id, TTL: 4320 * time.Hour,
-				Published: d.published, Options: o,
+				Cache: d.cache, Options: o,
 			}
 		},
 	}

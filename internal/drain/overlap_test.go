@@ -151,12 +151,12 @@ func TestDatabaseOfBefore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		created := time.Now().UTC().Add(-30 * time.Minute)
 		api := dtmsim.New(dtmsim.Options{}, []dtmsim.Alert{{ID: "a", Type: "Message", Status: "new", CreatedAt: created}})
-		to, published := &subscriber{}, new(ledger.Published)
+		to, cache := &subscriber{}, new(ledger.Cache)
 		for _, s := range append(stores[:1:1], stores...) {
 			r := newRun(t, s, api.RoundTripper(), nil)
-			r.Options.Refs, r.Published = false, published
+			r.Options.Refs, r.Cache = false, cache
 			r.NewProcessor = func(o ledger.Options) Processor {
-				return &ledger.Processor{Store: s, Publisher: to, Feed: "f", RunID: "r", TTL: 1000 * time.Hour, Published: published, Options: o}
+				return &ledger.Processor{Store: s, Publisher: to, Feed: "f", RunID: "r", TTL: 1000 * time.Hour, Cache: cache, Options: o}
 			}
 			if report, err := r.Live(t.Context(), "schedule", false); err != nil || report.Outcome != OK {
 				t.Fatalf("a run ends as %s: %v", report.Outcome, err)

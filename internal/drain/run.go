@@ -75,8 +75,8 @@ type Runner struct {
 	// MonitorsAPI lists the monitors. It has a session of its own, since a refusal ends a
 	// session, and this one may be about the monitors alone. Nil without MonitorsCheck.
 	MonitorsAPI MonitorLister
-	// Published is what the processors know; nil: nothing.
-	Published *ledger.Published
+	// Cache is what the processors know; nil: nothing.
+	Cache *ledger.Cache
 	// NewProcessor makes a processor for this run.
 	NewProcessor func(ledger.Options) Processor
 	RunID        string
@@ -124,7 +124,7 @@ func (r *Runner) live(ctx context.Context, report *Report, began time.Time) (out
 		return Failed, StopError, err
 	}
 	feed, usage := found.Feed, found.Usage
-	r.Published.Opened(feed.Generation)
+	r.Cache.Opened(feed.Generation)
 	report.before(feed)
 	if !report.DryRun && feed.Lease != nil && began.Before(feed.Lease.ExpiresAt) {
 		return Skipped, StopLeaseHeld, nil

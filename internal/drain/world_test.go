@@ -50,7 +50,7 @@ type world struct {
 	reach, audited time.Time
 	audits         []audit
 	// published is what the instance knows that runs the steps, where it stays warm.
-	published *ledger.Published
+	cache *ledger.Cache
 
 	ledger map[string]state.Record
 	// acked counts the messages of the alerts topic by their dedupe_key, rejected
@@ -161,7 +161,7 @@ func (w *world) run(s step) *proc {
 			w.api.AddFault(f)
 		}
 	}
-	published := w.knows(s)
+	cache := w.knows(s)
 	meter, client := p.client()
 	p.live, p.sweeps = client.Session(liveShare), client.Session(sweepShare)
 	runner := &drain.Runner{
@@ -170,11 +170,11 @@ func (w *world) run(s step) *proc {
 		BackfillAPI: alternating{client.Session(backfillShare), p, false},
 		KeyID:       func(context.Context) (string, error) { return w.feed + "-key", nil },
 		Now:         func() time.Time { return time.Now().Add(s.Skew) },
-		Published:   published,
+		Cache:       cache,
 		NewProcessor: func(o ledger.Options) drain.Processor {
 			return &ledger.Processor{
 				Store: database{p}, Publisher: topics{p, o.BackfillID == ""}, Feed: w.feed, RunID: p.name, TTL: 1000 * time.Hour,
-				Published: published, Options: o,
+				Cache: cache, Options: o,
 			}
 		},
 	}
@@ -194,13 +194,13 @@ func (w *world) run(s step) *proc {
 // knows is what the process of a step knows to be published: all that the processes
 // before it knew, unless one of them has crashed or stood still. Then it is another
 // instance, which knows less than the ledger.
-func (w *world) knows(s step) *ledger.Published {
-	if !w.Warm || w.published == nil {
-		w.published = new(ledger.Published)
+func (w *world) knows(s step) *ledger.Cache {
+	if !w.Warm || w.cache == nil {
+		w.cache = new(ledger.Cache)
 	}
-	known := w.published
+	known := w.cache
 	if s.Crash+s.Freeze > 0 {
-		w.published = nil
+		w.cache = nil
 	}
 	return known
 }

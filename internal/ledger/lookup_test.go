@@ -28,11 +28,11 @@ func TestPublishedIsNotLookedUp(t *testing.T) {
 	p, l, _ := newProcessor()
 	store := &asked{Store: l}
 	p.Store = store
-	warm := new(ledger.Published)
+	warm := new(ledger.Cache)
 	old, changed := func(id string) dtm.Alert { return version(id, "new", 0) }, func(id string) dtm.Alert { return version(id, "new", 60) }
 	for _, c := range []struct {
 		name   string
-		known  *ledger.Published
+		known  *ledger.Cache
 		mode   ledger.Mode
 		id     string
 		alerts []dtm.Alert
@@ -44,11 +44,11 @@ func TestPublishedIsNotLookedUp(t *testing.T) {
 		{"one has changed", warm, ledger.Matches, "", []dtm.Alert{changed("a"), old("b")}, []string{"a"}, ledger.Counts{Handled: 2, Updated: 1, Suppressed: 1}},
 		{"the version before that", warm, ledger.Live, "", []dtm.Alert{old("a")}, nil, ledger.Counts{Handled: 1, Superseded: 1}},
 		{"both versions on a page", warm, ledger.Live, "", []dtm.Alert{old("a"), changed("a")}, nil, ledger.Counts{Handled: 2, Suppressed: 1, Superseded: 1}},
-		{"another instance", new(ledger.Published), ledger.Live, "", []dtm.Alert{changed("a"), old("b")}, []string{"a", "b"}, ledger.Counts{Handled: 2, Suppressed: 2}},
+		{"another instance", new(ledger.Cache), ledger.Live, "", []dtm.Alert{changed("a"), old("b")}, []string{"a", "b"}, ledger.Counts{Handled: 2, Suppressed: 2}},
 		{"republished", warm, ledger.Republish, "b1", []dtm.Alert{changed("a")}, []string{"a"}, ledger.Counts{Handled: 1, Created: 1}},
 	} {
 		store.ids = nil
-		p.Published, p.Mode, p.BackfillID = c.known, c.mode, c.id
+		p.Cache, p.Mode, p.BackfillID = c.known, c.mode, c.id
 		got, err := p.Process(t.Context(), c.alerts, all)
 		if err != nil {
 			t.Fatalf("%s: %v", c.name, err)

@@ -50,8 +50,8 @@ type Processor struct {
 	Redactor *redact.Redactor
 	// Format is that of the messages' data.
 	Format message.Format
-	// Published is what this instance knows to be published; nil: it looks up everything.
-	Published *Published
+	// Cache is what this instance knows to be published; nil: it looks up everything.
+	Cache *Cache
 	Options
 }
 

@@ -33,7 +33,7 @@ func (p *Processor) record(ctx context.Context, items []*item) error {
 	}
 	for _, it := range items {
 		if !slices.Contains(contended, it) {
-			p.Published.note(it.recorded)
+			p.Cache.note(it.recorded)
 		}
 	}
 	return nil

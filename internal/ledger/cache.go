@@ -11,11 +11,11 @@ import (
 	"dtmrelay.internal/dtmrelay/internal/state"
 )
 
-// Published is what an instance knows to be published, because it has read or recorded
+// Cache is what an instance knows to be published, because it has read or recorded
 // it: the sweep shows an alert many times, and most reads of the ledger would only say
 // again that nothing is new. A published version never goes back, so what is known once
 // stays true, whoever else writes the ledger; all else is looked up.
-type Published struct {
+type Cache struct {
 	mu sync.Mutex
 	// Only the latest are remembered: those of now, and as many before them.
 	now, before map[string]int64 // an alert's published version, in milliseconds
@@ -23,14 +23,14 @@ type Published struct {
 	generation int64 // of the feed's document, as a run saw it last
 }
 
-// maxPublished is how many alerts a Published remembers, of about 80 bytes each.
-const maxPublished = 100_000
+// maxCached is how many alerts a Cache remembers, of about 80 bytes each.
+const maxCached = 100_000
 
 // Opened takes note of the generation of the feed's document, which grows with each run.
 // When it is less than before, the database was restored, or made anew: its ledger may
 // lack what was published, and a change of an alert that it lacks would be left alone. So
 // all is forgotten, and looked up again.
-func (p *Published) Opened(generation int64) {
+func (p *Cache) Opened(generation int64) {
 	if p == nil {
 		return
 	}
@@ -43,7 +43,7 @@ func (p *Published) Opened(generation int64) {
 }
 
 // version is the published version of an alert, if it is this one or a newer one.
-func (p *Published) version(a dtm.Alert) (time.Time, bool) {
+func (p *Cache) version(a dtm.Alert) (time.Time, bool) {
 	if p == nil || a.Invalid != "" || a.Ahead {
 		return time.Time{}, false
 	}
@@ -60,7 +60,7 @@ func (p *Published) version(a dtm.Alert) (time.Time, bool) {
 }
 
 // note remembers what a record says.
-func (p *Published) note(rec state.Record) {
+func (p *Cache) note(rec state.Record) {
 	if p == nil || rec.PublishedVersion.IsZero() || !rec.PublishedVersion.Equal(rec.HandledVersion) {
 		return
 	}
@@ -70,11 +70,11 @@ func (p *Published) note(rec state.Record) {
 }
 
 // put remembers a version, unless a newer one is known. The lock is held.
-func (p *Published) put(id string, version int64) {
+func (p *Cache) put(id string, version int64) {
 	if known, ok := p.now[id]; ok && known >= version {
 		return
 	}
-	if len(p.now) >= maxPublished/2 {
+	if len(p.now) >= maxCached/2 {
 		p.before, p.now = p.now, nil
 	}
 	if p.now == nil {
@@ -91,7 +91,7 @@ func (p *Processor) lookUp(ctx context.Context, alerts []dtm.Alert) ([]state.Ent
 	var places []int
 	for i, a := range alerts {
 		// A backfill also asks what became of a version for it.
-		if version, ok := p.Published.version(a); ok && p.Mode != Backfill && p.Mode != Republish {
+		if version, ok := p.Cache.version(a); ok && p.Mode != Backfill && p.Mode != Republish {
 			entries[i].Record = state.Record{ID: a.ID, HandledVersion: version, PublishedVersion: version}
 			continue
 		}
@@ -106,7 +106,7 @@ func (p *Processor) lookUp(ctx context.Context, alerts []dtm.Alert) ([]state.Ent
 	}
 	for i, e := range found {
 		entries[places[i]] = e
-		p.Published.note(e.Record)
+		p.Cache.note(e.Record)
 	}
 	return entries, nil
 }
