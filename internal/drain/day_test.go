@@ -71,12 +71,14 @@ type day struct {
 	cache  *ledger.Cache
 	api    *dtmsim.Server
 	client *dtm.Client
+	meter  *dtm.Meter
 	store  *countingStore
 	topic  countingTopic
 	log    *slog.Logger
 	logged countingWriter
 
 	requests, looked int64
+	listed, swept    int64 // requests of the live feed, and of sweeps
 	atWork           time.Duration
 }
 
@@ -94,6 +96,8 @@ func (d *day) measure(b *testing.B) {
 		b.Fatal("the day went wrong")
 	}
 	b.ReportMetric(float64(d.requests), "requests")
+	b.ReportMetric(float64(d.listed), "requests-live")
+	b.ReportMetric(float64(d.swept), "requests-sweep")
 	b.ReportMetric(float64(d.floor()), "floor")
 	b.ReportMetric(float64(d.looked), "alerts-read")
 	b.ReportMetric(float64(d.store.reads), "documents-read")
@@ -121,8 +125,9 @@ func (d *day) live(t *testing.T) {
 	alerts := d.generate(start)
 	d.api = dtmsim.New(dtmsim.Options{Key: goodKey, Latency: pageTakes}, alerts)
 	var err error
+	d.meter = dtm.NewMeter(1 << 30)
 	d.client, err = dtm.New(dtm.Options{
-		BaseURL: "https://dtm.example/api/v3", ToolName: "test", UserAgent: "test", Keys: &proc{key: goodKey}, Meter: dtm.NewMeter(1 << 30),
+		BaseURL: "https://dtm.example/api/v3", ToolName: "test", UserAgent: "test", Keys: &proc{key: goodKey}, Meter: d.meter,
 		Concurrency: 6, QPS: 10, Transport: d.api.RoundTripper(), Rand: rand.Float64,
 	})
 	if err != nil {
@@ -133,7 +138,7 @@ func (d *day) live(t *testing.T) {
 	// The past that a settled feed has in its ledger, and the audit reads.
 	d.run(t, 0)
 	d.store.reads, d.store.writes, d.topic, d.logged = 0, 0, countingTopic{}, 0
-	d.requests, d.looked, d.atWork = 0, 0, 0
+	d.requests, d.looked, d.atWork, d.listed, d.swept = 0, 0, 0, 0, 0
 
 	ages := []struct {
 		age    time.Duration
@@ -176,7 +181,7 @@ func (d *day) run(t *testing.T, i int) {
 		d.cache = new(ledger.Cache)
 	}
 	runner := &drain.Runner{
-		Feed: "default", RunID: id, Store: d.store, Meter: dtm.NewMeter(1 << 30), Log: d.log,
+		Feed: "default", RunID: id, Store: d.store, Meter: d.meter, Log: d.log,
 		KeyID:   func(context.Context) (string, error) { return "key", nil },
 		LiveAPI: d.client.Session(liveShare), SweepAPI: d.client.Session(sweepShare), BackfillAPI: d.client.Session(backfillShare),
 		Options: drain.Options{
@@ -199,6 +204,8 @@ func (d *day) run(t *testing.T, i int) {
 			t.Fatal(err)
 		}
 		d.requests += report.Requests
+		d.listed += runner.LiveAPI.Stats().Requests
+		d.swept += runner.SweepAPI.Stats().Requests
 		d.looked += report.Fetched
 		d.atWork += time.Duration(report.DurationMS) * time.Millisecond
 		if i > 0 || report.Outcome == drain.OK {

@@ -14,6 +14,7 @@ const (
 	goesOn       listingEnd = iota
 	finished                // it has shown all that was asked for
 	fullLast                // a full page without a next link: there may be more
+	shifted                 // as finished, behind pages that others may have been shifted past
 	emptyFirst              // an empty first page with a next link
 	emptyLater              // an empty later page with a next link
 	repeated                // its tokens, or its alerts, come again
@@ -116,6 +117,7 @@ const (
 //	the listing ended            it brought    nothing      nothing, and the one
 //	                             something                  before ended like this
 //	finished                     all read      all read     all read
+//	shifted                      list again    all read     all read
 //	fullLast, emptyFirst         list again    list again   all read
 //	emptyLater                   the next listing follows links of empty pages (of a slice;
 //	                             a sweep takes it for emptyFirst)
@@ -137,7 +139,7 @@ type endings struct {
 func (e *endings) add(end listingEnd, progressed bool, cause error) (decision, error) {
 	again := end == e.before && !progressed
 	switch {
-	case end == finished:
+	case end == finished, end == shifted && !progressed:
 		return allRead, nil
 	case again && (end == fullLast || end == emptyFirst):
 		return allRead, nil

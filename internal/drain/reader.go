@@ -178,6 +178,9 @@ type sliceListing struct {
 	past  int // alerts of the last pages that are past the slice's end, when no other were on them
 	cut   bool
 	light bool
+	// isFirst: no page came yet. firstTo is the last alert in order of the first one.
+	isFirst bool
+	firstTo time.Time
 }
 
 // fetch lists pages and judges whether the listing can be gone on with.
@@ -185,7 +188,7 @@ func (r *reader) fetch(ctx context.Context, pages chan<- fetched) {
 	relist := r.engine.opts.Filter.HasMutable()
 	pageNo, base := 0, newListing(r.endings.followUp)
 	for since := r.position(); ; {
-		l := &sliceListing{listing: base}
+		l := &sliceListing{listing: base, isFirst: true}
 		l.query, l.light = r.query(since)
 		l.order = orderFrom(l.query.Since)
 		again := false
@@ -214,7 +217,23 @@ func (r *reader) fetch(ctx context.Context, pages chan<- fetched) {
 			r.engine.noteAnswered()
 			page, doubtful := r.doubts.cut(page)
 			f := fetched{page: page, listed: l.asked, asked: state.Slice{From: l.query.Since, To: l.query.Until}, light: l.light}
-			if f.end = r.endOf(page, l); doubtful {
+			f.end = r.endOf(page, l)
+			if relist && !l.isFirst {
+				// Alerts that have left the list since its first page may have shifted others past
+				// this one, which then only shows that those of the first page are in their places.
+				if at := earlier(l.order.position(), l.firstTo); at.After(since) {
+					page.Release()
+					since, again, base = at, true, l.next()
+					break
+				}
+				if f.end == finished {
+					f.end = shifted
+				}
+			}
+			if l.isFirst {
+				l.isFirst, l.firstTo = false, l.order.last()
+			}
+			if doubtful {
 				f.end = unreadable
 			}
 			if len(page.Alerts) == 0 || r.size > 0 {

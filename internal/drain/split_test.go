@@ -98,8 +98,8 @@ func TestDrainNearItsFloor(t *testing.T) {
 	}{
 		{1, 8_000, 25, 100 * time.Millisecond, 1.02, 1.02},
 		{1, 50_000, 100, 100 * time.Millisecond, 1.02, 1.02},
-		{8, 8_000, 25, 600 * time.Millisecond, 1.14, 1.07},
-		{8, 50_000, 100, 100 * time.Millisecond, 1.10, 1.05},
+		{8, 8_000, 25, 600 * time.Millisecond, 1.2, 1.08},
+		{8, 50_000, 100, 100 * time.Millisecond, 1.15, 1.05},
 	} {
 		for _, w := range worlds {
 			t.Run(fmt.Sprintf("%d_workers/%d_alerts/%s", c.workers, c.alerts, w.name), func(t *testing.T) {

@@ -52,10 +52,10 @@ func BenchmarkParallel(b *testing.B) {
 		name        string
 		share, part float64
 	}{{"uniform", 0, 0}, {"90%_in_5%", 0.9, 0.05}} {
-		for _, latency := range []time.Duration{100 * time.Millisecond, 250 * time.Millisecond} {
+		for _, latency := range []time.Duration{250 * time.Millisecond, 600 * time.Millisecond} {
 			b.Run(c.name+"/"+latency.String(), func(b *testing.B) {
 				for range b.N {
-					const pages = 400
+					const pages = 320
 					alerts := spread(pages*25-10, c.share, c.part)
 					w := newWorld(b, dtmsim.Options{Latency: latency, Gzip: true}, alerts)
 					page := w.fetchPage(25)
