@@ -263,8 +263,10 @@ func (w *work) runAll(feed state.Feed) error {
 	return err
 }
 
-// changes sweeps. A listing that fails for the sweep holds up no backfill.
+// changes sweeps. A listing that fails for the sweep holds up no backfill, and neither does
+// a long sweep: what remains of the minute after it is half of one at least.
 func (w *work) changes() error {
+	defer func() { w.liveAt = later(w.liveAt, time.Now().Add(liveEvery/2)) }()
 	w.sweepErr = nil
 	err := w.sweep(w.holder.Feed())
 	if listing := (*listingError)(nil); errors.As(err, &listing) {

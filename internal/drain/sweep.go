@@ -35,8 +35,8 @@ func (w *work) sweep(feed state.Feed) (err error) {
 	}
 	fetching := w.deadlines.fetching
 	if w.holder != nil { // a dry run leaves nothing to backfills
-		// The rest of the minute, or of the run, is the backfills'.
-		end := w.liveAt.Add(-liveEvery / 2)
+		// The rest of the run is the backfills'.
+		end := time.Now().Add(sweepFor)
 		if deadline, ok := fetching.Deadline(); ok && time.Until(deadline)/2 < time.Until(end) {
 			end = time.Now().Add(time.Until(deadline) / 2)
 		}
@@ -159,6 +159,10 @@ func sweptUntil(feed state.Feed) time.Time {
 		return feed.BeginsAt
 	}
 }
+
+// sweepFor is how long a sweep may take. One of 250,000 alerts a day is a hundred pages,
+// and one that is cut short costs a listing of all of UPDATES_WINDOW.
+const sweepFor = 2 * time.Minute
 
 // sweepLate is how old the last sweep may be at a run's end before the run says so. A
 // budget of errors that is used up passes within an hour.
