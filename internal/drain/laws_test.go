@@ -348,13 +348,16 @@ func (w *world) requests(p *proc, faults int) int {
 			hugest++
 		}
 	}
-	ties := most(w.Alerts)
+	ties, size := most(w.Alerts), w.Feed.PageSize
+	if w.Feed.Refs { // an overlap may be listed without documents
+		size = min(size, w.Bare)
+	}
 	// A listing begins with what lies within a moment of the last alert read.
-	again := ties/w.Feed.PageSize + 1
-	pages := n/w.Feed.PageSize + 1
+	again := ties/size + 1
+	pages := n/size + 1
 	if w.Feed.Filter.HasMutable() {
-		if w.Feed.PageSize > ties {
-			pages = n/(w.Feed.PageSize-ties) + 1
+		if size > ties {
+			pages = n/(size-ties) + 1
 		} else {
 			pages = n*(again+1) + 1
 		}
