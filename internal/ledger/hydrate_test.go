@@ -167,6 +167,7 @@ func TestHydrateWhenGTIAnswersBadly(t *testing.T) {
 		{"cut off", dtmsim.Fault{Truncate: 40}, []string{"bad created bare of Brand", "good created of Brand"}, false},
 		{"silent within", dtmsim.Fault{Truncate: 40, Hang: true}, []string{"bad created bare of Brand", "good created of Brand"}, false},
 		{"a proxy's page", dtmsim.Fault{HTML: true}, []string{"bad created bare of Brand", "good created of Brand"}, false},
+		{"503, each time", dtmsim.Fault{Status: 503}, []string{"bad created bare of Brand", "good created of Brand"}, false},
 		{"silent", dtmsim.Fault{Hang: true}, []string{"good created of Brand"}, true},
 		{"a network that is down", dtmsim.Fault{ResetBefore: true}, []string{"good created of Brand"}, true},
 	} {

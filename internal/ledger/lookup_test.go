@@ -61,3 +61,18 @@ func TestPublishedIsNotLookedUp(t *testing.T) {
 		}
 	}
 }
+
+// TestContendedIsLookedUpAgain: an instance knows what the ledger holds, not what others
+// kept it from writing there.
+func TestContendedIsLookedUpAgain(t *testing.T) {
+	p, l, _ := newProcessor()
+	p.Published, l.conflicts = new(ledger.Published), state.Tries
+	for range 2 {
+		if _, err := p.Process(t.Context(), []dtm.Alert{version("a", "new", 0)}, all); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !l.records["a"].Record.Known() {
+		t.Error("the version is in the ledger neither at first nor when it is seen again")
+	}
+}

@@ -158,6 +158,44 @@ func TestCreatedAndDeleted(t *testing.T) {
 	}
 }
 
+// TestWritesCarryTheirCondition: without it a run that has lost its lease would write over
+// the position of its successor, and one writer of a record over another.
+func TestWritesCarryTheirCondition(t *testing.T) {
+	revision := revisionOf(timestamppb.New(time.Unix(7, 0)))
+	var conditions []*pb.Precondition
+	s := onFake(t, &fake{
+		write: func(r *pb.BatchWriteRequest) (*pb.BatchWriteResponse, error) {
+			conditions = append(conditions, r.GetWrites()[0].GetCurrentDocument())
+			return &pb.BatchWriteResponse{Status: []*status.Status{{}}}, nil
+		},
+		commit: func(_ context.Context, r *pb.CommitRequest) (*pb.CommitResponse, error) {
+			conditions = append(conditions, r.GetWrites()[0].GetCurrentDocument())
+			return &pb.CommitResponse{WriteResults: make([]*pb.WriteResult, len(r.GetWrites()))}, nil
+		},
+	})
+	for _, v := range []state.Revision{"", revision} {
+		conditions = nil
+		_, feedErr := s.WriteFeed(t.Context(), "f", state.Feed{}, v)
+		results, recordErr := s.WriteRecords(t.Context(), "f", []state.Entry{{Record: state.Record{ID: "a"}, Revision: v}})
+		_, backfillErr := s.WriteBackfill(t.Context(), "f", state.Backfill{ID: "b"}, v)
+		if err := errors.Join(append(results, feedErr, recordErr, backfillErr)...); err != nil {
+			t.Fatal(err)
+		}
+		for i, c := range conditions {
+			_, absent := c.GetConditionType().(*pb.Precondition_Exists)
+			switch {
+			case v == "" && (!absent || c.GetExists()):
+				t.Errorf("write %d of a new document is on the condition %v", i, c)
+			case v != "" && c.GetUpdateTime().AsTime().Unix() != 7:
+				t.Errorf("write %d at the revision %s is on the condition %v", i, v, c)
+			}
+		}
+		if len(conditions) != 3 {
+			t.Errorf("%d writes, want 3", len(conditions))
+		}
+	}
+}
+
 func TestStreamThatEndsEarlyIsAnError(t *testing.T) {
 	s := onFake(t, &fake{get: func(r *pb.BatchGetDocumentsRequest, stream pb.Firestore_BatchGetDocumentsServer) error {
 		return stream.Send(missing(r.GetDocuments()[0]))

@@ -1,0 +1,270 @@
+package drain
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"dtmrelay.internal/dtmrelay/internal/dtm"
+	"dtmrelay.internal/dtmrelay/internal/ledger"
+	"dtmrelay.internal/dtmrelay/internal/state"
+)
+
+// limited is a processor that records what was created before a moment, and ends there.
+type limited struct {
+	recordingProcessor
+	before time.Time
+	err    error // nil: the run may publish no more
+}
+
+func (l *limited) Process(ctx context.Context, alerts []dtm.Alert, reserve func(int) int) (ledger.Counts, error) {
+	for i, a := range alerts {
+		if !a.CreatedAt.Before(l.before) {
+			counts, _ := l.recordingProcessor.Process(ctx, alerts[:i], reserve)
+			return counts, l.err
+		}
+	}
+	return l.recordingProcessor.Process(ctx, alerts, reserve)
+}
+
+// TestPositionFollowsTheRecords: no progress that is stored passes an alert that was not
+// recorded, be it that its publish failed, or that the run may publish no more.
+func TestPositionFollowsTheRecords(t *testing.T) {
+	failed := errors.New("the topic is gone")
+	for _, c := range []struct {
+		name string
+		err  error
+		want error
+	}{
+		{"a publish fails", failed, failed},
+		{"the run may publish no more", nil, errCap},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				source := &scripted{listings: [][]scriptedPage{{page("a", 1, 2, 3, 4), page("b", 5, 6, 7, 8), page("", 9)}}}
+				processor := &limited{before: sec(6), err: c.err}
+				begin := Progress{Slices: []state.Slice{{From: sec(0), To: sec(1000), DoneUntil: sec(0)}}}
+				saved := 0
+				e := &engine{
+					opts:   Options{Workers: 1, PageSize: 4, Refs: true, MaxLookback: 120 * time.Hour, Overlap: time.Minute},
+					source: source, processor: processor, report: &Report{},
+					save: func(p Progress) {
+						saved++
+						position := state.Feed{Slices: p.Slices, End: sec(1000)}.Position()
+						if position.After(sec(6)) {
+							t.Errorf("the position %s passes the alert of %s, which was not recorded", position, sec(6))
+						}
+					},
+					onGap: func(state.Gap) {},
+				}
+				if err := e.run(deadlines{working: t.Context(), fetching: t.Context()}, begin); !errors.Is(err, c.want) {
+					t.Errorf("error %v, want %v", err, c.want)
+				}
+				if got := strings.Join(processor.published, " "); got != "1 2 3 4 5" {
+					t.Errorf("recorded (-want +got):\n%s", cmp.Diff("1 2 3 4 5", got))
+				}
+				if saved == 0 {
+					t.Error("no progress was stored")
+				}
+			})
+		})
+	}
+}
+
+// exclusive lists an alert for each of so many milliseconds from sec(0) on, and neither
+// what was created at since nor at until.
+type exclusive int
+
+func (n exclusive) List(_ context.Context, q dtm.Query) iter.Seq2[dtm.Page, error] {
+	return func(yield func(dtm.Page, error) bool) {
+		var page dtm.Page
+		for i := range n {
+			created := sec(0).Add(time.Duration(i) * ms)
+			if !created.After(q.Since) || !created.Before(q.Until) {
+				continue
+			}
+			page.Alerts = append(page.Alerts, dtm.Alert{ID: fmt.Sprint(i), CreatedAt: created, UpdatedAt: created})
+			if len(page.Alerts) == q.Size {
+				page.Next, page.AskedAt = fmt.Sprint(i), time.Now()
+				time.Sleep(100 * time.Millisecond) // so that workers wait, and slices are split
+				if !yield(page, nil) {
+					return
+				}
+				page = dtm.Page{}
+			}
+		}
+		page.AskedAt = time.Now()
+		yield(page, nil)
+	}
+}
+
+// everything is a processor that several workers may use.
+type everything struct {
+	sync.Mutex
+	ids map[string]bool
+}
+
+func (e *everything) Process(_ context.Context, alerts []dtm.Alert, _ func(int) int) (ledger.Counts, error) {
+	e.Lock()
+	defer e.Unlock()
+	counts := ledger.Counts{Handled: len(alerts)}
+	for _, a := range alerts {
+		if !e.ids[a.ID] {
+			e.ids[a.ID] = true
+			counts.Created++
+		}
+	}
+	return counts, nil
+}
+
+// TestNoMillisecondIsLeftOut, neither at the ends of what is asked for, whose bounds GTI
+// may exclude, nor where slices are split.
+func TestNoMillisecondIsLeftOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const n = 2000
+		processor := &everything{ids: map[string]bool{}}
+		e := &engine{
+			opts:   Options{Workers: 4, PageSize: 4, Refs: true, MaxLookback: 120 * time.Hour, Overlap: time.Minute},
+			source: exclusive(n), processor: processor, report: &Report{},
+			save: func(Progress) {}, onGap: func(state.Gap) {},
+		}
+		begin := Progress{Slices: []state.Slice{{From: sec(0), To: sec(0).Add(n * ms), DoneUntil: sec(0)}}}
+		if err := e.run(deadlines{working: t.Context(), fetching: t.Context()}, begin); err != nil {
+			t.Fatal(err)
+		}
+		for i := range n {
+			if !processor.ids[fmt.Sprint(i)] {
+				t.Errorf("the alert of millisecond %d is left out", i)
+			}
+		}
+		if e.report.Splits == 0 {
+			t.Error("nothing was split")
+		}
+	})
+}
+
+// TestAFailedBackfillCoversNothing: what it has not read stays a gap, and the next audits'.
+func TestAFailedBackfillCoversNothing(t *testing.T) {
+	gap := state.Gap{TimeRange: state.TimeRange{Since: at(10), Until: at(20)}}
+	for _, kind := range []string{"", state.Audit} {
+		feed := state.Feed{Gaps: []state.Gap{gap}, FilterPast: []state.TimeRange{gap.TimeRange}, AuditedUntil: at(5)}
+		w := held(t, feed)
+		w.conclude(state.Backfill{ID: "b", Kind: kind, State: state.Failed, Since: at(0), Until: at(100)})
+		f := w.holder.Feed()
+		if diff := cmp.Diff(feed.Gaps, f.Gaps); diff != "" {
+			t.Errorf("kind %q: gaps (-want +got):\n%s", kind, diff)
+		}
+		if diff := cmp.Diff(feed.FilterPast, f.FilterPast); diff != "" {
+			t.Errorf("kind %q: read with another filter (-want +got):\n%s", kind, diff)
+		}
+		if !f.AuditedUntil.Equal(at(5)) {
+			t.Errorf("kind %q: audited until %s, want %s", kind, f.AuditedUntil, at(5))
+		}
+	}
+}
+
+// TestARefusalIsNoted, so that the next runs don't earn the error again.
+func TestARefusalIsNoted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var stored Progress
+		e := &engine{
+			opts:   Options{Workers: 1, PageSize: 4, Refs: true, MaxLookback: 20 * time.Hour, Overlap: time.Minute},
+			source: &scripted{listings: [][]scriptedPage{{fails(errOld)}, {page("")}}}, processor: &recordingProcessor{}, report: &Report{},
+			save: func(p Progress) { stored = p }, onGap: func(state.Gap) {},
+		}
+		begin := Progress{Slices: []state.Slice{{From: sec(0), To: sec(1000), DoneUntil: sec(0)}}}
+		if err := e.run(deadlines{working: t.Context(), fetching: t.Context()}, begin); err != nil {
+			t.Fatal(err)
+		}
+		want := &state.Refusal{At: time.Now().UTC(), Age: 24 * time.Hour} // a bubble begins so long after sec(0)
+		if diff := cmp.Diff(want, stored.Refusal); diff != "" {
+			t.Errorf("refusal (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// held is work on a feed whose lease is held until the test ends.
+func held(t *testing.T, feed state.Feed) *work {
+	t.Helper()
+	ctx := context.WithoutCancel(t.Context()) // which ends before the cleanup
+	holder, err := state.Acquire(ctx, newStore(t), "f", "r", feed, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := holder.Release(ctx, func(*state.Feed) {}); err != nil {
+			t.Error(err)
+		}
+	})
+	return &work{
+		runner:    &Runner{Log: slog.New(slog.DiscardHandler), Options: Options{AuditWindow: 72 * time.Hour}},
+		deadlines: deadlines{caller: t.Context()}, holder: holder,
+	}
+}
+
+// TestWhatASweepCovers: it takes away what is owed of the overlap only when it has looked
+// back as far, and counts as one of the overlap only when it has read all of it.
+func TestWhatASweepCovers(t *testing.T) {
+	owed := state.TimeRange{Since: at(10), Until: at(20)}
+	for _, c := range []struct {
+		name         string
+		feed         state.Feed
+		back         time.Time
+		wholly       bool
+		owes, covers bool // afterwards
+	}{
+		{"all of it", state.Feed{Owed: owed}, at(10), true, false, true},
+		{"what was listed while it was young", state.Feed{RereadFrom: at(10)}, at(10), true, false, true},
+		{"not so far back", state.Feed{Owed: owed}, at(11), true, true, false},
+		{"not as far as what was listed while it was young", state.Feed{RereadFrom: at(10)}, at(11), true, true, false},
+		{"a short one", state.Feed{}, at(10), false, false, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := held(t, c.feed)
+			w.coverOverlap(at(30), c.back, c.wholly)
+			f := w.holder.Feed()
+			if owes := !f.Owed.Since.IsZero() || !f.RereadFrom.IsZero(); owes != c.owes {
+				t.Errorf("owed %v, to be read again from %v", f.Owed, f.RereadFrom)
+			}
+			if covers := f.SweptOverlap.Equal(at(30)); covers != c.covers {
+				t.Errorf("the overlap was swept at %v", f.SweptOverlap)
+			}
+		})
+	}
+}
+
+// unreleased is a database that takes no document without a lease.
+type unreleased struct{ state.Store }
+
+func (u unreleased) WriteFeed(ctx context.Context, feed string, f state.Feed, v state.Revision) (state.Revision, error) {
+	if f.Lease == nil {
+		return "", errors.New("the database is gone")
+	}
+	return u.Store.WriteFeed(ctx, feed, f, v)
+}
+
+// TestAFailedCheckpointIsAFailedRun, and its report has the position that is stored.
+func TestAFailedCheckpointIsAFailedRun(t *testing.T) {
+	store := newStore(t)
+	synctest.Test(t, func(t *testing.T) {
+		feedWith(t, store)
+		api := wire(func(*http.Request) reply { return alertsOf() })
+		report, err := newRun(t, unreleased{store}, api, &topic{}).Live(t.Context(), "schedule", false)
+		if report.Outcome != Failed || err == nil {
+			t.Errorf("it ends as %s: %v", report.Outcome, err)
+		}
+		if diff := cmp.Diff(report.PositionBefore, report.PositionAfter); diff != "" {
+			t.Errorf("the position moves (-before +after):\n%s", diff)
+		}
+	})
+}
