@@ -66,7 +66,7 @@ func TestPublishedIsNotLookedUp(t *testing.T) {
 // kept it from writing there.
 func TestContendedIsLookedUpAgain(t *testing.T) {
 	p, l, _ := newProcessor()
-	p.Published, l.conflicts = new(ledger.Published), state.Tries
+	p.Cache, l.conflicts = new(ledger.Cache), state.Tries
 	for range 2 {
 		if _, err := p.Process(t.Context(), []dtm.Alert{version("a", "new", 0)}, all); err != nil {
 			t.Fatal(err)
