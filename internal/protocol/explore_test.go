@@ -39,17 +39,25 @@ func (r report) String() string {
 	return b.String()
 }
 
+// reached is a state, and how it was first reached.
+type reached[S comparable] struct {
+	state  S
+	parent uint32
+	move   move
+}
+
+// chunk is how many states lie together: so many are never moved when there are more.
+const chunk = 1 << 12
+
 // explorer visits every state that can be reached, the nearest first, so that the first
 // trace that breaks a law is a shortest one. A state is kept whole, and is equal to
 // another only when all of it is: no law is proven by a hash.
 type explorer[S comparable] struct {
-	states []S
-	// parents and moves say how each state was first reached.
-	parents []uint32
-	moves   []move
-	table   []uint32 // open addressing: one more than the index of a state; 0: none
-	seed    maphash.Seed
-	at      uint32 // whose successors are being found
+	found []*[chunk]reached[S]
+	count uint32
+	table []uint32 // open addressing: one more than the index of a state; 0: none
+	seed  maphash.Seed
+	at    uint32 // whose successors are being found
 	// canonical is the state that stands for all that differ from it in nothing that
 	// matters. It may swap the two processes.
 	canonical func(S) (s S, swapped bool)
@@ -62,15 +70,14 @@ func explore[S comparable](start S, next func(S, *explorer[S]), canonical func(S
 	e := &explorer[S]{table: make([]uint32, 1<<16), seed: maphash.MakeSeed(), canonical: canonical}
 	e.report.seen = map[string]int{}
 	e.add(start, move{})
-	depth, levelEnd := 0, 1
-	for at := 0; at < len(e.states) && e.report.broken == ""; at++ {
-		if at == levelEnd {
-			depth, levelEnd = depth+1, len(e.states)
+	depth, levelEnd := 0, uint32(1)
+	for ; e.at < e.count && e.report.broken == ""; e.at++ {
+		if e.at == levelEnd {
+			depth, levelEnd = depth+1, e.count
 		}
-		e.at = uint32(at)
-		next(e.states[at], e)
+		next(e.get(e.at).state, e)
 	}
-	e.report.states, e.report.deepest, e.report.took = len(e.states), depth, time.Since(began)
+	e.report.states, e.report.deepest, e.report.took = int(e.count), depth, time.Since(began)
 	return e.report
 }
 
@@ -89,8 +96,8 @@ func (e *explorer[S]) fail(step step, who actor, law string) {
 	}
 	e.report.broken = law
 	e.report.trace = []move{{step: step, actor: who}}
-	for at := e.at; at != 0; at = e.parents[at] {
-		e.report.trace = append([]move{e.moves[at]}, e.report.trace...)
+	for at := e.at; at != 0; at = e.get(at).parent {
+		e.report.trace = append([]move{e.get(at).move}, e.report.trace...)
 	}
 	swapped := false
 	for i, m := range e.report.trace {
@@ -105,27 +112,31 @@ func (e *explorer[S]) fail(step step, who actor, law string) {
 func (e *explorer[S]) saw(what string) { e.report.seen[what]++ }
 
 func (e *explorer[S]) add(s S, m move) {
-	if 2*len(e.states) >= len(e.table) {
+	if 2*int(e.count) >= len(e.table) {
 		e.table = make([]uint32, 2*len(e.table))
-		for i, known := range e.states {
-			e.table[e.slot(known)] = uint32(i) + 1
+		for i := range e.count {
+			e.table[e.slot(e.get(i).state)] = i + 1
 		}
 	}
 	slot := e.slot(s)
 	if e.table[slot] != 0 {
 		return
 	}
-	e.states = append(e.states, s)
-	e.parents = append(e.parents, e.at)
-	e.moves = append(e.moves, m)
-	e.table[slot] = uint32(len(e.states))
+	if e.count%chunk == 0 {
+		e.found = append(e.found, new([chunk]reached[S]))
+	}
+	e.count++
+	*e.get(e.count - 1) = reached[S]{s, e.at, m}
+	e.table[slot] = e.count
 }
+
+func (e *explorer[S]) get(i uint32) *reached[S] { return &e.found[i/chunk][i%chunk] }
 
 // slot is where the table has a state, or may have it.
 func (e *explorer[S]) slot(s S) int {
 	mask := len(e.table) - 1
 	slot := int(maphash.Comparable(e.seed, s)) & mask
-	for e.table[slot] != 0 && e.states[e.table[slot]-1] != s {
+	for e.table[slot] != 0 && e.get(e.table[slot]-1).state != s {
 		slot = (slot + 1) & mask
 	}
 	return slot

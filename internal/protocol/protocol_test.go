@@ -37,7 +37,7 @@ var feedBounds = []struct {
 }{
 	{"1 alert on 1 page", []uint8{0b1}, budget{runs: 3, faults: 2, changes: 2}},
 	{"2 alerts on 1 page", []uint8{0b11}, budget{runs: 2, faults: 2, changes: 1}},
-	{"2 alerts on 2 pages", []uint8{0b1, 0b10}, budget{runs: 3, faults: 1, changes: 1}},
+	{"2 alerts on 2 pages", []uint8{0b1, 0b10}, budget{runs: 2, faults: 1, changes: 1}},
 	{"3 alerts on 2 pages", []uint8{0b11, 0b100}, budget{runs: 2, faults: 2}},
 }
 
