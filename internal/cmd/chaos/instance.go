@@ -79,8 +79,6 @@ func (i *instance) start(ctx context.Context) error {
 	i.cmd = exec.Command(i.program) //nolint:gosec,noctx // this program has built it, and ends it with a signal
 	i.cmd.Env = append(append([]string{}, i.env...), "PORT="+port)
 	i.cmd.Stdout, i.cmd.Stderr = i.out, i.out
-	// The processes get no signal of the terminal: close ends them.
-	i.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if i.clock, err = i.cmd.StdinPipe(); err != nil {
 		return err
 	}

@@ -108,6 +108,11 @@ func planWith(rng *rand.Rand, seed uint64, wanted []kind) plan {
 			f.lasts = between(rng, 300*time.Millisecond, 3*time.Second)
 		case longFreeze:
 			f.lasts = 65 * time.Second
+		case apiSilent, storeSilent, storeRefuses, topicSilent, topicRefuses:
+			// Longer than calls are tried again, and than a lease holds without renewal.
+			if rng.IntN(5) == 0 {
+				f.lasts = 40 * time.Second
+			}
 		case clockJump:
 			f.seconds = rng.IntN(31) - 15
 		case clockFar:

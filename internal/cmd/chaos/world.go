@@ -269,11 +269,11 @@ func (w *world) upset(ctx context.Context, f fault, wrong dtmsim.Fault) {
 }
 
 // disturb makes a network go wrong. When it is well again, the connections that were
-// open go on, or are cut.
+// open go on, or those of a silent one are cut.
 func (w *world) disturb(ctx context.Context, f fault, p *proxy, m mode) {
 	p.set(m)
 	pause(ctx, f.lasts)
-	if f.flavour == 0 {
+	if f.flavour == 0 && m != slow {
 		p.cut()
 	}
 	p.set(passes)

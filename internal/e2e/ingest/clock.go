@@ -10,7 +10,8 @@ import (
 )
 
 // With the tag clock, and a package time whose Now adds Jump, each line of
-// standard input is by how many seconds the wall clock is wrong from now on.
+// standard input is by how many seconds the wall clock is wrong from now on. The end
+// of the input is that of the process, so that none outlives whoever started it.
 // internal/cmd/chaos builds the function so.
 func init() {
 	go func() {
@@ -20,5 +21,6 @@ func init() {
 				time.Jump.Store(seconds)
 			}
 		}
+		os.Exit(0)
 	}()
 }
