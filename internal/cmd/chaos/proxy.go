@@ -18,7 +18,7 @@ type proxy struct {
 	changed chan struct{} // closed when the mode changes
 	conns   map[net.Conn]bool
 	pieces  int
-	awaited map[int]chan struct{} // by number of pieces
+	moments map[int][]moment // by number of pieces
 }
 
 type mode int
@@ -40,7 +40,7 @@ func newProxy(target string) (*proxy, error) {
 	}
 	p := &proxy{
 		addr: l.Addr().String(), target: target, listener: l,
-		changed: make(chan struct{}), conns: map[net.Conn]bool{}, awaited: map[int]chan struct{}{},
+		changed: make(chan struct{}), conns: map[net.Conn]bool{}, moments: map[int][]moment{},
 	}
 	go func() {
 		for {
@@ -84,23 +84,26 @@ func (p *proxy) closeAll() {
 	clear(p.conns)
 }
 
-// reached returns a channel that is closed when so many pieces have come. What happens
-// then happens in the middle of the work, on a machine of any speed.
-func (p *proxy) reached(pieces int) <-chan struct{} {
+// moment is when so many pieces have come. What happens then happens in the middle of
+// the work, on a machine of any speed: the last piece passes when it has begun.
+type moment struct{ reached, begun chan struct{} }
+
+func (p *proxy) moment(pieces int) moment {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.awaited[pieces] == nil {
-		p.awaited[pieces] = make(chan struct{})
-	}
-	return p.awaited[pieces]
+	m := moment{make(chan struct{}), make(chan struct{})}
+	p.moments[pieces] = append(p.moments[pieces], m)
+	return m
 }
 
 func (p *proxy) count() {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	p.pieces++
-	if c := p.awaited[p.pieces]; c != nil {
-		close(c)
+	now := p.moments[p.pieces]
+	p.mu.Unlock()
+	for _, m := range now {
+		close(m.reached)
+		<-m.begun
 	}
 }
 

@@ -207,8 +207,9 @@ func (w *world) ingestOnce(ctx context.Context, i *instance) bool {
 
 // inflict makes a fault happen, at its moment or when the storm is over, and ends it.
 func (w *world) inflict(ctx, stormy context.Context, f fault) {
+	m := []*proxy{w.api, w.store, w.topic}[f.network].moment(f.pieces)
 	select {
-	case <-[]*proxy{w.api, w.store, w.topic}[f.network].reached(f.pieces):
+	case <-m.reached:
 	case <-stormy.Done():
 	}
 	// One function, or both at once.
@@ -225,13 +226,18 @@ func (w *world) inflict(ctx, stormy context.Context, f fault) {
 		each(func(i *instance) { i.signal(syscall.SIGTERM) })
 	case freeze, longFreeze:
 		each(func(i *instance) { i.signal(syscall.SIGSTOP) })
+	default:
+	}
+	close(m.begun)
+	switch f.kind {
+	case kill, terminate, two:
+	case freeze, longFreeze:
 		pause(ctx, f.lasts)
 		each(func(i *instance) { i.signal(syscall.SIGCONT) })
 	case clockJump, clockFar:
 		each(func(i *instance) { i.jump(f.seconds) })
 		pause(ctx, f.lasts)
 		each(func(i *instance) { i.jump(0) })
-	case two:
 	case apiCut:
 		w.upset(ctx, f, []dtmsim.Fault{{ResetBefore: true, Chance: 0.3}, {ResetAfter: true, Chance: 0.3}, {Truncate: 200, Chance: 0.3}}[f.flavour])
 	case apiErrors:
