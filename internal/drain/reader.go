@@ -335,7 +335,7 @@ func (r *reader) endOf(page dtm.Page, l *sliceListing) listingEnd {
 		// its own may stand later in this list.
 		return anew
 	}
-	r.engine.fetchedPage(r.slice, n, l.order.last(), end == finished)
+	r.engine.fetchedPage(r.slice, n, l.order.last(), end == finished, r.size == 0)
 	return end
 }
 

@@ -29,7 +29,8 @@ const (
 // fetchedPage takes the alerts of a page of a slice, judges by them how much of it
 // remains, and splits for the workers that wait. Its owner calls it before anybody handles
 // the page, so that it sees at once that its slice was cut. isLast: the slice is read.
-func (e *engine) fetchedPage(s *activeSlice, alerts int, last time.Time, isLast bool) {
+// isFull: pages are as large as they may be.
+func (e *engine) fetchedPage(s *activeSlice, alerts int, last time.Time, isLast, isFull bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	s.read += alerts
@@ -38,7 +39,9 @@ func (e *engine) fetchedPage(s *activeSlice, alerts int, last time.Time, isLast 
 	}
 	if last.After(s.fetched) {
 		e.observeRate(s, alerts, last)
-		e.cutListed(s)
+		if isFull {
+			e.cutListed(s)
+		}
 	}
 	waiting := e.idle
 	for _, s := range e.active {
