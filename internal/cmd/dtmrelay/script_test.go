@@ -95,6 +95,7 @@ type processes map[string]*process
 type process struct {
 	cmd      *exec.Cmd
 	out, err output
+	ended    chan struct{}
 }
 
 func (processes) key() any { return "processes" }
@@ -107,7 +108,7 @@ func running(ts *testscript.TestScript) processes {
 func (p processes) kill() {
 	for _, one := range p {
 		_ = one.cmd.Process.Kill()
-		_ = one.cmd.Wait()
+		<-one.ended
 	}
 }
 
@@ -146,18 +147,28 @@ func cmdStart(ts *testscript.TestScript, neg bool, args []string) {
 	path, err := exec.LookPath(args[0])
 	ts.Check(err)
 	p := &process{cmd: exec.Command(path, args[1:]...)}
-	p.err.changed = make(chan struct{}, 1)
+	p.err.changed, p.ended = make(chan struct{}, 1), make(chan struct{})
 	p.cmd.Env, p.cmd.Dir = env, ts.MkAbs(".")
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.err
 	ts.Check(p.cmd.Start())
 	running(ts)[name] = p
-	for {
+	go func() {
+		_ = p.cmd.Wait()
+		close(p.ended)
+	}()
+	for hasEnded := false; ; {
 		if found := expression.FindStringSubmatch(p.err.String()); found != nil {
 			ts.Setenv(name, found[len(found)-1])
 			return
 		}
-		// A process that ends without it runs into the test's time limit.
-		<-p.err.changed
+		if hasEnded {
+			ts.Fatalf("%s has ended, with %s, and has not said %s:\n%s", name, p.cmd.ProcessState, expression, p.err.String())
+		}
+		select {
+		case <-p.err.changed:
+		case <-p.ended:
+			hasEnded = true
+		}
 	}
 }
 
@@ -166,8 +177,10 @@ func cmdEnd(ts *testscript.TestScript, neg bool, args []string) {
 	p := running(ts)[args[0]]
 	delete(running(ts), args[0])
 	signals := map[string]os.Signal{"INT": os.Interrupt, "TERM": syscall.SIGTERM, "KILL": os.Kill}
-	ts.Check(p.cmd.Process.Signal(signals[args[1]]))
-	_ = p.cmd.Wait()
+	if err := p.cmd.Process.Signal(signals[args[1]]); !errors.Is(err, os.ErrProcessDone) {
+		ts.Check(err)
+	}
+	<-p.ended
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]+".out"), []byte(p.out.String()), 0o600))
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]+".err"), []byte(p.err.String()), 0o600))
 	if code := strconv.Itoa(p.cmd.ProcessState.ExitCode()); code != args[2] {
