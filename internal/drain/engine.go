@@ -193,8 +193,8 @@ func (e *engine) runWorker() error {
 }
 
 // acquire returns the earliest slice that nobody works, or part of one that somebody
-// does, waiting for one that is worth it; nil when there's nothing more to do. Until the first request is answered
-// only one worker gets one, so that a bad key costs one answer.
+// does, waiting for one that is worth it; nil when there's nothing more to do. Until the
+// first request is answered only one worker gets one, so that a bad key costs one answer.
 func (e *engine) acquire() *activeSlice {
 	e.mu.Lock()
 	defer e.mu.Unlock()

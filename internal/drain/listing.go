@@ -14,7 +14,7 @@ const (
 	goesOn       listingEnd = iota
 	finished                // it has shown all that was asked for
 	fullLast                // a full page without a next link: there may be more
-	shifted                 // as finished, behind pages that others may have been shifted past
+	shifted                 // as finished, after pages that others may have been shifted past
 	emptyFirst              // an empty first page with a next link
 	emptyLater              // an empty later page with a next link
 	repeated                // its tokens, or its alerts, come again

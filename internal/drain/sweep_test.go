@@ -147,3 +147,49 @@ func TestFailedSweep(t *testing.T) {
 		})
 	}
 }
+
+// delayed is a session whose every listing takes its time.
+type delayed struct {
+	empty
+	takes time.Duration
+}
+
+func (s delayed) List(ctx context.Context, q dtm.Query) iter.Seq2[dtm.Page, error] {
+	return func(yield func(dtm.Page, error) bool) {
+		time.Sleep(s.takes)
+		s.empty.List(ctx, q)(yield)
+	}
+}
+
+// TestLongSweep: where each sweep takes longer than the live feed waits for its turn,
+// backfills are worked all the same.
+func TestLongSweep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		now := time.Now().UTC()
+		s := newMemoryStore(state.Backfill{
+			ID: "b-1", State: state.Pending, Filter: dtm.Filter{}.String(), Since: at(0), Until: at(10),
+			Slices: []state.Slice{{From: at(0), To: at(10), DoneUntil: at(0)}},
+		})
+		s.feed = state.Feed{
+			BeginsAt: now.Add(-2 * time.Hour), FirstRun: now.Add(-time.Hour), End: now.Add(-time.Minute), Unfinished: []string{"b-1"},
+			Filter: dtm.Filter{}.String(), FilterSince: now.Add(-time.Hour),
+		}
+		var asked []string
+		r := &Runner{
+			Feed: "f", RunID: "r", Store: s, Meter: dtm.NewMeter(100), Log: slog.New(slog.DiscardHandler),
+			Options: Options{
+				Workers: 1, PageSize: 10, InitialLookback: time.Hour, MaxLookback: 1e6 * time.Hour, Budget: 10 * time.Minute,
+				UpdatesWindow: time.Hour,
+			},
+			KeyID:        func(context.Context) (string, error) { return "k", nil },
+			NewProcessor: func(ledger.Options) Processor { return idle{} },
+			LiveAPI:      empty{name: "live", asked: &asked},
+			SweepAPI:     delayed{empty{name: "sweep", asked: &asked}, liveEvery + time.Second},
+			BackfillAPI:  delayed{empty{name: "backfill", asked: &asked}, time.Second},
+		}
+		report, err := r.Live(t.Context(), "schedule", false)
+		if err != nil || report.Outcome != OK || s.records["b-1"].State != state.Done {
+			t.Errorf("the run ends as %s (%v), and the backfill is %s: %v", report.Outcome, err, s.records["b-1"].State, asked)
+		}
+	})
+}
