@@ -66,16 +66,16 @@ func TestFeed(t *testing.T) {
 
 // Two messages for one alert, the second of which is the later one.
 var (
-	twoStatuses = [2]wish{{statusFirst, tagFirst, anyStatus}, {statusSecond, tagSecond, anyStatus}}
-	oneMessage  = [2]wish{{statusFirst, tagFirst, anyStatus}, {}}
-	conditional = [2]wish{{statusFirst, tagFirst, statusNew}, {anyStatus, tagSecond, anyStatus}}
+	twoStatuses = [2]request{{statusFirst, tagFirst, anyStatus}, {statusSecond, tagSecond, anyStatus}}
+	oneMessage  = [2]request{{statusFirst, tagFirst, anyStatus}, {}}
+	conditional = [2]request{{statusFirst, tagFirst, statusNew}, {anyStatus, tagSecond, anyStatus}}
 )
 
 // writebackBounds are the bounds up to which the protocol of write-backs is explored. All
 // have two instances.
 var writebackBounds = []struct {
 	name       string
-	wishes     [2]wish
+	requests   [2]request
 	oneByOne   bool
 	deliveries uint8 // of each message
 	left       writebackBudget
@@ -95,7 +95,7 @@ func TestWriteback(t *testing.T) {
 	skipShort(t)
 	var all report
 	for _, b := range writebackBounds {
-		m := writebackModel{wishes: b.wishes, oneByOne: b.oneByOne, leaseEnd: leaseEnd}
+		m := writebackModel{requests: b.requests, oneByOne: b.oneByOne, leaseEnd: leaseEnd}
 		r := m.explore(b.deliveries, b.left)
 		t.Logf("%s, %d deliveries each, %d faults, %d changes of an analyst, %d writes of a run: %s",
 			b.name, b.deliveries, b.left.faults, b.left.analyst, b.left.records, r)
@@ -179,15 +179,15 @@ func TestBrokenWriteback(t *testing.T) {
 		left  writebackBudget
 		want  string
 	}{
-		{"writing without reading again", writebackModel{wishes: twoStatuses, noReread: true, leaseEnd: leaseEnd}, writebackBudget{analyst: 1, records: 1}, "a change undoes what its delivery has not read"},
-		{"no lease", writebackModel{wishes: twoStatuses, noLease: true, leaseEnd: leaseEnd}, writebackBudget{}, "a change undoes what its delivery has not read"},
-		{"an unconditional write of the record", writebackModel{wishes: twoStatuses, unconditional: true, leaseEnd: leaseEnd}, writebackBudget{}, "a change undoes what its delivery has not read"},
-		{"a lease as short as a change", writebackModel{wishes: twoStatuses, leaseEnd: patchAge}, writebackBudget{faults: 1}, "a change undoes what its delivery has not read"},
-		{"what is done is not recorded", writebackModel{wishes: oneMessage, forgets: true, leaseEnd: leaseEnd}, writebackBudget{faults: 1, analyst: 1}, "a message that was served is written again"},
-		{"the expected status is not looked at", writebackModel{wishes: conditional, oneByOne: true, expectsNoMore: true, leaseEnd: leaseEnd}, writebackBudget{analyst: 1}, "a change lands, and the status that was read is not the expected one"},
-		{"the earlier request is written after the later", writebackModel{wishes: twoStatuses, neverSupersedes: true, leaseEnd: leaseEnd}, writebackBudget{}, "the earlier of two requests stands"},
+		{"writing without reading again", writebackModel{requests: twoStatuses, noReread: true, leaseEnd: leaseEnd}, writebackBudget{analyst: 1, records: 1}, "a change undoes what its delivery has not read"},
+		{"no lease", writebackModel{requests: twoStatuses, noLease: true, leaseEnd: leaseEnd}, writebackBudget{}, "a change undoes what its delivery has not read"},
+		{"an unconditional write of the record", writebackModel{requests: twoStatuses, unconditional: true, leaseEnd: leaseEnd}, writebackBudget{}, "a change undoes what its delivery has not read"},
+		{"a lease as short as a change", writebackModel{requests: twoStatuses, leaseEnd: patchAge}, writebackBudget{faults: 1}, "a change undoes what its delivery has not read"},
+		{"what is done is not recorded", writebackModel{requests: oneMessage, forgets: true, leaseEnd: leaseEnd}, writebackBudget{faults: 1, analyst: 1}, "a message that was served is written again"},
+		{"the expected status is not looked at", writebackModel{requests: conditional, oneByOne: true, expectsNoMore: true, leaseEnd: leaseEnd}, writebackBudget{analyst: 1}, "a change lands, and the status that was read is not the expected one"},
+		{"the earlier request is written after the later", writebackModel{requests: twoStatuses, neverSupersedes: true, leaseEnd: leaseEnd}, writebackBudget{}, "the earlier of two requests stands"},
 		// This is how the code is: docs/protocol.md says what follows.
-		{"an expected status, and two deliveries of its message at once", writebackModel{wishes: conditional, leaseEnd: leaseEnd}, writebackBudget{analyst: 1}, "a change lands that no open intent announces"},
+		{"an expected status, and two deliveries of its message at once", writebackModel{requests: conditional, leaseEnd: leaseEnd}, writebackBudget{analyst: 1}, "a change lands that no open intent announces"},
 	} {
 		t.Run(tt.name, func(t *testing.T) { checkBroken(t, tt.model.explore(2, tt.left), tt.want) })
 	}
@@ -211,7 +211,7 @@ func TestCanonical(t *testing.T) {
 	checkCanonical(t, f.start(budget{runs: 2, faults: 1, changes: 1}), f.next, f.canonical, func(s feedState) any {
 		return feedTruth{s.version, s.changedAt, s.published, s.record, s.doc.done, s.doc.swept}
 	})
-	w := writebackModel{wishes: twoStatuses, leaseEnd: leaseEnd}
+	w := writebackModel{requests: twoStatuses, leaseEnd: leaseEnd}
 	checkCanonical(t, w.start(2, writebackBudget{faults: 1, analyst: 1}), w.next, w.canonical, func(s alertState) any {
 		return [...]any{s.gti, s.intents, s.msgs[0].acked, s.msgs[1].acked}
 	})

@@ -26,9 +26,9 @@ const (
 	tagAnalyst
 )
 
-// wish is what a message asks for: a status, a tag to add, an expected status. The second
+// request is what a message asks for: a status, a tag to add, an expected status. The second
 // message is the later one.
-type wish struct{ status, tag, expect uint8 }
+type request struct{ status, tag, expect uint8 }
 
 // alertState is the world of one alert and its write-backs.
 type alertState struct {
@@ -122,7 +122,7 @@ type delivery struct {
 // writebackModel is the protocol of write-backs, or a variant of it that is broken on
 // purpose.
 type writebackModel struct {
-	wishes [2]wish
+	requests [2]request
 	// oneByOne: Pub/Sub delivers a message again only when its last delivery has ended.
 	oneByOne bool
 
@@ -145,7 +145,7 @@ func (m *writebackModel) explore(deliveries uint8, left writebackBudget) report 
 func (m *writebackModel) start(deliveries uint8, left writebackBudget) alertState {
 	s := alertState{gti: content{statusNew, tagBase}, left: left}
 	for i := range s.msgs {
-		if m.wishes[i].tag != 0 {
+		if m.requests[i].tag != 0 {
 			s.msgs[i].deliveries = deliveries
 		} else {
 			s.msgs[i].acked = true
@@ -156,7 +156,7 @@ func (m *writebackModel) start(deliveries uint8, left writebackBudget) alertStat
 }
 
 func (m *writebackModel) next(s alertState, e *writebackExplorer) {
-	if s.msgs[0].served && s.msgs[1].served && m.wishes[1].status != anyStatus && !s.analyst && s.gti.status != statusSecond {
+	if s.msgs[0].served && s.msgs[1].served && m.requests[1].status != anyStatus && !s.analyst && s.gti.status != statusSecond {
 		e.fail(quietRun, world, "the earlier of two requests stands")
 	}
 	m.environment(s, e)
@@ -253,7 +253,7 @@ func (m *writebackModel) environment(s alertState, e *writebackExplorer) {
 
 // look notes what GTI has by now of what the messages ask for.
 func (m *writebackModel) look(s *alertState) {
-	for i, w := range m.wishes {
+	for i, w := range m.requests {
 		msg := &s.msgs[i]
 		msg.tagSeen = msg.tagSeen || s.gti.tags&w.tag != 0
 		msg.statusSeen = msg.statusSeen || w.status == anyStatus || s.gti.status == w.status
@@ -321,7 +321,7 @@ func (m *writebackModel) lose(s alertState, e *writebackExplorer, who actor) {
 
 func (m *writebackModel) work(s alertState, e *writebackExplorer, who actor) {
 	d := &s.at[who-1]
-	w, msg := m.wishes[d.msg], &s.msgs[d.msg]
+	w, msg := m.requests[d.msg], &s.msgs[d.msg]
 	before := s
 	switch d.at {
 	case reading:
@@ -442,9 +442,9 @@ func (m *writebackModel) plan(s *alertState, who actor) {
 	d.current, d.patch = true, patch{}
 	rec := s.intents[d.msg]
 	d.mine = intents{}
-	superseded := !m.neverSupersedes && d.msg == 0 && m.wishes[1].status != anyStatus && s.intents[1].status != absent
+	superseded := !m.neverSupersedes && d.msg == 0 && m.requests[1].status != anyStatus && s.intents[1].status != absent
 	begunBefore := false
-	if m.wishes[d.msg].status != anyStatus && rec.status != done {
+	if m.requests[d.msg].status != anyStatus && rec.status != done {
 		if !superseded {
 			d.mine.status = open
 		} else {
@@ -466,7 +466,7 @@ func (m *writebackModel) plan(s *alertState, who actor) {
 
 // patchFor is the change that is still to be made of an alert as it was read.
 func (m *writebackModel) patchFor(d delivery, read content) patch {
-	w := m.wishes[d.msg]
+	w := m.requests[d.msg]
 	p := patch{underWay: true, msg: d.msg, status: anyStatus, read: read}
 	if d.mine.status != absent && read.status != w.status {
 		p.status = w.status
@@ -547,7 +547,7 @@ func (m *writebackModel) land(s *alertState, e *writebackExplorer, p patch, who 
 		e.saw("a change of an instance that was frozen in the call for longer than the lease")
 		return false
 	}
-	msg, w := &s.msgs[p.msg], m.wishes[p.msg]
+	msg, w := &s.msgs[p.msg], m.requests[p.msg]
 	switch rec := s.intents[p.msg]; {
 	case msg.acked:
 		e.fail(step, who, "a change lands after its message is acknowledged")
