@@ -4,8 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"regexp"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -96,8 +96,11 @@ func TestAClockThatIsAhead(t *testing.T) {
 	if err := json.Unmarshal(text, &stands); err != nil || stands.Position.IsZero() || stands.Position.After(time.Now().Add(-time.Hour)) {
 		t.Errorf("the position is %v, and GTI's time was an hour before %v: %v", stands.Position, time.Now(), err)
 	}
-	if log := w.log(); strings.Count(log, `"event":"clock"`) != 1 || !strings.Contains(log, `"ahead_seconds":3600`) {
-		t.Errorf("it is told as:\n%s", log)
+	// GTI tells its time in whole seconds, and the answer may take its time: what the
+	// log says is an hour within a second, and less when the machine is busy.
+	told := regexp.MustCompile(`"event":"clock".*"ahead_seconds":(\d+)[,}]`).FindAllStringSubmatch(w.log(), -1)
+	if len(told) != 1 || len(told[0][1]) != 4 || told[0][1] < "3000" || told[0][1] > "3601" {
+		t.Errorf("it is told as:\n%s", w.log())
 	}
 	w.sim = dtmsim.New(dtmsim.Options{Key: apiKey}, alerts)
 	w.finish(p)
