@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -39,11 +40,21 @@ import (
 // binary is the function, built once.
 var binary string
 
-var long = flag.Bool("long", false, "run also what waits for minutes, or builds what is uploaded")
+var long = flag.Bool("long", false, "run what waits for minutes, or builds what is uploaded, and only that")
+
+// longTests are those that call onlyLong. The others run without the flag, and once is
+// enough.
+var longTests = []string{
+	"TestLiveFeedBesideABackfill", "TestLeaseOfAKilledRunEnds", "TestFrozenBeyondTheLease", "TestPubSubAndFirestoreCutOffOrSilent",
+	"TestUpload", "TestWriteBackWithoutItsDatabase",
+}
 
 // onlyLong skips a scenario that a newcomer need not wait for.
 func onlyLong(t *testing.T, why string) {
 	t.Helper()
+	if name, _, _ := strings.Cut(t.Name(), "/"); !slices.Contains(longTests, name) {
+		t.Fatalf("%s is not among longTests, so that nothing runs it", name)
+	}
 	if !*long {
 		t.Skip(why + "; it runs with: go test ./internal/e2e -long")
 	}
@@ -56,10 +67,13 @@ func TestMain(m *testing.M) {
 
 func run(m *testing.M) int {
 	// Most of a scenario is waiting: for latencies, budgets, the end of a lease.
-	given := false
-	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
-	if !given {
-		if err := flag.Set("test.parallel", "8"); err != nil {
+	defaults := map[string]string{"test.parallel": "8"}
+	if *long {
+		defaults["test.run"] = "^(" + strings.Join(longTests, "|") + ")$"
+	}
+	flag.Visit(func(f *flag.Flag) { delete(defaults, f.Name) })
+	for name, value := range defaults {
+		if err := flag.Set(name, value); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
