@@ -314,7 +314,7 @@ func (t topics) send(ctx context.Context, where string, messages []message.Messa
 	ctx, cancel := context.WithTimeout(ctx, publishFor)
 	defer cancel()
 	results := make([]error, len(messages))
-	err := t.external(about(ctx, messages[0].Attributes["dedupe_key"]), where, t.PublishTakes, func(trouble string) error {
+	err := t.external(about(ctx, messages[0].Attributes["dedupe_key"]+messages[0].Attributes["alert_id"]), where, t.PublishTakes, func(trouble string) error {
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		for i, m := range messages {

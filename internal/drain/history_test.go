@@ -37,6 +37,8 @@ type history struct {
 	Ordered bool
 	Order   uint64
 	Warm    bool   // one instance runs all steps, and knows what it has published
+	Ruled   bool   // the operator has rules (rulesOfModel)
+	Masked  bool   // passwords are masked
 	Mirror  string // what the other side answers each event with, unless it is its own: a status, or +tag
 }
 
@@ -57,6 +59,7 @@ type alert struct {
 	ByPlace bool
 	Huge    bool // a page can't hold it with its document
 	Refused bool // the topic refuses its messages
+	Noise   bool // a rule drops it unless it is escalated
 }
 
 // walk is a later version of an alert: a status, or something else that is new.
@@ -136,9 +139,12 @@ func (h history) ordered() bool {
 	return h.Server.Coarse == 0 && !slices.ContainsFunc(h.Alerts, func(a alert) bool { return a.Astray != 0 })
 }
 
+// brokenElements are made once: one of them is large.
+var brokenElements = dtmsim.BrokenElements()
+
 // unreadable reports whether an element of the lists is no JSON.
 func (h history) unreadable() bool {
-	return slices.ContainsFunc(h.Alerts, func(a alert) bool { return slices.Contains(dtmsim.BrokenElements(), a.Element) })
+	return slices.ContainsFunc(h.Alerts, func(a alert) bool { return a.Element != "" && slices.Contains(brokenElements, a.Element) })
 }
 
 // asks is how many backfills are asked for.
@@ -292,7 +298,7 @@ var histories = rapid.Custom(func(t *rapid.T) history {
 		for i := range h.Alerts {
 			h.Alerts[i].Element = "" // two in a row can't be told apart
 		}
-		h.Alerts[one].Element = pick(t, "broken element", dtmsim.BrokenElements()...)
+		h.Alerts[one].Element = pick(t, "broken element", brokenElements...)
 	}
 	if ties := most(h.Alerts) + unusable(h.Alerts); h.changeable() && h.Server.Paging == dtmsim.Offset && h.Feed.PageSize < ties+2 {
 		// Where a page holds a single moment tokens are all there is to go on with,
@@ -324,6 +330,21 @@ var histories = rapid.Custom(func(t *rapid.T) history {
 		}
 		if time.Duration(bare)*latency*3 > time.Minute {
 			h.Server.Latency, h.Server.Jitter = 0, 0 // and one that the relay asks itself for, in what a sweep leaves of it
+		}
+	}
+	h.Masked = rapid.Bool().Draw(t, "masked")
+	if h.Ruled = oneIn(t, 3, "ruled"); h.Ruled {
+		h.PublishTakes = min(h.PublishTakes, 5*time.Second) // three topics, in the time that a run leaves for one page
+		for i := range h.Alerts {
+			h.Alerts[i].Noise = !h.Alerts[i].Refused && oneIn(t, 3, "noise")
+		}
+		if troubled {
+			for i := range h.Steps {
+				if oneIn(t, 4, "trouble with a request") && !h.Steps[i].WrongKey {
+					h.Steps[i].Troubles = append(h.Steps[i].Troubles, trouble{"request", pick(t, "nth request", 1, 1, 2, 4), pick(t, "what",
+						"some", "some lost", "before", "after", "hang before", "hang after")})
+				}
+			}
 		}
 	}
 	return h
@@ -539,7 +560,12 @@ func (a alert) served(i int, start time.Time) dtmsim.Alert {
 	default:
 		out.Place, out.VisibleAt = place, place
 	}
-	out.Body = fmt.Appendf(nil, `{"id":%q,"created_at":%q,"updated_at":%q,%s"status":"new","alert_type":"Message","doc":{"text":%q}}`, out.ID, at, at, tags, doc)
+	title := "an alert"
+	if a.Noise {
+		title = "noise"
+	}
+	out.Body = fmt.Appendf(nil, `{"id":%q,"created_at":%q,"updated_at":%q,%s"status":"new","alert_type":"Message","title":%q,"doc":{"text":%q,"password":%q}}`,
+		out.ID, at, at, tags, title, doc, password)
 	ahead := slices.ContainsFunc(a.Walk, func(c walk) bool { return c.Ahead })
 	for i, c := range a.changes() {
 		out.Changes = append(out.Changes, dtmsim.Change{At: created.Add(c.After), Apply: func(a *dtmsim.Alert) {

@@ -1,6 +1,7 @@
 package drain_test
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"time"
@@ -137,6 +138,12 @@ func (w *world) checkMessage(p *proc, m message.Message) {
 	}
 	w.checkSwept(p, a, b, m)
 
+	w.checkRuled(p, a, m)
+	// Law: no message has a password.
+	if w.Masked && bytes.Contains(m.Data, []byte(password)) {
+		w.fail("%s publishes %s with its password", p.name, a.id)
+	}
+
 	// Law: the version that GTI rewrites within SETTLE is never seen.
 	if a.Rewritten > 0 && version.Before(a.created.Add(a.Rewritten)) && !w.untold() {
 		w.fail("%s publishes %s before it was rewritten", p.name, a.id)
@@ -174,16 +181,20 @@ func (w *world) nearHuge(a *knownAlert) bool {
 
 // checkReject checks a message that the rejects topic takes. The lock is held.
 func (w *world) checkReject(p *proc, m message.Message) {
-	name := string(m.Data)
-	if id := m.Attributes["alert_id"]; id != "" {
-		name = id
-	} else if !slices.ContainsFunc(w.known, func(a *knownAlert) bool { return a.Element == name }) {
-		w.fail("%s rejects what was never served: %s", p.name, name)
+	name, alike := m.Attributes["alert_id"], 1
+	if name == "" {
+		name, alike = look(m), w.elementsLike(m)
+		if alike == 0 {
+			w.fail("%s rejects what was never served: %s", p.name, m.Data)
+		}
+	}
+	if w.Masked && bytes.Contains(m.Data, []byte(password)) {
+		w.fail("%s rejects %s with its password", p.name, name)
 	}
 	p.rejects++
 	w.rejected[name]++
 	// Law: an element is rejected once, and once more for each backfill that covers it.
-	if w.calm() && w.rejected[name] > 1+len(w.asked) && m.Attributes["alert_id"] == "" {
+	if w.calm() && w.rejected[name] > alike*(1+len(w.asked)) && m.Attributes["alert_id"] == "" {
 		w.fail("%s rejects %s again", p.name, name)
 	}
 }
@@ -323,7 +334,7 @@ func (w *world) checkRun(p *proc) {
 		// Law: where there is nothing new, little is asked of the database. A run of
 		// more than a second may write a checkpoint.
 		calls := p.databaseCalls()
-		if p.messages+p.rejects+errors+p.seen["backfill"] == 0 && r.Outcome != drain.Skipped && r.Pages == int64(1+w.listings()) && calls > 5+w.listings() && p.took < time.Second {
+		if p.messages+p.rejects+int(r.Dropped)+errors+p.seen["backfill"] == 0 && r.Outcome != drain.Skipped && r.Pages == int64(1+w.listings()) && calls > 5+w.listings() && p.took < time.Second {
 			w.fail("%s finds nothing new on its pages in %s, and calls the database %d times: %v", p.name, p.took, calls, p.seen)
 		}
 	}
@@ -404,10 +415,14 @@ func (w *world) checkEnd() {
 		}
 		// Law: nothing is lost.
 		switch {
-		case a.Element != "" && w.rejected[a.Element] == 0:
+		case a.Element != "" && w.rejected[look(w.rejectOf(a))] == 0:
 			w.fail("element %s of %s was not rejected", a.Element, a.created)
 		case a.Element == "" && a.Refused && w.rejected[a.id] == 0:
 			w.fail("%s of %s, which the topic refuses, was not rejected", a.id, a.created)
+		case w.isNoise(a): // it is dropped
+			if w.ledger[a.id].HandledVersion.IsZero() {
+				w.fail("%s of %s was not dropped", a.id, a.created)
+			}
 		case a.Element == "" && !a.Refused && w.latest[a.id].version.IsZero():
 			w.fail("%s of %s was not published", a.id, a.created)
 		}

@@ -58,6 +58,7 @@ type world struct {
 	acked    map[string]int
 	rejected map[string]int
 	latest   map[string]sent // the newest version of an alert that was sent
+	asksOf   map[string]bool // the alerts for which a rule's write-back was asked
 	// backfills are those that were asked for, in the order of asked.
 	backfills map[string]*backfill
 	asked     []string
@@ -77,6 +78,7 @@ func newWorld(h history, store state.Store, feed string) *world {
 	w := &world{
 		history: h, start: time.Now(), store: store, feed: feed, byID: map[string]*knownAlert{},
 		ledger: map[string]state.Record{}, acked: map[string]int{}, rejected: map[string]int{}, latest: map[string]sent{},
+		asksOf:    map[string]bool{},
 		backfills: map[string]*backfill{},
 	}
 	h.Server.Key = goodKey
@@ -174,7 +176,7 @@ func (w *world) run(s step) *proc {
 		NewProcessor: func(o ledger.Options) drain.Processor {
 			return &ledger.Processor{
 				Store: database{p}, Publisher: topics{p, o.BackfillID == ""}, Feed: w.feed, RunID: p.name, TTL: 1000 * time.Hour,
-				Cache: cache, Options: o,
+				Cache: cache, Options: o, Rules: w.rules(), Writebacks: requests{p}, Redactor: w.redactor(),
 			}
 		},
 	}

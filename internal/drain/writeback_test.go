@@ -33,7 +33,7 @@ import (
 // late, in the wrong order, to two processes at once that crash and whose calls
 // fail, while a mirror answers what is published.
 func TestWriteback(t *testing.T) {
-	check(t, "600", writebackHistories)
+	check(t, 600, writebackHistories)
 }
 
 // request is a write-back that somebody asks for.
