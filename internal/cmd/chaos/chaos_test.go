@@ -140,7 +140,7 @@ func TestReport(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	document, lines := filepath.Join(dir, "chaos.md"), filepath.Join(dir, "runs.jsonl")
-	if err := os.WriteFile(document, []byte("before\n"+begin+"old\n"+end+"after\n"), 0o600); err != nil {
+	if err := os.WriteFile(document, []byte("before\n<!-- chaos: begin -->\nold\n<!-- chaos: end -->\nafter\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	text := `{"seed":1,"faults":["SIGKILL"],"seconds":2,"alerts":3,"published":4,"repeats":1}` + "\n" + `{"seed":2,"fau` + "\n" +
@@ -156,7 +156,7 @@ func TestReport(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"before\n" + begin, end + "after\n", "1 runs found something",
+		"before\n", "after\n", "1 runs found something",
 		"| SIGKILL | 2 | 8 | 9 | 1 | 0 | 1 | 0 | 0 | 0 | 0 | 3.0 |", "| SIGTERM | 1 | 5 | 5 | 1 |", "| **all runs** | 2 | 8 |",
 	} {
 		if !strings.Contains(string(got), want) {

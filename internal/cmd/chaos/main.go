@@ -12,8 +12,6 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -25,6 +23,7 @@ import (
 	"sync"
 	"syscall"
 
+	"dtmrelay.internal/dtmrelay/internal/cmd/resultfile"
 	"dtmrelay.internal/dtmrelay/internal/emulatortest"
 )
 
@@ -58,26 +57,19 @@ func (o options) run(ctx context.Context) (err error) {
 		}
 		fmt.Fprintln(os.Stderr, "results in", o.dir)
 	}
-	if err := os.MkdirAll(o.dir, 0o700); err != nil {
-		return err
-	}
 	path := filepath.Join(o.dir, "runs.jsonl")
-	results, err := read(path)
+	results, err := resultfile.Read[result](path)
 	if err != nil {
 		return err
 	}
 	if o.report != "" {
-		return writeReport(o.report, results)
+		return resultfile.WriteTable(o.report, "chaos", table(results))
 	}
-	lines, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	lines, err := resultfile.Append(path)
 	if err != nil {
 		return err
 	}
 	defer lines.Close()
-	// The last line may be a cut one.
-	if _, err := fmt.Fprintln(lines); err != nil {
-		return err
-	}
 	if results, err = o.all(ctx, lines, results); err != nil {
 		return err
 	}
@@ -155,23 +147,6 @@ func once(ctx context.Context, p plan, program, firestore, dir string) (result, 
 		err = errors.Join(err, os.WriteFile(filepath.Join(dir, fmt.Sprintf("run-%d.log", p.seed)), w.out.bytes(), 0o600))
 	}
 	return r, err
-}
-
-// read reads the results that are there, without a line that the end of an earlier
-// call has cut.
-func read(path string) ([]result, error) {
-	text, err := os.ReadFile(path)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, err
-	}
-	var results []result
-	for lines := bufio.NewScanner(bytes.NewReader(text)); lines.Scan(); {
-		var r result
-		if json.Unmarshal(lines.Bytes(), &r) == nil {
-			results = append(results, r)
-		}
-	}
-	return results, nil
 }
 
 // failure is an error when a run has found something.

@@ -1,9 +1,7 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 )
@@ -49,21 +47,4 @@ func table(results []result) string {
 	fmt.Fprintf(&b, "\n%d calls of `Ingest`, %d deliveries to `SyncStatus`, %d processes ended by a signal. "+
 		"%d messages of a process that had stood still came after newer ones. %d runs found something.\n", calls, pushes, killed, late, problems)
 	return b.String()
-}
-
-// The table stands between these lines of the document.
-const begin, end = "<!-- chaos: begin -->\n", "<!-- chaos: end -->\n"
-
-// writeReport puts the table into a document.
-func writeReport(path string, results []result) error {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	before, rest, found := bytes.Cut(text, []byte(begin))
-	_, after, ended := bytes.Cut(rest, []byte(end))
-	if !found || !ended {
-		return fmt.Errorf("%s has no place for the table", path)
-	}
-	return os.WriteFile(path, slices.Concat(before, []byte(begin+"\n"+table(results)+"\n"+end), after), 0o600) //nolint:gosec // the document is the one that the user names
 }

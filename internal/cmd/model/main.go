@@ -9,7 +9,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -26,6 +25,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"dtmrelay.internal/dtmrelay/internal/cmd/resultfile"
 )
 
 // pieceFor is how long a piece may take: some histories are long, and a test that hangs
@@ -59,26 +60,19 @@ func (o options) run(ctx context.Context) error {
 	if o.dir == "" || o.piece < 1 || o.parallel < 1 {
 		return errors.New("-dir must name a folder, -piece and -parallel must be 1 or more")
 	}
-	if err := os.MkdirAll(o.dir, 0o700); err != nil {
-		return err
-	}
 	path := filepath.Join(o.dir, "pieces.jsonl")
-	results, err := read(path)
+	results, err := resultfile.Read[result](path)
 	if err != nil {
 		return err
 	}
 	if o.report != "" {
-		return writeReport(o.report, results)
+		return resultfile.WriteTable(o.report, "model", table(results))
 	}
-	lines, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	lines, err := resultfile.Append(path)
 	if err != nil {
 		return err
 	}
 	defer lines.Close()
-	// The last line may be a cut one.
-	if _, err := fmt.Fprintln(lines); err != nil {
-		return err
-	}
 	if results, err = o.all(ctx, lines, results); err != nil {
 		return err
 	}
@@ -212,25 +206,6 @@ func live(ctx context.Context, program string, p piece) (result, error) {
 		return r, fmt.Errorf("%s of %d histories printed %q: %w", p.Test, p.Histories, first, err)
 	}
 	return r, nil
-}
-
-// read reads the results that are there, without a line that the end of an earlier
-// call has cut.
-func read(path string) ([]result, error) {
-	text, err := os.ReadFile(path)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, err
-	}
-	var results []result
-	lines := bufio.NewScanner(bytes.NewReader(text))
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		var r result
-		if json.Unmarshal(lines.Bytes(), &r) == nil {
-			results = append(results, r)
-		}
-	}
-	return results, lines.Err()
 }
 
 // failure is an error when a history has broken a law.

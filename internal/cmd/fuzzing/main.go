@@ -1,0 +1,241 @@
+// Command fuzzing gives every parser of foreign bytes hours of inputs, where the gate
+// gives it seconds. It goes round all fuzz targets of the module, a piece of time each,
+// until each has had its share:
+//
+//	go run ./internal/cmd/fuzzing -dir DIR -time 1h
+//	go run ./internal/cmd/fuzzing -dir DIR -report docs/fuzzing.md
+//
+// A second call with the same folder goes on where the first one was, with the inputs
+// that it has found.
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"dtmrelay.internal/dtmrelay/internal/cmd/resultfile"
+)
+
+type options struct {
+	dir, report string
+	only        *regexp.Regexp
+	time, piece time.Duration
+	workers     int
+}
+
+func main() {
+	var o options
+	only := flag.String("run", "", "only targets whose package and name match `regexp`")
+	flag.StringVar(&o.dir, "dir", "", "where the results and the inputs are, to go on with")
+	flag.DurationVar(&o.time, "time", time.Hour, "how long each target is fuzzed in all")
+	flag.DurationVar(&o.piece, "piece", 5*time.Minute, "how long at a time")
+	flag.IntVar(&o.workers, "workers", 1, "how many processes give inputs to a target at once; each one's time counts")
+	flag.StringVar(&o.report, "report", "", "run nothing; write the table of the results into this document, and the inputs into testdata/fuzz of the packages")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	var err error
+	if o.only, err = regexp.Compile(*only); err == nil {
+		err = o.run(ctx)
+	}
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "fuzzing:", err)
+		os.Exit(1)
+	}
+}
+
+func (o options) run(ctx context.Context) error {
+	if o.dir == "" || o.piece < time.Second || o.workers < 1 {
+		return errors.New("-dir must name a folder, -piece must be 1s or more, -workers 1 or more")
+	}
+	dir, err := filepath.Abs(o.dir)
+	if err != nil {
+		return err
+	}
+	o.dir = dir
+	path := filepath.Join(o.dir, "pieces.jsonl")
+	results, err := resultfile.Read[result](path)
+	if err != nil {
+		return err
+	}
+	if o.report != "" {
+		return errors.Join(resultfile.WriteTable(o.report, "fuzzing", table(results)), keep(o.dir, results))
+	}
+	lines, err := resultfile.Append(path)
+	if err != nil {
+		return err
+	}
+	defer lines.Close()
+	targets, err := o.targets(ctx)
+	if err != nil {
+		return err
+	}
+	if results, err = o.all(ctx, targets, lines, results); err != nil {
+		return err
+	}
+	fmt.Print(table(results))
+	return failure(results)
+}
+
+// target is a fuzz test of a package.
+type target struct {
+	Dir  string `json:"dir"` // from the module's top
+	Name string `json:"name"`
+}
+
+// result is what a piece of time has brought.
+type result struct {
+	target
+	Seconds float64 `json:"seconds"` // of all workers
+	Inputs  int     `json:"inputs"`
+	Corpus  int     `json:"corpus"` // inputs that reach code which no other reaches, in all
+	// Broken is empty, or what the test printed.
+	Broken string `json:"broken,omitempty"`
+}
+
+// targets are all fuzz tests of the module.
+func (o options) targets(ctx context.Context) ([]target, error) {
+	out, err := exec.CommandContext(ctx, "go", "test", "-list", "^Fuzz", "./...").Output()
+	if err != nil {
+		return nil, fmt.Errorf("listing the targets (run this at the top of the relay's source): %w", err)
+	}
+	module, err := exec.CommandContext(ctx, "go", "list", "-m").Output()
+	if err != nil {
+		return nil, fmt.Errorf("go list: %w", err)
+	}
+	var all []target
+	for _, t := range parseList(string(out), strings.TrimSpace(string(module))) {
+		if o.only.MatchString(t.Dir + " " + t.Name) {
+			all = append(all, t)
+		}
+	}
+	return all, nil
+}
+
+// parseList reads what go test -list prints: the tests of a package, then its name.
+func parseList(out, module string) (all []target) {
+	var names []string
+	for line := range strings.Lines(out) {
+		fields := strings.Fields(line)
+		switch {
+		case len(fields) == 1 && strings.HasPrefix(fields[0], "Fuzz"):
+			names = append(names, fields[0])
+		case len(fields) > 1 && fields[0] == "ok":
+			for _, name := range names {
+				all = append(all, target{strings.TrimPrefix(fields[1], module+"/"), name})
+			}
+			names = nil
+		}
+	}
+	return all
+}
+
+// all fuzzes whatever has had least of its time, until all have had it.
+func (o options) all(ctx context.Context, targets []target, lines *os.File, results []result) ([]result, error) {
+	had := map[target]float64{}
+	for _, r := range results {
+		had[r.target] += r.Seconds
+	}
+	for len(targets) > 0 {
+		t := slices.MinFunc(targets, func(a, b target) int { return int(had[a]) - int(had[b]) })
+		left := o.time.Seconds() - had[t]
+		if left < 1 {
+			break
+		}
+		r, err := o.fuzz(ctx, t, min(o.piece, time.Duration(left/float64(o.workers)*float64(time.Second))))
+		if err != nil {
+			return results, err
+		}
+		if err := json.NewEncoder(lines).Encode(r); err != nil {
+			return results, err
+		}
+		results = append(results, r)
+		had[t] += max(r.Seconds, 1)
+		fmt.Fprintf(os.Stderr, "%-24s %-18s %5.0f s of %.0f s, %d inputs, %d kept %s\n", t.Dir, t.Name, had[t], o.time.Seconds(), r.Inputs, r.Corpus, r.Broken)
+		if r.Broken != "" {
+			targets = slices.DeleteFunc(targets, func(other target) bool { return other == t })
+		}
+	}
+	return results, ctx.Err()
+}
+
+// fuzz gives inputs to a target for so long.
+func (o options) fuzz(ctx context.Context, t target, long time.Duration) (result, error) {
+	program := filepath.Join(o.dir, strings.ReplaceAll(t.Dir, "/", "-")+"-"+t.Name+".test")
+	build := exec.CommandContext(ctx, "go", "test", "-c", "-fuzz=^"+t.Name+"$", "-o", program, "./"+t.Dir) //nolint:gosec // the folder is the one that the user names
+	build.Stderr = os.Stderr
+	if err := build.Run(); err != nil {
+		return result{}, fmt.Errorf("building %s: %w", t.Dir, err)
+	}
+	began := time.Now()
+	args := []string{
+		"-test.run=^$", "-test.fuzz=^" + t.Name + "$", "-test.fuzztime=" + long.Round(time.Second).String(), "-test.fuzzcachedir=" + corpusOf(o.dir, t),
+		"-test.parallel=" + strconv.Itoa(o.workers), "-test.fuzzminimizetime=10x",
+	}
+	cmd := exec.CommandContext(ctx, program, args...) //nolint:gosec // the test that it has built
+	cmd.Dir = t.Dir                                   // an input that breaks it is written there
+	cmd.Env = append(os.Environ(), "GOMAXPROCS="+strconv.Itoa(o.workers))
+	out, err := cmd.CombinedOutput()
+	if ctx.Err() != nil {
+		return result{}, ctx.Err()
+	}
+	r := result{target: t, Seconds: time.Since(began).Seconds() * float64(o.workers)}
+	r.Inputs, r.Corpus = parseProgress(string(out))
+	var exit *exec.ExitError
+	switch {
+	// The test's time was up while an input was tried: nothing was found.
+	case errors.As(err, &exit) && bytes.Contains(out, []byte("context deadline exceeded")) && !bytes.Contains(out, []byte("Failing input")):
+	case errors.As(err, &exit):
+		r.Broken = string(out[max(0, len(out)-5_000):])
+	case err != nil:
+		return result{}, err
+	}
+	return r, nil
+}
+
+// corpusOf is the folder of the inputs that a target's fuzzing has found.
+func corpusOf(dir string, t target) string {
+	return filepath.Join(dir, "corpus", strings.ReplaceAll(t.Dir, "/", "-"))
+}
+
+var progress = regexp.MustCompile(`execs: (\d+) .*\(total: (\d+)\)`)
+
+// parseProgress reads the last line about it.
+func parseProgress(out string) (inputs, corpus int) {
+	lines := progress.FindAllStringSubmatch(out, -1)
+	if len(lines) == 0 {
+		return 0, 0
+	}
+	last := lines[len(lines)-1]
+	inputs, _ = strconv.Atoi(last[1])
+	corpus, _ = strconv.Atoi(last[2])
+	return inputs, corpus
+}
+
+// failure is an error when an input has broken a target.
+func failure(results []result) error {
+	var broken []string
+	for _, r := range results {
+		if r.Broken != "" {
+			broken = append(broken, r.Dir+" "+r.Name)
+		}
+	}
+	if len(broken) == 0 {
+		return nil
+	}
+	return fmt.Errorf("an input breaks %s; it is in testdata/fuzz of the package", strings.Join(broken, ", "))
+}
