@@ -88,12 +88,12 @@ func valueOf(in state.Intent) string {
 	return in.Values[0]
 }
 
-// isOutdated reports whether an intent of the lists is for a later moment than in, and
-// leaves nothing of it. One whose sender asks once is outdated by that sender alone:
-// until then it tells a repeat of the request (isRepeat).
-func isOutdated(recorded, mine []state.Intent, in state.Intent) bool {
-	return slices.ContainsFunc(slices.Concat(recorded, mine), func(o state.Intent) bool {
-		return o.At.After(in.At) && supersedes(o, in) && (!in.Skip || o.By == in.By)
+// isOutdated reports whether one of the intents that are done is for a later moment than
+// in, and leaves nothing of it. One whose sender asks once is outdated by that sender
+// alone: until then it tells a repeat of the request (isRepeat).
+func isOutdated(list []state.Intent, in state.Intent) bool {
+	return slices.ContainsFunc(list, func(o state.Intent) bool {
+		return !o.Open && o.At.After(in.At) && supersedes(o, in) && (!in.Skip || o.By == in.By)
 	})
 }
 
@@ -226,18 +226,20 @@ func (p plan) write(rec *state.Record, open bool) {
 			rec.Intents[i].Open = open
 		}
 	}
-	kept := slices.DeleteFunc(slices.Clone(rec.Intents), func(in state.Intent) bool {
-		_, mine := findIntent(p.mine, in)
-		// Intents of the same moment stay, or a duplicate of one would pass for the latest.
-		return mine || !in.Open && isOutdated(rec.Intents, p.mine, in)
-	})
-	kept = dropOldest(kept, maxIntents-len(p.mine), maxIntentBytes)
-	for _, in := range p.mine {
-		in.Open = open
-		kept = append(kept, in)
+	mine := slices.Clone(p.mine)
+	for i, in := range mine {
+		mine[i].Open = open
 		rec.IntentSeq = max(rec.IntentSeq, in.Seq)
 	}
-	rec.Intents = kept
+	all := slices.Concat(rec.Intents, mine)
+	kept := slices.DeleteFunc(rec.Intents, func(in state.Intent) bool {
+		_, own := findIntent(mine, in)
+		// Intents of the same moment stay, or a duplicate of one would pass for the latest.
+		// So do those before one that is open: GTI may refuse that one, and then they tell
+		// a duplicate from a new request.
+		return own || !in.Open && isOutdated(all, in)
+	})
+	rec.Intents = append(dropOldest(kept, maxIntents-len(mine), maxIntentBytes), mine...)
 }
 
 // remove takes the message's intents out of the record, and reports whether there

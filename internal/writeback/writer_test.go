@@ -855,6 +855,32 @@ func TestWritebackUndoesNoAnalyst(t *testing.T) {
 	})
 }
 
+// TestWritebackRefusedForgetsNothing: a later request that GTI refuses leaves the record of
+// the one before it, so that a duplicate of that one undoes no analyst.
+func TestWritebackRefusedForgetsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newWorld(dtmsim.Options{}, alert("a"))
+		p := o.newProcess()
+		first := requestAt("a", 1, `"status":"read"`)
+		for _, step := range []struct{ data, want string }{
+			{first, "written"},
+			{requestAt("a", 2, `"status":"closed"`), "rejected"},
+			{first, "already"},
+		} {
+			if step.want == "rejected" {
+				o.api.Update("a", func(a *dtmsim.Alert) { a.Status = "new" })
+				o.api.AddFault(dtmsim.Fault{Kind: dtmsim.Patch, Status: 400, Times: 1})
+			}
+			if out, err := p.deliver(t.Context(), step.data); err != nil || out.Result != step.want {
+				t.Errorf("%+v, %v, want %s", out, err, step.want)
+			}
+		}
+		if got := o.now("a"); got != "new " {
+			t.Errorf("the alert is %q, and the analyst had set new", got)
+		}
+	})
+}
+
 // TestWritebackOfOneMoment: of two requests of one moment the one that came later
 // counts, and a duplicate of the other one doesn't pass for it, though its first
 // delivery was lost.
