@@ -181,11 +181,18 @@ type plan struct {
 	// superseded are those that were begun, and are superseded by now.
 	superseded []state.Intent
 	done       bool // an intent of the message, or what it repeats, was completed before
+	// undecided: a later request has begun that would supersede an intent of the message,
+	// and GTI may refuse that one yet.
+	undecided bool
 }
 
 // planFor says what is to be done for the intents that were asked.
 func planFor(rec state.Record, asked []state.Intent) plan {
 	var p plan
+	decided := slices.DeleteFunc(slices.Clone(rec.Intents), func(in state.Intent) bool {
+		_, own := findIntent(asked, in)
+		return in.Open && !own
+	})
 	for _, in := range asked {
 		old, found := findIntent(rec.Intents, in)
 		switch {
@@ -203,6 +210,8 @@ func planFor(rec state.Record, asked []state.Intent) plan {
 		switch {
 		case !isSuperseded(rec.Intents, in):
 			p.mine = append(p.mine, in)
+		case !isSuperseded(decided, in):
+			p.undecided = true
 		case found:
 			p.superseded = append(p.superseded, in)
 		}

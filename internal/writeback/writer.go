@@ -21,7 +21,9 @@
 //     done needs nothing more, nor does one that repeats what its sender asks for only
 //     once (isRepeat). Nor does one that a later request supersedes, unless it is
 //     recorded as open: delivery.completeUnchanged then records it as done. If that is
-//     all, the message is acknowledged.
+//     all, the message is acknowledged. A later request that is itself open supersedes
+//     nothing yet, because GTI may refuse it: then the message ends with an error, and
+//     comes again.
 //  5. delivery.acquireSlot waits until the message may talk to GTI. The rest is
 //     delivery.attempt.
 //  6. delivery.get reads the alert from GTI, and delivery.change computes the change.
@@ -210,6 +212,9 @@ func (e permanentError) Error() string { return string(e) }
 // to be done then.
 var errConflict = errors.New("the alert has another status than expected")
 
+// errUndecided ends a delivery that a later request would supersede if GTI took it.
+var errUndecided = errors.New("a later request for the same field has begun, and its end is not known yet")
+
 // Handle does what a message asks for. A message that can't be done is rejected,
 // which is an outcome. An error means that another delivery may succeed.
 //
@@ -305,6 +310,8 @@ func (d *delivery) run(ctx, work context.Context) (string, error) {
 		p := planFor(entry.Record, d.asked)
 		completed := false
 		switch {
+		case p.undecided:
+			err = errUndecided
 		case len(p.mine)+len(p.superseded) == 0:
 			completed = true
 		case len(p.mine) == 0: // it was begun, and superseded since

@@ -881,6 +881,53 @@ func TestWritebackRefusedForgetsNothing(t *testing.T) {
 	})
 }
 
+// TestWritebackAwaitsTheLaterRequest: while a later request is open, the earlier one comes
+// again: only a request that GTI takes supersedes another.
+func TestWritebackAwaitsTheLaterRequest(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		fault   dtmsim.Fault // of the second delivery of the later request
+		results string       // of the later request, and then of the earlier one
+		want    string
+	}{
+		{"which GTI takes", dtmsim.Fault{}, "written superseded", "closed "},
+		{"which GTI refuses", dtmsim.Fault{Status: 400}, "rejected written", "read "},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				o := newWorld(dtmsim.Options{}, alert("a"))
+				p := o.newProcess()
+				earlier, later := requestAt("a", 1, `"status":"read"`), requestAt("a", 2, `"status":"closed"`)
+				o.api.AddFault(dtmsim.Fault{Kind: dtmsim.Patch, ResetBefore: true, Times: 1})
+				if out, err := p.deliver(t.Context(), later); err == nil {
+					t.Fatalf("no error without a network: %+v", out)
+				}
+				if out, err := p.deliver(t.Context(), earlier); err == nil {
+					t.Errorf("acknowledged while the later one is open: %+v", out)
+				}
+				if n := o.asked(dtmsim.Patch); n != 1 {
+					t.Errorf("%d changes sent, want 1", n)
+				}
+				if c.fault.Status != 0 {
+					c.fault.Kind, c.fault.Times = dtmsim.Patch, 1
+					o.api.AddFault(c.fault)
+				}
+				var results []string
+				for _, data := range []string{later, earlier} {
+					out, err := p.deliver(t.Context(), data)
+					if err != nil {
+						t.Fatal(err)
+					}
+					results = append(results, out.Result)
+				}
+				if got := strings.Join(results, " "); got != c.results || o.now("a") != c.want {
+					t.Errorf("outcomes %q, want %q; the alert is %q, want %q", got, c.results, o.now("a"), c.want)
+				}
+			})
+		})
+	}
+}
+
 // TestWritebackOfOneMoment: of two requests of one moment the one that came later
 // counts, and a duplicate of the other one doesn't pass for it, though its first
 // delivery was lost.
