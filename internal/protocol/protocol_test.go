@@ -76,26 +76,26 @@ var (
 var writebackBounds = []struct {
 	name       string
 	requests   [2]request
-	oneByOne   bool
 	deliveries uint8 // of each message
 	left       writebackBudget
 }{
-	{"1 message", oneMessage, false, 4, writebackBudget{faults: 3, analyst: 2, records: 1}},
-	{"2 messages for one field", twoStatuses, false, 2, writebackBudget{faults: 2, analyst: 1}},
-	{"2 messages for one field", twoStatuses, false, 2, writebackBudget{faults: 1, analyst: 1, records: 1}},
-	{"2 messages, one with an expected status, delivered one by one", conditional, true, 2, writebackBudget{faults: 2, analyst: 1, records: 1}},
+	{"1 message", oneMessage, 4, writebackBudget{faults: 3, analyst: 2, records: 1}},
+	{"2 messages for one field", twoStatuses, 2, writebackBudget{faults: 2, analyst: 1}},
+	{"2 messages for one field", twoStatuses, 2, writebackBudget{faults: 1, analyst: 1, records: 1}},
+	{"2 messages, one with an expected status", conditional, 2, writebackBudget{faults: 2, analyst: 1, records: 1}},
 }
 
 var writebackMeets = []string{
 	"a change of an instance that was frozen in the call for longer than the lease",
 	"an analyst's change between a delivery's GET and its PATCH",
+	"a change of a message that comes again after it was rejected",
 }
 
 func TestWriteback(t *testing.T) {
 	skipShort(t)
 	var all report
 	for _, b := range writebackBounds {
-		m := writebackModel{requests: b.requests, oneByOne: b.oneByOne, leaseEnd: leaseEnd}
+		m := writebackModel{requests: b.requests, leaseEnd: leaseEnd}
 		r := m.explore(b.deliveries, b.left)
 		t.Logf("%s, %d deliveries each, %d faults, %d changes of an analyst, %d writes of a run: %s",
 			b.name, b.deliveries, b.left.faults, b.left.analyst, b.left.records, r)
@@ -184,10 +184,13 @@ func TestBrokenWriteback(t *testing.T) {
 		{"an unconditional write of the record", writebackModel{requests: twoStatuses, unconditional: true, leaseEnd: leaseEnd}, writebackBudget{}, "a change undoes what its delivery has not read"},
 		{"a lease as short as a change", writebackModel{requests: twoStatuses, leaseEnd: patchAge}, writebackBudget{faults: 1}, "a change undoes what its delivery has not read"},
 		{"what is done is not recorded", writebackModel{requests: oneMessage, forgets: true, leaseEnd: leaseEnd}, writebackBudget{faults: 1, analyst: 1}, "a message that was served is written again"},
-		{"the expected status is not looked at", writebackModel{requests: conditional, oneByOne: true, expectsNoMore: true, leaseEnd: leaseEnd}, writebackBudget{analyst: 1}, "a change lands, and the status that was read is not the expected one"},
+		{"the expected status is not looked at", writebackModel{requests: conditional, expectsNoMore: true, leaseEnd: leaseEnd}, writebackBudget{analyst: 1}, "a change lands, and the status that was read is not the expected one"},
 		{"the earlier request is written after the later", writebackModel{requests: twoStatuses, neverSupersedes: true, leaseEnd: leaseEnd}, writebackBudget{}, "the earlier of two requests stands"},
-		// This is how the code is: docs/protocol.md says what follows.
-		{"an expected status, and two deliveries of its message at once", writebackModel{requests: conditional, leaseEnd: leaseEnd}, writebackBudget{analyst: 1}, "a change lands that no open intent announces"},
+		{"a done request forgotten for a later one that GTI refuses", writebackModel{requests: twoStatuses, forgetsEarly: true, leaseEnd: leaseEnd}, writebackBudget{analyst: 1, faults: 1}, "a message that was served is written again"},
+		{"a request superseded by a later one that GTI refuses", writebackModel{requests: twoStatuses, supersedesEarly: true, leaseEnd: leaseEnd}, writebackBudget{faults: 1}, "a message is acknowledged, and nothing was written"},
+		{"a message rejected whatever its other delivery has written", writebackModel{requests: conditional, withdrawsAnyhow: true, leaseEnd: leaseEnd}, writebackBudget{analyst: 1}, "a message is both written and rejected"},
+		{"a message rejected, and its other delivery goes on", writebackModel{requests: conditional, withdrawsUnseen: true, leaseEnd: leaseEnd}, writebackBudget{analyst: 1}, "a message is both written and rejected"},
+		{"a message that GTI refused, rejected without the lease", writebackModel{requests: oneMessage, withdrawsAnyhow: true, leaseEnd: leaseEnd}, writebackBudget{faults: 1}, "a message is both written and rejected"},
 	} {
 		t.Run(tt.name, func(t *testing.T) { checkBroken(t, tt.model.explore(2, tt.left), tt.want) })
 	}
@@ -211,10 +214,12 @@ func TestCanonical(t *testing.T) {
 	checkCanonical(t, f.start(budget{runs: 2, faults: 1, changes: 1}), f.next, f.canonical, func(s feedState) any {
 		return feedTruth{s.version, s.changedAt, s.published, s.record, s.doc.done, s.doc.swept}
 	})
-	w := writebackModel{requests: twoStatuses, leaseEnd: leaseEnd}
-	checkCanonical(t, w.start(2, writebackBudget{faults: 1, analyst: 1}), w.next, w.canonical, func(s alertState) any {
-		return [...]any{s.gti, s.intents, s.msgs[0].acked, s.msgs[1].acked}
-	})
+	for _, requests := range [][2]request{twoStatuses, conditional} {
+		w := writebackModel{requests: requests, leaseEnd: leaseEnd}
+		checkCanonical(t, w.start(2, writebackBudget{faults: 1, analyst: 1}), w.next, w.canonical, func(s alertState) any {
+			return [...]any{s.gti, s.intents, s.msgs[0].acked, s.msgs[1].acked}
+		})
+	}
 }
 
 func checkCanonical[S comparable](t *testing.T, start S, next func(S, *explorer[S]), canonical func(S) (S, bool), outside func(S) any) {

@@ -70,18 +70,22 @@ var sources = []struct {
 
 	// A write-back.
 	{"writeback", "Writer.Handle", []string{"ParseRequest(", "w.write(", "w.Rejects.Reject("}},
-	{"writeback", "delivery.run", []string{"d.awaitLeaseEnd(", "planFor(entry.Record, d.asked)", "len(p.mine)+len(p.superseded) == 0", "len(p.mine) == 0", "d.completeUnchanged(work, entry, p)", "d.attempt(work, entry, p)"}},
+	{"writeback", "delivery.run", []string{"d.awaitLeaseEnd(", "planFor(entry.Record, d.asked)", "p.undecided", "len(p.mine)+len(p.superseded) == 0", "len(p.mine) == 0", "d.completeUnchanged(work, entry, p)", "d.attempt(work, entry, p)"}},
+	{"writeback", "writeback.planFor", []string{"in.Open && !own", "found && !old.Open", "!isSuperseded(rec.Intents, in)", "!isSuperseded(decided, in)", "p.undecided = true"}},
+	{"writeback", "plan.write", []string{"own || !in.Open && isOutdated(all, in)"}},
+	{"writeback", "writeback.isOutdated", []string{"!o.Open && o.At.After(in.At) && supersedes(o, in) && (!in.Skip || o.By == in.By)"}},
 	{"writeback", "delivery.awaitLeaseEnd", []string{"d.read(", "entry.Record.WriteLease == nil", "min(time.Until(seen.ExpiresAt), leaseTime-time.Since(since))", "left <= 0"}},
-	{"writeback", "delivery.attempt", []string{"d.get(", "d.withdraw(", "d.change(entry.Record, p, alert)", "d.withdraw(", "d.completeUnchanged(ctx, entry, p)", "d.begin(ctx, entry, p, echo)", "d.update(", "d.giveUp(", "d.get(", "d.withdraw(", "d.completeChanged("}},
+	{"writeback", "delivery.attempt", []string{"d.get(", "d.withdraw(ctx, entry, err)", "d.change(entry.Record, p, alert)", "d.withdraw(ctx, entry, err)", "d.completeUnchanged(ctx, entry, p)", "d.begin(ctx, entry, p, echo)", "d.update(", "d.giveUp(", "d.get(", "d.withdrawBegun(", "d.completeChanged("}},
 	{"writeback", "delivery.change", []string{"apply(alert, p.mine, rec.Intents)", "d.expect != \"\" && alert.status != d.expect && !isEmpty(change)", "errConflict"}},
 	{"writeback", "delivery.begin", []string{"p.write(rec, true)", "append(rec.Echoes, echo)", "rec.WriteLease = &lease", "d.record(ctx, entry)", "d.lease, d.takenAt = lease, now"}},
 	{"writeback", "delivery.get", []string{"api.Get("}},
 	{"writeback", "delivery.update", []string{"d.takenAt.Add(patchTime)", "!time.Now().Round(0).Before(end.Round(0))", "errUnsent", "context.WithDeadlineCause(ctx, end, errSlow)", "api.Update("}},
-	{"writeback", "delivery.giveUp", []string{"d.withdraw(", "isOver(err)", "d.releaseLease("}},
+	{"writeback", "delivery.giveUp", []string{"d.withdrawBegun(", "isOver(err)", "d.releaseLease("}},
 	{"writeback", "delivery.completeChanged", []string{"d.releaseLease(", "planFor(*rec, d.asked).write(rec, false)"}},
 	{"writeback", "delivery.releaseLease", []string{"d.read(", "!d.holds(entry.Record)", "entry.Record.WriteLease = nil", "edit(", "d.record(ctx, entry)"}},
 	{"writeback", "delivery.completeUnchanged", []string{"entry.Record.WriteLease = nil", "p.write(&entry.Record, false)", "d.record(ctx, entry)"}},
-	{"writeback", "delivery.withdraw", []string{"d.read(", "remove(&entry.Record, d.asked)", "d.holds(entry.Record)", "entry.Record.WriteLease = nil", "d.record(ctx, entry)"}},
+	{"writeback", "delivery.withdraw", []string{"entry.Record.WriteLease = nil", "remove(&entry.Record, d.asked)", "entry.Record.IntentSeq++", "d.record(ctx, entry)"}},
+	{"writeback", "delivery.withdrawBegun", []string{"d.releaseLease(", "remove(rec, d.asked)"}},
 	{"writeback", "delivery.record", []string{"d.Ledger.WriteRecords(", "errors.Is(err, state.ErrConflict)"}},
 }
 

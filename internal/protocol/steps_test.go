@@ -71,6 +71,7 @@ const (
 	completeChanged
 	completeUnchanged
 	withdraw
+	withdrawBegun
 	reject
 	ack
 
@@ -119,6 +120,7 @@ var steps = [stepCount]struct{ function, moment string }{
 	completeChanged:   {"delivery.completeChanged", ""},
 	completeUnchanged: {"delivery.completeUnchanged", ""},
 	withdraw:          {"delivery.withdraw", ""},
+	withdrawBegun:     {"delivery.withdrawBegun", ""},
 	reject:            {"Writer.Handle", "rejects"},
 	ack:               {"Writer.Handle", "is answered"},
 }

@@ -85,6 +85,9 @@ type patch struct {
 	status   uint8 // anyStatus: stays as it is
 	tags     uint8 // 0: stay as they are
 	read     content
+	// overruled: since its delivery read the record, another one of its message was
+	// rejected.
+	overruled bool
 	// raced: an analyst has changed the alert since it was read. Nobody can prevent that:
 	// GTI's change of an alert takes no condition.
 	raced bool
@@ -101,6 +104,7 @@ const (
 	changed // record it
 	completing
 	withdrawing
+	withdrawingBegun // it holds the lease, or has lost it
 	rejecting
 	acking
 )
@@ -123,14 +127,20 @@ type delivery struct {
 // purpose.
 type writebackModel struct {
 	requests [2]request
-	// oneByOne: Pub/Sub delivers a message again only when its last delivery has ended.
-	oneByOne bool
 
 	noReread      bool // after a failed condition the alert is not read anew
 	noLease       bool // nobody waits for the lease
 	unconditional bool // the record is written on no condition
 	forgets       bool // what is done is not recorded
 	expectsNoMore bool // the expected status is not looked at
+	// forgetsEarly: a later request that has only begun makes the record forget an earlier one.
+	forgetsEarly bool
+	// supersedesEarly: a later request that has only begun supersedes an earlier one.
+	supersedesEarly bool
+	// withdrawsAnyhow: a message is rejected whatever others have written to the record.
+	withdrawsAnyhow bool
+	// withdrawsUnseen: what has begun nothing is rejected without a new revision of the record.
+	withdrawsUnseen bool
 	// neverSupersedes: a later request leaves the earlier one to be done.
 	neverSupersedes bool
 	leaseEnd        uint8
@@ -166,9 +176,7 @@ func (m *writebackModel) next(s alertState, e *writebackExplorer) {
 		case d.at == none && i == 1 && s.at[0].at == none: // as good as the other
 		case d.at == none:
 			for msg := range s.msgs {
-				o := s.at[2-who]
-				waits := m.oneByOne && o.at != none && int(o.msg) == msg
-				if s.msgs[msg].deliveries > 0 && !waits {
+				if s.msgs[msg].deliveries > 0 {
 					t := s
 					t.msgs[msg].deliveries--
 					t.at[i] = delivery{at: reading, msg: uint8(msg), again: s.msgs[msg].served}
@@ -217,8 +225,9 @@ func (m *writebackModel) environment(s alertState, e *writebackExplorer) {
 		e.to(t, tick, world)
 	}
 	if s.left.analyst > 0 {
-		for _, c := range []content{{statusAnalyst, s.gti.tags}, {s.gti.status, s.gti.tags | tagAnalyst}} {
-			if c == s.gti {
+		for _, c := range []content{{statusAnalyst, s.gti.tags}, {s.gti.status, s.gti.tags | tagAnalyst}, {statusNew, s.gti.tags}} {
+			isBack := c.status == statusNew && s.gti.status != statusNew
+			if c == s.gti || isBack && !m.isExpected(statusNew) {
 				continue
 			}
 			t := s
@@ -249,6 +258,11 @@ func (m *writebackModel) environment(s alertState, e *writebackExplorer) {
 			e.to(t, patchLate, world)
 		}
 	}
+}
+
+// isExpected reports whether a message expects a status.
+func (m *writebackModel) isExpected(status uint8) bool {
+	return m.requests[0].expect == status || m.requests[1].expect == status
 }
 
 // look notes what GTI has by now of what the messages ask for.
@@ -330,16 +344,20 @@ func (m *writebackModel) work(s alertState, e *writebackExplorer, who actor) {
 			e.to(s, outOfTime, who)
 			return
 		}
-		m.plan(&s, who)
+		if m.plan(&s, who); d.at == none {
+			m.end(&s, who)
+		}
 		e.to(s, awaitLeaseEnd, who)
 	case getting:
+		overruled := d.patch.overruled
 		d.patch = m.patchFor(*d, s.gti)
+		d.patch.overruled = overruled
 		expected := m.expectsNoMore || w.expect == anyStatus || s.gti.status == w.expect
 		switch {
 		case d.patch.status == anyStatus && d.patch.tags == 0:
 			d.at, d.patch = completing, patch{}
 		case !expected:
-			d.at, d.patch, d.reject = withdrawing, patch{}, true
+			d.at, d.patch = withdrawing, patch{}
 		default:
 			d.at = beginning
 		}
@@ -393,12 +411,30 @@ func (m *writebackModel) work(s alertState, e *writebackExplorer, who actor) {
 		m.lose(s, e, who)
 		m.lose(before, e, who)
 	case withdrawing:
-		if s.intents[d.msg] != (intents{}) {
-			s.intents[d.msg] = intents{}
-			m.touch(&s)
+		if !d.current && !m.unconditional && !m.withdrawsAnyhow {
+			m.startOver(&s, who)
+			e.to(s, conflictBegin, who)
+			return
 		}
-		d.at = rejecting
+		if d.current {
+			s.lease = writeLease{} // its time is over, or the record would have changed
+		}
+		m.withdraw(&s, e, withdraw, who)
 		e.to(s, withdraw, who)
+		m.lose(s, e, who)
+		m.lose(before, e, who)
+	case withdrawingBegun:
+		if isHeld := s.lease.held && s.lease.owner == who; !isHeld && !m.withdrawsAnyhow {
+			d.at, d.patch = reading, patch{}
+			e.to(s, withdrawBegun, who)
+			return
+		} else if isHeld {
+			s.lease = writeLease{}
+		}
+		m.withdraw(&s, e, withdrawBegun, who)
+		e.to(s, withdrawBegun, who)
+		m.lose(s, e, who)
+		m.lose(before, e, who)
 	case rejecting:
 		msg.rejected = true
 		d.at = acking
@@ -407,7 +443,7 @@ func (m *writebackModel) work(s alertState, e *writebackExplorer, who actor) {
 	case acking:
 		if !d.reject {
 			msg.served = true
-			later := d.msg == 0 && s.intents[1].status != absent
+			later := d.msg == 0 && s.intents[1].status == done
 			if !msg.tagSeen || !msg.statusSeen && !later {
 				e.fail(ack, who, "a message is acknowledged, and nothing was written")
 			}
@@ -420,6 +456,25 @@ func (m *writebackModel) work(s alertState, e *writebackExplorer, who actor) {
 		e.to(s, ack, who)
 		m.lose(unheard, e, who)
 	}
+}
+
+// withdraw takes a message's intents out of the record, so that it is rejected.
+func (m *writebackModel) withdraw(s *alertState, e *writebackExplorer, step step, who actor) {
+	d := &s.at[who-1]
+	if rec := s.intents[d.msg]; rec.status == done || rec.tag == done {
+		e.fail(step, who, "a message is both written and rejected")
+	}
+	if o := &s.at[2-who]; o.msg == d.msg && o.at >= getting && o.at <= sent {
+		o.patch.overruled = true
+	}
+	if s.late.underWay && s.late.msg == d.msg {
+		s.late.overruled = true
+	}
+	if !m.withdrawsUnseen || s.intents[d.msg] != (intents{}) {
+		m.touch(s)
+	}
+	s.intents[d.msg] = intents{}
+	d.at, d.mine, d.patch, d.age, d.reject = rejecting, intents{}, patch{}, 0, true
 }
 
 // startOver begins anew after a failed condition.
@@ -443,6 +498,10 @@ func (m *writebackModel) plan(s *alertState, who actor) {
 	rec := s.intents[d.msg]
 	d.mine = intents{}
 	superseded := !m.neverSupersedes && d.msg == 0 && m.requests[1].status != anyStatus && s.intents[1].status != absent
+	if superseded && s.intents[1].status == open && rec.status != done && !m.supersedesEarly {
+		d.at = none // the later request decides, and its end is not known
+		return
+	}
 	begunBefore := false
 	if m.requests[d.msg].status != anyStatus && rec.status != done {
 		if !superseded {
@@ -478,7 +537,8 @@ func (m *writebackModel) patchFor(d delivery, read content) patch {
 }
 
 // writeIntents puts a message's intents into the record: its own, and those that were
-// begun and are superseded now. One that is done and superseded leaves the record.
+// begun and are superseded now. One that is done leaves the record when a later one is done
+// too.
 func (m *writebackModel) writeIntents(s *alertState, msg uint8, mine intents, how uint8) {
 	rec := &s.intents[msg]
 	if mine.status != absent || rec.status == open {
@@ -487,7 +547,7 @@ func (m *writebackModel) writeIntents(s *alertState, msg uint8, mine intents, ho
 	if mine.tag != absent {
 		rec.tag = how
 	}
-	if s.intents[1].status != absent && s.intents[0].status == done {
+	if later := s.intents[1].status; s.intents[0].status == done && (later == done || m.forgetsEarly && later == open) {
 		s.intents[0].status = absent
 	}
 }
@@ -530,6 +590,9 @@ func (m *writebackModel) answer(s alertState, e *writebackExplorer, who actor) {
 	m.release(&refused, who)
 	m.end(&refused, who)
 	e.to(refused, giveUp, who)
+	denied := s // … and will for any delivery
+	denied.at[who-1].at, denied.at[who-1].patch, denied.at[who-1].stood, denied.at[who-1].age = withdrawingBegun, patch{}, false, 0
+	e.to(denied, giveUp, who)
 	late := *d
 	m.end(&s, who)
 	e.to(s, giveUp, who)
@@ -549,14 +612,19 @@ func (m *writebackModel) land(s *alertState, e *writebackExplorer, p patch, who 
 	}
 	msg, w := &s.msgs[p.msg], m.requests[p.msg]
 	switch rec := s.intents[p.msg]; {
-	case msg.acked:
-		e.fail(step, who, "a change lands after its message is acknowledged")
+	case p.overruled:
+		e.fail(step, who, "a message is both written and rejected")
+	case msg.served:
+		e.fail(step, who, "a change lands after its message was served")
 	case p.read != s.gti && !p.raced:
 		e.fail(step, who, "a change undoes what its delivery has not read")
 	case w.expect != anyStatus && p.read.status != w.expect:
 		e.fail(step, who, "a change lands, and the status that was read is not the expected one")
 	case p.status != anyStatus && rec.status != open || p.tags != 0 && rec.tag != open:
 		e.fail(step, who, "a change lands that no open intent announces")
+	}
+	if msg.acked {
+		e.saw("a change of a message that comes again after it was rejected")
 	}
 	if p.read != s.gti {
 		e.saw("an analyst's change between a delivery's GET and its PATCH")

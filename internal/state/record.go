@@ -34,7 +34,8 @@ type Record struct {
 	Backfill string `json:"backfill"`
 
 	// Intents are the latest requests to write something back, for each field, and
-	// those whose write was begun and not completed. IntentSeq counts all that came.
+	// those whose write was begun and not completed. IntentSeq grows with every request
+	// that comes, also with one that is rejected.
 	Intents   []Intent `json:"intents"`
 	IntentSeq int64    `json:"intent_seq"`
 	// Echoes are what was written back and was not seen in a listing yet, oldest first.

@@ -57,7 +57,8 @@ type Store interface {
 	// WriteRecords writes each entry if its document is still at the entry's
 	// revision, in one bulk call, and returns one result for each entry: nil,
 	// ErrConflict, or what else went wrong with that one. The second error
-	// means that nothing is known about any of them.
+	// means that nothing is known about any of them. A write that changes nothing
+	// may leave the revision as it is: it keeps no other writer off.
 	WriteRecords(ctx context.Context, feed string, entries []Entry) ([]error, error)
 
 	// AddUsage adds to the counters of a key in one call, without reading them,

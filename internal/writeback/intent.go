@@ -251,15 +251,12 @@ func (p plan) write(rec *state.Record, open bool) {
 	rec.Intents = append(dropOldest(kept, maxIntents-len(mine), maxIntentBytes), mine...)
 }
 
-// remove takes the message's intents out of the record, and reports whether there
-// were any.
-func remove(rec *state.Record, asked []state.Intent) bool {
-	before := len(rec.Intents)
+// remove takes the message's intents out of the record.
+func remove(rec *state.Record, asked []state.Intent) {
 	rec.Intents = slices.DeleteFunc(slices.Clone(rec.Intents), func(in state.Intent) bool {
 		_, own := findIntent(asked, in)
 		return own
 	})
-	return len(rec.Intents) < before
 }
 
 // dropOldest keeps n intents, with so many bytes of text. Those that are open go

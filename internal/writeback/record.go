@@ -175,33 +175,48 @@ func isOpen(intents []state.Intent, seq int64) bool {
 	return slices.ContainsFunc(intents, func(in state.Intent) bool { return in.Open && in.Seq == seq })
 }
 
-// withdraw takes what the message began out of the record before it is rejected or
-// skipped, and gives the lease back if it holds it.
-// Any other error it returns as it is.
-func (d *delivery) withdraw(ctx context.Context, err error) error {
-	var permanent permanentError
-	if !errors.As(err, &permanent) && !errors.Is(err, errConflict) {
+// withdraw takes what earlier deliveries of the message began out of the record, before
+// the message is rejected or skipped. It returns the error that says so, or none when
+// another writer was faster, and the message has to start over. Any other error it returns
+// as it is.
+//
+// Another delivery of the message may have read the same record, and an alert that is to
+// be changed. Of the two only the one that writes the record first has its way. So the
+// record gets a new revision also where there is nothing to take out.
+func (d *delivery) withdraw(ctx context.Context, entry state.Entry, err error) error {
+	if !isVerdict(err) {
 		return err
 	}
-	failed := state.Update(func() (done bool, err error) {
-		entry, err := d.read(ctx)
-		if err != nil {
-			return false, err
-		}
-		begun, held := remove(&entry.Record, d.asked), d.holds(entry.Record)
-		if !begun && !held {
-			return true, nil
-		}
-		if held {
-			entry.Record.WriteLease = nil
-		}
-		d.confirm(&entry.Record)
-		return d.record(ctx, entry)
-	})
-	if failed != nil {
+	entry.Record.WriteLease = nil // its time is over, or the record would have changed
+	remove(&entry.Record, d.asked)
+	entry.Record.IntentSeq++ // a database gives no new revision for a write that changes nothing
+	d.confirm(&entry.Record)
+	if ok, failed := d.record(ctx, entry); !ok {
 		return failed
 	}
 	return err
+}
+
+// withdrawBegun is withdraw for a delivery that has taken the lease. When the lease was
+// lost, another delivery of the message may have written since.
+func (d *delivery) withdrawBegun(ctx context.Context, err error) error {
+	if !isVerdict(err) {
+		return err
+	}
+	released, failed := d.releaseLease(ctx, func(rec *state.Record) {
+		remove(rec, d.asked)
+		d.confirm(rec)
+	})
+	if !released {
+		return failed
+	}
+	return err
+}
+
+// isVerdict reports whether an error ends the message: it is rejected, or skipped.
+func isVerdict(err error) bool {
+	var permanent permanentError
+	return errors.As(err, &permanent) || errors.Is(err, errConflict)
 }
 
 func (d *delivery) read(ctx context.Context) (state.Entry, error) {

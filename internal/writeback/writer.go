@@ -51,9 +51,13 @@
 // message begins at step 1, and an open intent of its own says that an earlier delivery
 // came as far as step 8. An error that no further delivery changes is a permanentError:
 // ParseRequest, delivery.change and asPermanent, which looks at GTI's errors, return
-// them. Then delivery.withdraw takes the message's intents out of the record and gives
-// the lease back, and Writer.Handle sends the message to the rejects topic. A message
-// that is to be skipped (errConflict) is withdrawn likewise, and acknowledged.
+// them. Then the message's intents are taken out of the record, and Writer.Handle sends
+// the message to the rejects topic. A message that is to be skipped (errConflict) is
+// withdrawn likewise, and acknowledged. Two deliveries of one message may be at work at
+// once, and read different alerts, so this write has a condition too. In step 6 it is that
+// the record is as in step 3 (delivery.withdraw), and it makes the other delivery's
+// condition fail in step 7 or 8. After step 8 it is that this delivery still holds the
+// lease, which it gives back (delivery.withdrawBegun). If it fails: step 3.
 //
 // So this may be under way at GTI when a message is acknowledged: nothing that was
 // sent for it, by any delivery, and nothing that was sent before step 3. A change
@@ -379,11 +383,11 @@ func (d *delivery) result(p plan) string {
 func (d *delivery) attempt(ctx context.Context, entry state.Entry, p plan) (completed bool, err error) {
 	alert, err := d.get(ctx)
 	if err != nil {
-		return false, d.withdraw(ctx, err)
+		return false, d.withdraw(ctx, entry, err)
 	}
 	change, err := d.change(entry.Record, p, alert)
 	if err != nil {
-		return false, d.withdraw(ctx, err)
+		return false, d.withdraw(ctx, entry, err)
 	}
 	if isEmpty(change) {
 		d.recoverVersion(entry.Record, p, alert)
@@ -403,7 +407,7 @@ func (d *delivery) attempt(ctx context.Context, entry state.Entry, p plan) (comp
 	// An answer without tags may be none of GTI's, or leave them out: it shows no removal.
 	if leftOut := change.Tags != nil && len(changed.tags) == 0; leftOut || !done(changed) {
 		if changed, err = d.get(ctx); err != nil {
-			return false, d.withdraw(ctx, err)
+			return false, d.withdrawBegun(ctx, err)
 		}
 		if !done(changed) {
 			return false, &dtm.UndoneError{ID: d.id}
@@ -438,7 +442,7 @@ func (d *delivery) giveUp(ctx context.Context, echo state.Echo, err error) error
 	switch {
 	case errors.As(err, &permanent): // there is no echo
 		d.confirmations = append(d.confirmations, confirmation{echo: echo})
-		return d.withdraw(ctx, err)
+		return d.withdrawBegun(ctx, err)
 	case isOver(err):
 		// If this fails, the lease ends by its time.
 		_, _ = d.releaseLease(ctx, func(*state.Record) {})

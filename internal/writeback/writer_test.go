@@ -825,6 +825,96 @@ func TestWritebackLosesItsLease(t *testing.T) {
 	})
 }
 
+// TestWritebackHasOneVerdict: of two deliveries of a message that are at work at once, and
+// read different alerts, one alone decides whether it is written or rejected.
+func TestWritebackHasOneVerdict(t *testing.T) {
+	type delivered struct {
+		at     time.Duration // when its delivery comes
+		kind   string        // of the steps before and after which it pauses
+		pauses time.Duration
+		want   string
+	}
+	for _, c := range []struct {
+		name          string
+		onConflict    string
+		analyst       time.Duration // when somebody sets the status to read
+		refused       bool          // by GTI: the first change that is sent
+		first, second delivered
+		status        string
+		reasons       int
+	}{
+		{
+			"rejected before the change begins", "reject", 500 * time.Millisecond, false,
+			delivered{0, "write", 2 * time.Second, "rejected"},
+			delivered{time.Second, "", 0, "rejected"},
+			"read ", 2,
+		},
+		{
+			"skipped before the change begins", "skip", 500 * time.Millisecond, false,
+			delivered{0, "write", 2 * time.Second, "superseded"},
+			delivered{time.Second, "", 0, "superseded"},
+			"read ", 0,
+		},
+		{
+			"not as expected after the change has begun", "reject", 2 * time.Second, false,
+			delivered{0, "get", 5 * time.Second, "already"},
+			delivered{time.Second, "patch", 6 * time.Second, "written"},
+			"closed ", 0,
+		},
+		{
+			"not as expected after the change is done", "reject", 2 * time.Second, false,
+			delivered{0, "get", 5 * time.Second, "already"},
+			delivered{time.Second, "", 0, "written"},
+			"read ", 0,
+		},
+		{
+			"refused by GTI after the lease was lost", "reject", time.Hour, true,
+			delivered{0, "patched", 31 * time.Second, "already"},
+			delivered{time.Second, "patch", 2 * time.Second, "written"},
+			"closed ", 0,
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				o := newWorld(dtmsim.Options{}, alert("a"))
+				// As one that was written when LEDGER_TTL was longer.
+				o.edit(func(r *state.Record) { r.ExpireAt = time.Now().Add(48 * time.Hour) })
+				if c.refused {
+					o.api.AddFault(dtmsim.Fault{Kind: dtmsim.Patch, Status: 400, Times: 1})
+				}
+				data := requestAt("a", 1, fmt.Sprintf(`"status":"closed","expect_status":"new","on_conflict":%q`, c.onConflict))
+				var wg sync.WaitGroup
+				for _, d := range []delivered{c.first, c.second} {
+					wg.Go(func() {
+						time.Sleep(d.at)
+						p := o.newProcess()
+						p.pause = func(kind string) time.Duration {
+							if kind == d.kind || kind == "patch" && d.kind == "patched" && o.asked(dtmsim.Patch) == 1 {
+								return d.pauses
+							}
+							return 0
+						}
+						if out, err := p.deliver(t.Context(), data); err != nil || out.Result != d.want {
+							t.Errorf("the delivery of %v: %+v, %v, want %s", d.at, out, err, d.want)
+						}
+					})
+				}
+				time.Sleep(c.analyst)
+				if !c.refused {
+					o.api.Update("a", func(a *dtmsim.Alert) { a.Status = "read" })
+				}
+				wg.Wait()
+				if got := o.now("a"); got != c.status || len(o.rejected) != c.reasons {
+					t.Errorf("the alert is %q, want %q; rejected: %q", got, c.status, o.reasons())
+				}
+				if r := o.record("a"); r.WriteLease != nil || slices.ContainsFunc(r.Intents, func(in state.Intent) bool { return in.Open }) {
+					t.Errorf("something is left open: %+v", r)
+				}
+			})
+		})
+	}
+}
+
 // TestWritebackUndoesNoAnalyst: a message whose change was lost, and which a later one
 // supersedes, changes nothing when it comes again, whatever the alert is by then.
 func TestWritebackUndoesNoAnalyst(t *testing.T) {
