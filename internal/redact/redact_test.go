@@ -146,6 +146,11 @@ func TestRedact(t *testing.T) {
 			`{"doc":{"payment_card":{"brand":"mastercard","full_number":null,"expiry_date":"[redacted:1-7]","owner":{"name":"[redacted:1-7]","geo_location":{"country":"Japan","country_code":"JP","city":"[redacted:1-7]"}},"track1_available":null},"price":10},"title":"[redacted:1-7]"}`,
 		},
 		{
+			"credentials: several payment cards", `["credentials"]`,
+			`{"doc":{"payment_cards":[{"brand":"visa","full_number":4111111111111111},{"brand":"mastercard","holder":["Al"]}]}}`,
+			`{"doc":{"payment_cards":[{"brand":"visa","full_number":null},{"brand":"mastercard","holder":["[redacted:1-7]"]}]}}`,
+		},
+		{
 			"credentials: cookies, tokens and keys", `["credentials"]`,
 			`{"doc":{"cookies":[{"name":"sid","value":"v"}],"accessToken":"t","api_keys":{"x":"k"},"API-Key":1,"client_secret":"s","public_key":"p","key":"q","bypass":"r","pass":"s","token_type":"bearer"}}`,
 			`{"doc":{"cookies":[{"name":"[redacted:1-7]","value":"[redacted:1-7]"}],"accessToken":"[redacted:1-7]","api_keys":{"x":"[redacted:1-7]"},"API-Key":null,"client_secret":"[redacted:1-7]","public_key":"p","key":"q","bypass":"r","pass":"[redacted:1-7]","token_type":"bearer"}}`,

@@ -388,6 +388,17 @@ func TestCostLimit(t *testing.T) {
 	if diff := cmp.Diff(want, r.Evaluate(alert(topics(3000)), "created", "", now)); diff != "" {
 		t.Error(diff)
 	}
+	// This one can't be too much for a small alert, so its cost is only counted for others.
+	tags := func(n int) string {
+		return `"severity":"low","tags":[` + strings.TrimSuffix(strings.Repeat(`"z",`, n), ",") + "]"
+	}
+	r = compile(t, one(`alert.tags.exists(tag, tag == 'x')`, `{"drop":true}`))
+	if got := r.Evaluate(alert(tags(10_000)), "created", "", now); len(got.Failed) > 0 {
+		t.Errorf("10,000 tags: %v", got)
+	}
+	if diff := cmp.Diff(want, r.Evaluate(alert(tags(500_000)), "created", "", now)); diff != "" {
+		t.Error(diff)
+	}
 	// A search through a large document is not too much.
 	body := `"doc":{"body":"` + strings.Repeat("words and ", 100_000) + `login"}`
 	for _, when := range []string{`alert.doc.body.matches('(?i)\\b(login|password)\\b')`, `alert.doc.body.contains('login')`, `alert.doc.body.lowerAscii().contains('login')`} {

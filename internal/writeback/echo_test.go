@@ -8,6 +8,31 @@ import (
 	"dtmrelay.internal/dtmrelay/internal/state"
 )
 
+// TestMatchEchoOfALaterVersion: the status that was written back makes a later version its
+// echo only where it is new, and an echo that may still come stays.
+func TestMatchEchoOfALaterVersion(t *testing.T) {
+	at := time.Date(2026, 3, 2, 10, 0, 0, 0, time.UTC)
+	for _, c := range []struct {
+		name      string
+		published string // the status
+		echo      state.Echo
+		version   dtm.Alert
+		want      string
+		left      int
+	}{
+		{"it brings the status", "new", state.Echo{Version: at, At: at, Status: "closed"}, dtm.Alert{Status: "closed", UpdatedAt: at.Add(time.Hour)}, state.FromWriteback, 0},
+		{"it leaves the status", "closed", state.Echo{Version: at, At: at, Status: "closed"}, dtm.Alert{Status: "closed", UpdatedAt: at.Add(time.Hour)}, state.FromGTI, 0},
+		{"it is from before the write", "new", state.Echo{At: at, Status: "closed"}, dtm.Alert{Status: "read", UpdatedAt: at.Add(-time.Minute)}, state.FromGTI, 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			rec := state.Record{Status: c.published, PublishedVersion: at.Add(-time.Hour), Echoes: []state.Echo{c.echo}}
+			if got, left := MatchEcho(rec, c.version); got != c.want || len(left) != c.left {
+				t.Errorf("from %s with %d echoes left, want %s with %d", got, len(left), c.want, c.left)
+			}
+		})
+	}
+}
+
 // TestMatchEchoBesideItsTime: the version of a write whose answer is not known is
 // looked for from a little before the write, by a clock that may be late, to two minutes after.
 func TestMatchEchoBesideItsTime(t *testing.T) {

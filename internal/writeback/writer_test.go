@@ -825,6 +825,40 @@ func TestWritebackLosesItsLease(t *testing.T) {
 	})
 }
 
+// TestWritebackSendsNothingLate: a process that stood still between its record and its
+// change, until another one had the lease, sends nothing.
+func TestWritebackSendsNothingLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newWorld(dtmsim.Options{}, alert("a", "own"))
+		slow, fast := o.newProcess(), o.newProcess()
+		slow.pause = func(kind string) time.Duration {
+			if kind == "write" && o.record("a").WriteLease != nil {
+				return 31 * time.Second
+			}
+			return 0
+		}
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if out, err := slow.deliver(t.Context(), requestAt("a", 1, `"add_tags":["c"]`)); err == nil {
+				t.Errorf("the slow one is acknowledged: %+v", out)
+			}
+		})
+		wg.Go(func() {
+			time.Sleep(time.Second)
+			if out, err := fast.deliver(t.Context(), requestAt("a", 2, `"add_tags":["d"]`)); err != nil || out.Result != "written" {
+				t.Errorf("the fast one: %+v, %v", out, err)
+			}
+		})
+		wg.Wait()
+		if got := o.now("a"); got != "new own,d" || o.asked(dtmsim.Patch) != 1 {
+			t.Errorf("the alert is %q after %d changes, want only the fast one's", got, o.asked(dtmsim.Patch))
+		}
+		if r := o.record("a"); r.WriteLease != nil {
+			t.Errorf("there is still a lease: %+v", r.WriteLease)
+		}
+	})
+}
+
 // TestWritebackHasOneVerdict: of two deliveries of a message that are at work at once, and
 // read different alerts, one alone decides whether it is written or rejected.
 func TestWritebackHasOneVerdict(t *testing.T) {
@@ -1016,6 +1050,24 @@ func TestWritebackAwaitsTheLaterRequest(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestWritebackOfARuleAgain: a rule's message whose change was lost does not stand for the
+// one that is published after it.
+func TestWritebackOfARuleAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newWorld(dtmsim.Options{}, alert("a"))
+		o.api.AddFault(dtmsim.Fault{Kind: dtmsim.Patch, ResetBefore: true, Times: 1})
+		p := o.newProcess()
+		if out, err := p.deliver(t.Context(), rule(1)); err == nil {
+			t.Fatalf("no error without a network: %+v", out)
+		}
+		for i, want := range []string{"written", "superseded"} {
+			if out, err := p.deliver(t.Context(), rule(2-i)); err != nil || out.Result != want || o.now("a") != "closed " {
+				t.Errorf("%+v, %v, want %s; the alert is %q", out, err, want, o.now("a"))
+			}
+		}
+	})
 }
 
 // TestWritebackOfOneMoment: of two requests of one moment the one that came later
