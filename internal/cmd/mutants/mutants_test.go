@@ -21,7 +21,7 @@ func TestMutantsApply(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(mutants) < 45 {
+	if len(mutants) < 90 {
 		t.Errorf("there are %d mutants", len(mutants))
 	}
 	for _, m := range mutants {
