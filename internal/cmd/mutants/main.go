@@ -14,14 +14,14 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"os/signal"
 	"regexp"
 	"slices"
-	"strings"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
+
+	"dtmrelay.internal/dtmrelay/internal/cmd/internal/module"
 )
 
 func main() {
@@ -42,7 +42,7 @@ func mutate(ctx context.Context, list bool, only string, jobs int) error {
 	if err != nil {
 		return err
 	}
-	root, err := moduleRoot(ctx)
+	root, err := module.Root(ctx)
 	if err != nil {
 		return err
 	}
@@ -88,12 +88,4 @@ func mutate(ctx context.Context, list bool, only string, jobs int) error {
 		})
 	}
 	return errors.Join(append(problems, group.Wait())...)
-}
-
-func moduleRoot(ctx context.Context) (string, error) {
-	out, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}").Output()
-	if err != nil {
-		return "", fmt.Errorf("this runs in the relay's source: %w", err)
-	}
-	return strings.TrimSpace(string(out)), nil
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"go/ast"
 	"go/parser"
 	"go/token"
 	"os"
@@ -11,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"dtmrelay.internal/dtmrelay/internal/cmd/internal/module"
 )
 
 const root = "../../.."
@@ -37,7 +38,11 @@ func TestMutantsApply(t *testing.T) {
 				t.Errorf("with the fault it is no Go: %v", err)
 			}
 			name, _, _ := strings.Cut(m.Test, "/")
-			if !hasTest(t, filepath.Join(root, m.Dir), name) {
+			has, err := module.HasTest(filepath.Join(root, m.Dir), name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !has {
 				t.Errorf("%s has no test %s", m.Dir, name)
 			}
 			if strings.Contains(m.Fault+m.Breaks, "|") {
@@ -45,26 +50,6 @@ func TestMutantsApply(t *testing.T) {
 			}
 		})
 	}
-}
-
-func hasTest(t *testing.T, dir, name string) bool {
-	t.Helper()
-	paths, err := filepath.Glob(filepath.Join(dir, "*_test.go"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, path := range paths {
-		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, d := range file.Decls {
-			if f, ok := d.(*ast.FuncDecl); ok && f.Recv == nil && f.Name.Name == name {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 func TestDocument(t *testing.T) {

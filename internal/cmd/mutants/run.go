@@ -6,11 +6,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
 	"time"
+
+	"dtmrelay.internal/dtmrelay/internal/cmd/internal/module"
 )
 
 // verdict is what became of a mutant.
@@ -131,7 +132,7 @@ func (r *runner) cleanRun(ctx context.Context, m mutant) func() error {
 func (r *runner) compile(ctx context.Context, dir, binary string, flags ...string) (processor time.Duration, err error) {
 	// Without what debuggers read, which would take the linker as long as all else.
 	args := append([]string{"test", "-c", "-vet=off", "-ldflags=-s -w", "-o", binary}, flags...)
-	out, processor, err := command(ctx, r.root, "go", append(args, "./"+dir)...)
+	out, processor, err := module.Command(ctx, commandLimit, r.root, "go", append(args, "./"+dir)...)
 	if err != nil {
 		err = fmt.Errorf("%w\n%s", err, out)
 	}
@@ -142,19 +143,6 @@ func (r *runner) compile(ctx context.Context, dir, binary string, flags ...strin
 func (r *runner) test(ctx context.Context, m mutant, binary string) (out []byte, processor time.Duration, err error) {
 	// Each level of a name is a pattern of its own.
 	pattern := "^" + strings.ReplaceAll(m.Test, "/", "$/^") + "$"
-	return command(ctx, filepath.Join(r.root, filepath.FromSlash(m.Dir)), binary,
+	return module.Command(ctx, commandLimit, filepath.Join(r.root, filepath.FromSlash(m.Dir)), binary,
 		"-test.v", "-test.paniconexit0", "-test.run", pattern, "-test.timeout", testLimit.String())
-}
-
-func command(ctx context.Context, dir, name string, args ...string) (out []byte, processor time.Duration, err error) {
-	ctx, cancel := context.WithTimeout(ctx, commandLimit)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, name, args...) //nolint:gosec // the go command, and tests that it has built
-	cmd.Dir = dir
-	cmd.WaitDelay = time.Second
-	out, err = cmd.CombinedOutput()
-	if cmd.ProcessState != nil {
-		processor = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
-	}
-	return out, processor, err
 }

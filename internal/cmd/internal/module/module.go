@@ -1,0 +1,58 @@
+// Package module is what the commands share that examine the relay's own source.
+package module
+
+import (
+	"context"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// Root is the folder of the module.
+func Root(ctx context.Context) (string, error) {
+	out, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}").Output()
+	if err != nil {
+		return "", fmt.Errorf("this runs in the relay's source: %w", err)
+	}
+	return strings.TrimSpace(string(out)), nil
+}
+
+// Command runs a program in a folder, for as long as the limit at most. It returns what
+// the program printed, and the processor time that it and those took which it waited for.
+func Command(ctx context.Context, limit time.Duration, dir, name string, args ...string) (out []byte, processor time.Duration, err error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, name, args...) //nolint:gosec // the go command, and tests that it has built
+	cmd.Dir = dir
+	cmd.WaitDelay = time.Second
+	out, err = cmd.CombinedOutput()
+	if cmd.ProcessState != nil {
+		processor = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
+	}
+	return out, processor, err
+}
+
+// HasTest reports whether the package in a folder has a test or benchmark of that name.
+func HasTest(dir, name string) (bool, error) {
+	paths, err := filepath.Glob(filepath.Join(dir, "*_test.go"))
+	if err != nil {
+		return false, err
+	}
+	for _, path := range paths {
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
+		if err != nil {
+			return false, err
+		}
+		for _, d := range file.Decls {
+			if f, ok := d.(*ast.FuncDecl); ok && f.Recv == nil && f.Name.Name == name {
+				return true, nil
+			}
+		}
+	}
+	return false, nil
+}
