@@ -84,3 +84,24 @@ func TestTerraformsFilter(t *testing.T) {
 		}
 	}
 }
+
+// BenchmarkRequiredInputs counts what somebody has to give to Terraform: variables without
+// a default. The least is the project.
+func BenchmarkRequiredInputs(b *testing.B) {
+	text, err := os.ReadFile("../../terraform/variables.tf")
+	if err != nil {
+		b.Fatal(err)
+	}
+	variables := regexp.MustCompile(`(?ms)^variable "(\w+)" \{\n(.*?)^\}`).FindAllSubmatch(text, -1)
+	required := 0
+	for b.Loop() {
+		required = 0
+		for _, v := range variables {
+			if !regexp.MustCompile(`(?m)^  default\s+=`).Match(v[2]) {
+				required++
+			}
+		}
+	}
+	b.ReportMetric(float64(required), "inputs")
+	b.ReportMetric(float64(len(variables)-required), "defaults")
+}

@@ -23,7 +23,7 @@ import (
 )
 
 // The figures that the relay has to reach, each against a floor that is measured
-// in the same run:
+// in the same run. internal/cmd/performance compares them with their budgets:
 //
 //	go test ./internal/e2e -run '^$' -bench . -benchtime 1x
 
@@ -38,7 +38,7 @@ func BenchmarkSequential(b *testing.B) {
 				floor := w.fetchOnly(25)
 				_, r := w.start("MAX_CONCURRENCY=1", "DTM_REFS=true").post("")
 				w.want(r, len(alerts))
-				b.ReportMetric(time.Duration(r.DurationMS*1e6).Seconds()/floor.Seconds(), "time/floor")
+				reportTime(b, time.Duration(r.DurationMS)*time.Millisecond, floor)
 				b.ReportMetric(float64(r.Requests)/100, "requests/page")
 			}
 		})
@@ -62,8 +62,9 @@ func BenchmarkParallel(b *testing.B) {
 					floor := page * pages / 8
 					_, r := w.start("MAX_CONCURRENCY=8", "DTM_REFS=true").post("")
 					w.want(r, len(alerts))
-					b.ReportMetric(time.Duration(r.DurationMS*1e6).Seconds()/floor.Seconds(), "time/floor")
-					b.ReportMetric(float64(r.Requests)/pages, "requests/page")
+					reportTime(b, time.Duration(r.DurationMS)*time.Millisecond, floor)
+					b.ReportMetric(float64(r.Requests), "requests")
+					b.ReportMetric(pages, "pages")
 					b.ReportMetric(float64(r.Splits), "splits")
 				}
 			})
@@ -71,43 +72,80 @@ func BenchmarkParallel(b *testing.B) {
 	}
 }
 
+// reportTime reports how long something took, and the least that it can take.
+func reportTime(b *testing.B, took, floor time.Duration) {
+	b.Helper()
+	b.ReportMetric(took.Seconds(), "s")
+	b.ReportMetric(floor.Seconds(), "s-floor")
+	b.ReportMetric(took.Seconds()/floor.Seconds(), "time/floor")
+}
+
 // BenchmarkProcessorTime is the processor time of the whole function process for
-// an alert of 2 KB: user and system time, divided by the alerts.
+// an alert of 2 KB: user and system time, divided by the alerts. It is compared with
+// that of a plain feed of the same alerts.
 func BenchmarkProcessorTime(b *testing.B) {
+	plain := build(b, "plain")
 	for range b.N {
 		const n = 20_000
-		w := newWorld(b, dtmsim.Options{Gzip: true}, spread(n, 0, 0))
-		p := w.start("MAX_CONCURRENCY=4")
-		p.do(http.MethodGet, "/status", "") // what starting costs is not the alerts'
-		before := p.processorTime()
-		_, r := p.post("")
-		w.want(r, n)
-		b.ReportMetric(float64((p.processorTime()-before).Microseconds())/n, "µs-cpu/alert")
+		measure := func(binary string, env ...string) float64 {
+			w := newWorld(b, dtmsim.Options{Gzip: true}, spread(n, 0, 0))
+			w.binary = binary
+			p := w.start(env...)
+			p.do(http.MethodGet, "/status", "") // what starting costs is not the alerts'
+			before := p.processorTime()
+			_, r := p.post("")
+			used := p.processorTime() - before
+			w.want(r, n)
+			p.kill()
+			return float64(used.Microseconds()) / n
+		}
+		floor := measure(plain, "FUNCTION_TARGET=Plain")
+		ours := measure(binary, "MAX_CONCURRENCY=4")
+		b.ReportMetric(ours, "cpu-µs/alert")
+		b.ReportMetric(floor, "cpu-µs/plain")
+		b.ReportMetric(ours/floor, "ratio")
 	}
 }
 
-// BenchmarkMemory is the most memory that the process ever had, with 8 workers.
+// build builds one of the functions that the relay is compared with.
+func build(b *testing.B, name string) (path string) {
+	b.Helper()
+	path = filepath.Join(filepath.Dir(binary), name)
+	if out, err := exec.Command("go", "build", "-o", path, "./"+name).CombinedOutput(); err != nil {
+		b.Fatalf("building %s: %v\n%s", name, err, out)
+	}
+	return path
+}
+
+// BenchmarkMemory is the most memory that the process ever had, with 8 workers: of
+// 100,000 alerts, of a tenth of them, and of a function that only says hello.
 func BenchmarkMemory(b *testing.B) {
-	for _, n := range []int{10_000, 100_000} {
-		b.Run(strconv.Itoa(n), func(b *testing.B) {
-			for range b.N {
-				w := newWorld(b, dtmsim.Options{Gzip: true}, spread(n, 0, 0))
-				p := w.start("MAX_CONCURRENCY=8")
-				_, r := p.post("")
-				w.want(r, n)
-				b.ReportMetric(p.peakRSS(), "MiB")
-			}
-		})
+	hello := build(b, "hello")
+	for range b.N {
+		w := newWorld(b, dtmsim.Options{}, nil)
+		w.binary = hello
+		p := w.start("FUNCTION_TARGET=Hello")
+		p.do(http.MethodGet, "/", "")
+		b.ReportMetric(p.peakRSS(), "MiB-hello")
+		p.kill()
+		for _, c := range []struct {
+			alerts int
+			metric string
+		}{{10_000, "MiB-tenth"}, {100_000, "MiB"}} {
+			w := newWorld(b, dtmsim.Options{Gzip: true}, spread(c.alerts, 0, 0))
+			p := w.start("MAX_CONCURRENCY=8")
+			_, r := p.post("")
+			w.want(r, c.alerts)
+			b.ReportMetric(p.peakRSS(), c.metric)
+			p.kill()
+		}
 	}
 }
 
 // BenchmarkColdStart compares the time from starting the process to its first
 // answer, without rules and with one, with that of a function that only says hello.
 func BenchmarkColdStart(b *testing.B) {
-	hello := filepath.Join(filepath.Dir(binary), "hello")
-	if out, err := exec.Command("go", "build", "-o", hello, "./hello").CombinedOutput(); err != nil {
-		b.Fatalf("building hello: %v\n%s", err, out)
-	}
+	hello := build(b, "hello")
 	w := newWorld(b, dtmsim.Options{}, nil)
 	for range b.N {
 		const runs = 30
@@ -125,22 +163,75 @@ func BenchmarkColdStart(b *testing.B) {
 		slices.Sort(ruled)
 		b.ReportMetric(float64(ours[runs/2])/float64(floor[runs/2]), "median/hello")
 		b.ReportMetric(float64(ours[runs/2].Microseconds())/1000, "ms")
+		b.ReportMetric(float64(floor[runs/2].Microseconds())/1000, "ms-hello")
 		b.ReportMetric(float64(ruled[runs/2])/float64(floor[runs/2]), "one-rule/hello")
 	}
 }
 
-// BenchmarkQuietRun counts what a live run with nothing new asks for.
+// BenchmarkQuietRun counts what a live run with nothing new asks for, and what it
+// writes beside the feed's document and the key's counters: once with no alert in its
+// listings, and once with a page of them that the sweep lists again.
 func BenchmarkQuietRun(b *testing.B) {
-	w := newWorld(b, dtmsim.Options{}, spread(1000, 0, 0))
-	p := w.start()
-	_, r := p.post("")
-	w.want(r, 1000)
-	for range b.N {
-		calls := w.store.calls()
-		_, r = p.post("")
-		b.ReportMetric(float64(w.store.calls()-calls), "firestore-calls")
-		b.ReportMetric(float64(r.Requests), "requests")
+	now := time.Now().UTC()
+	for _, c := range []struct {
+		name   string
+		alerts []dtmsim.Alert
+	}{
+		{"empty", spread(1000, 0, 0)},
+		{"page", dtmsim.Generate(1, 20, now.Add(-5*time.Minute), now.Add(-2*time.Minute), dtmsim.Shape{NoDoc: true})},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			w := newWorld(b, dtmsim.Options{}, c.alerts)
+			p := w.start()
+			_, r := p.post("")
+			w.want(r, len(c.alerts))
+			for range b.N {
+				calls, written := w.store.calls(), w.revisions()
+				_, r = p.post("")
+				w.want(r, 0)
+				b.ReportMetric(float64(w.store.calls()-calls), "firestore-calls")
+				b.ReportMetric(float64(r.Requests), "requests")
+				b.ReportMetric(float64(r.Fetched), "alerts-listed")
+				others := 0
+				for name, at := range w.revisions() {
+					if written[name] != at && !strings.HasSuffix(name, "/documents/feeds/default") && !strings.Contains(name, "/documents/keys/") {
+						others++
+					}
+				}
+				b.ReportMetric(float64(others), "other-writes")
+			}
+		})
 	}
+}
+
+// revisions is when each document of the database was last written.
+func (w *world) revisions() map[string]string {
+	w.t.Helper()
+	url := fmt.Sprintf("http://%s/v1/projects/%s/databases/(default)/documents:runQuery", emulatortest.SharedFirestore(w.t), w.project)
+	req, err := http.NewRequest(http.MethodPost, url, strings.NewReader(`{"structuredQuery":{"from":[{"allDescendants":true}],"select":{"fields":[{"fieldPath":"__name__"}]}}}`))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer owner") // passes the emulator's rules
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var found []struct {
+		Document struct {
+			Name       string `json:"name"`
+			UpdateTime string `json:"updateTime"`
+		} `json:"document"`
+	}
+	if err := json.NewDecoder(resp.Body).Decode(&found); err != nil || resp.StatusCode != http.StatusOK {
+		w.t.Fatalf("listing all documents: %s %v", resp.Status, err)
+	}
+	all := map[string]string{}
+	for _, f := range found {
+		all[f.Document.Name] = f.Document.UpdateTime
+	}
+	return all
 }
 
 // spread makes alerts of about 2 KB without documents, a share of them in a part of the time.
@@ -289,8 +380,9 @@ func BenchmarkBackfill(b *testing.B) {
 		if status != http.StatusOK || r.Published != n {
 			b.Fatalf("the backfill: %d %+v", status, r)
 		}
-		b.ReportMetric(took.Seconds()/floor.Seconds(), "time/floor")
-		b.ReportMetric(float64(w.sim.Stats().Requests-asked)/pages, "requests/page")
+		reportTime(b, took, floor)
+		b.ReportMetric(float64(w.sim.Stats().Requests-asked), "requests")
+		b.ReportMetric(pages, "pages")
 		b.ReportMetric(p.peakRSS(), "MiB")
 	}
 }

@@ -307,6 +307,7 @@ type report struct {
 
 	StatusChanged int `json:"status_changed"`
 
+	Fetched    int    `json:"fetched"`
 	Suppressed int    `json:"suppressed"`
 	Requests   int    `json:"requests"`
 	Splits     int    `json:"splits"`
