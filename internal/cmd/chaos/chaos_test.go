@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"dtmrelay.internal/dtmrelay/internal/dtmsim"
+	"dtmrelay.internal/dtmrelay/internal/e2e/process"
 	"dtmrelay.internal/dtmrelay/internal/emulatortest"
 	"dtmrelay.internal/dtmrelay/internal/message"
 )
@@ -24,7 +25,7 @@ func TestChaos(t *testing.T) {
 	t.Parallel()
 	firestore := emulatortest.SharedFirestore(t)
 	dir := t.TempDir()
-	program, err := build(t.Context(), dir)
+	program, err := process.Build(t.Context(), dir)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,6 +24,7 @@ import (
 	"syscall"
 
 	"dtmrelay.internal/dtmrelay/internal/cmd/resultfile"
+	"dtmrelay.internal/dtmrelay/internal/e2e/process"
 	"dtmrelay.internal/dtmrelay/internal/emulatortest"
 )
 
@@ -79,7 +80,7 @@ func (o options) run(ctx context.Context) (err error) {
 
 // all makes the runs that have no result yet, and returns all results.
 func (o options) all(ctx context.Context, lines *os.File, results []result) ([]result, error) {
-	program, err := buildWithClock(ctx, o.dir)
+	program, err := process.BuildWithClock(ctx, o.dir)
 	if err != nil {
 		return nil, err
 	}
@@ -144,7 +145,7 @@ func once(ctx context.Context, p plan, program, firestore, dir string) (result, 
 		return result{}, ctx.Err()
 	}
 	if err != nil || len(r.Problems) > 0 {
-		err = errors.Join(err, os.WriteFile(filepath.Join(dir, fmt.Sprintf("run-%d.log", p.seed)), w.out.bytes(), 0o600))
+		err = errors.Join(err, os.WriteFile(filepath.Join(dir, fmt.Sprintf("run-%d.log", p.seed)), w.out.Bytes(), 0o600))
 	}
 	return r, err
 }

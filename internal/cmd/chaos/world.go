@@ -19,6 +19,7 @@ import (
 	"cloud.google.com/go/pubsub/v2/pstest"
 
 	"dtmrelay.internal/dtmrelay/internal/dtmsim"
+	"dtmrelay.internal/dtmrelay/internal/e2e/process"
 )
 
 // apiKey is looked for in everything that leaves the processes.
@@ -46,12 +47,12 @@ type world struct {
 	sim     *dtmsim.Server
 	server  *http.Server
 	topics  *pstest.Server
-	api     *proxy
-	store   *proxy
-	topic   *proxy
-	out     *output
-	ingest  []*instance
-	sync    []*instance
+	api     *process.Proxy
+	store   *process.Proxy
+	topic   *process.Proxy
+	out     *process.Output
+	ingest  []*process.Instance
+	sync    []*process.Instance
 
 	initial []dtmsim.Alert
 	mu      sync.Mutex
@@ -67,7 +68,7 @@ type world struct {
 
 // newWorld starts what the function talks to. firestore is the emulator's address.
 func newWorld(p plan, program, firestore string) (w *world, err error) {
-	w = &world{plan: p, rng: rand.New(rand.NewPCG(p.seed, 2)), out: new(output)}
+	w = &world{plan: p, rng: rand.New(rand.NewPCG(p.seed, 2)), out: new(process.Output)}
 	w.project = fmt.Sprintf("chaos-%d-%d", p.seed, time.Now().UnixNano())
 	now := time.Now().Add(p.gti.Clock)
 	w.initial = dtmsim.Generate(p.seed, p.alerts, now.Add(-20*time.Hour), now.Add(-5*time.Minute), dtmsim.Shape{Size: 600, NoDoc: true, Ties: 0.2})
@@ -88,24 +89,24 @@ func newWorld(p plan, program, firestore string) (w *world, err error) {
 		}
 	}
 	for _, to := range []struct {
-		proxy  **proxy
+		proxy  **process.Proxy
 		target string
 	}{{&w.api, l.Addr().String()}, {&w.store, firestore}, {&w.topic, w.topics.Addr}} {
-		if *to.proxy, err = newProxy(to.target); err != nil {
+		if *to.proxy, err = process.NewProxy(to.target); err != nil {
 			return nil, err
 		}
 	}
 	env := []string{
 		"GOOGLE_CLOUD_PROJECT=" + w.project, "PUBSUB_TOPIC=" + alertsTopic, "REJECTS_TOPIC=" + rejectsTopic, "STATUS_TOPIC=" + statusTopic,
-		"GTI_API_KEY=" + apiKey, "GTI_BASE_URL=http://" + w.api.addr + "/api/v3",
-		"FIRESTORE_EMULATOR_HOST=" + w.store.addr, "PUBSUB_EMULATOR_HOST=" + w.topic.addr,
+		"GTI_API_KEY=" + apiKey, "GTI_BASE_URL=http://" + w.api.Addr + "/api/v3",
+		"FIRESTORE_EMULATOR_HOST=" + w.store.Addr, "PUBSUB_EMULATOR_HOST=" + w.topic.Addr,
 		"DTM_REFS=false", "REDACT=[]", "SETTLE=500ms", "MAX_QPS=1000", "MAX_CONCURRENCY=3", "MAX_ERRORS_PER_HOUR=10000", "RUN_BUDGET=40s",
 		`RULES=[{"name":"low","when":"alert.severity == 'low'","then":{"tags":["` + autoTag + `"]}}]`,
 		"HOME=" + os.TempDir(), "PATH=" + os.Getenv("PATH"),
 	}
 	for n := range p.instances {
-		w.ingest = append(w.ingest, &instance{program: program, env: append(slices.Clone(env), "FUNCTION_TARGET=Ingest"), out: w.out, name: fmt.Sprint("Ingest ", n)})
-		w.sync = append(w.sync, &instance{program: program, env: append(slices.Clone(env), "FUNCTION_TARGET=SyncStatus"), out: w.out, name: fmt.Sprint("SyncStatus ", n)})
+		w.ingest = append(w.ingest, &process.Instance{Program: program, Env: append(slices.Clone(env), "FUNCTION_TARGET=Ingest"), Out: w.out, Name: fmt.Sprint("Ingest ", n)})
+		w.sync = append(w.sync, &process.Instance{Program: program, Env: append(slices.Clone(env), "FUNCTION_TARGET=SyncStatus"), Out: w.out, Name: fmt.Sprint("SyncStatus ", n)})
 	}
 	w.drawRequests()
 	return w, nil
@@ -113,15 +114,15 @@ func newWorld(p plan, program, firestore string) (w *world, err error) {
 
 func (w *world) topicName(id string) string { return "projects/" + w.project + "/topics/" + id }
 
-func (w *world) all() []*instance { return slices.Concat(w.ingest, w.sync) }
+func (w *world) all() []*process.Instance { return slices.Concat(w.ingest, w.sync) }
 
 func (w *world) close() {
 	for _, i := range w.all() {
-		i.signal(syscall.SIGCONT)
-		i.close()
+		i.Signal(syscall.SIGCONT)
+		i.Close()
 	}
-	for _, p := range []*proxy{w.api, w.store, w.topic} {
-		p.close()
+	for _, p := range []*process.Proxy{w.api, w.store, w.topic} {
+		p.Close()
 	}
 	_ = w.server.Close()
 	_ = w.topics.Close()
@@ -133,7 +134,7 @@ func (w *world) run(ctx context.Context) (result, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for _, i := range w.all() {
-		if _, err := i.ready(ctx); err != nil {
+		if _, err := i.Ready(ctx); err != nil {
 			return result{}, err
 		}
 	}
@@ -169,11 +170,11 @@ func (w *world) run(ctx context.Context) (result, error) {
 		Runs: int(w.runs.Load()), Pushes: int(w.pushes.Load()),
 	}
 	for _, i := range w.all() {
-		r.Killed += int(i.signals.Load())
-		i.close()
-		e.ended = append(e.ended, i.ended...)
+		r.Killed += int(i.Signals.Load())
+		i.Close()
+		e.ended = append(e.ended, i.Ended...)
 	}
-	e.output = w.out.bytes()
+	e.output = w.out.Bytes()
 	r.verdict = check(e)
 	if !quiet {
 		r.problem("not at rest %s after the faults", patience)
@@ -185,7 +186,7 @@ func (w *world) run(ctx context.Context) (result, error) {
 func (w *world) fail(err error) { w.failed.CompareAndSwap(nil, &err) }
 
 // schedule calls an instance of Ingest as the scheduler does, but for its long pauses.
-func (w *world) schedule(ctx context.Context, i *instance) {
+func (w *world) schedule(ctx context.Context, i *process.Instance) {
 	for n := 1; ctx.Err() == nil; n++ {
 		w.ingestOnce(context.WithoutCancel(ctx), i)
 		pause(ctx, time.Duration(min(n, 10))*100*time.Millisecond)
@@ -193,11 +194,11 @@ func (w *world) schedule(ctx context.Context, i *instance) {
 }
 
 // ingestOnce makes a run and reports whether it ended well.
-func (w *world) ingestOnce(ctx context.Context, i *instance) bool {
+func (w *world) ingestOnce(ctx context.Context, i *process.Instance) bool {
 	w.runs.Add(1)
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	status, answer, err := i.post(ctx, "")
+	status, answer, err := i.Post(ctx, "")
 	if err != nil && ctx.Err() == nil {
 		w.fail(err)
 	}
@@ -207,37 +208,37 @@ func (w *world) ingestOnce(ctx context.Context, i *instance) bool {
 
 // inflict makes a fault happen, at its moment or when the storm is over, and ends it.
 func (w *world) inflict(ctx, stormy context.Context, f fault) {
-	m := []*proxy{w.api, w.store, w.topic}[f.network].moment(f.pieces)
+	m := []*process.Proxy{w.api, w.store, w.topic}[f.network].Moment(f.pieces)
 	select {
-	case <-m.reached:
+	case <-m.Reached:
 	case <-stormy.Done():
 	}
 	// One function, or both at once.
-	hit := [][]*instance{w.ingest[:1], w.sync[:1], {w.ingest[0], w.sync[0]}}[f.flavour]
-	each := func(do func(*instance)) {
+	hit := [][]*process.Instance{w.ingest[:1], w.sync[:1], {w.ingest[0], w.sync[0]}}[f.flavour]
+	each := func(do func(*process.Instance)) {
 		for _, i := range hit {
 			do(i)
 		}
 	}
 	switch f.kind {
 	case kill:
-		each(func(i *instance) { i.signal(syscall.SIGKILL) })
+		each(func(i *process.Instance) { i.Signal(syscall.SIGKILL) })
 	case terminate:
-		each(func(i *instance) { i.signal(syscall.SIGTERM) })
+		each(func(i *process.Instance) { i.Signal(syscall.SIGTERM) })
 	case freeze, longFreeze:
-		each(func(i *instance) { i.signal(syscall.SIGSTOP) })
+		each(func(i *process.Instance) { i.Signal(syscall.SIGSTOP) })
 	default:
 	}
-	close(m.begun)
+	close(m.Begun)
 	switch f.kind {
 	case kill, terminate, two:
 	case freeze, longFreeze:
 		pause(ctx, f.lasts)
-		each(func(i *instance) { i.signal(syscall.SIGCONT) })
+		each(func(i *process.Instance) { i.Signal(syscall.SIGCONT) })
 	case clockJump, clockFar:
-		each(func(i *instance) { i.jump(f.seconds) })
+		each(func(i *process.Instance) { i.Jump(f.seconds) })
 		pause(ctx, f.lasts)
-		each(func(i *instance) { i.jump(0) })
+		each(func(i *process.Instance) { i.Jump(0) })
 	case apiCut:
 		w.upset(ctx, f, []dtmsim.Fault{{ResetBefore: true, Chance: 0.3}, {ResetAfter: true, Chance: 0.3}, {Truncate: 200, Chance: 0.3}}[f.flavour])
 	case apiErrors:
@@ -247,23 +248,23 @@ func (w *world) inflict(ctx, stormy context.Context, f fault) {
 	case apiSlow:
 		w.upset(ctx, f, []dtmsim.Fault{{Delay: 300 * time.Millisecond}, {Slow: 4000}, {Delay: time.Second, Chance: 0.3}}[f.flavour])
 	case apiSilent:
-		w.disturb(ctx, f, w.api, silent)
+		w.disturb(ctx, f, w.api, process.Silent)
 	case storeSlow:
-		w.disturb(ctx, f, w.store, slow)
+		w.disturb(ctx, f, w.store, process.Slow)
 	case storeCut:
 		w.cut(ctx, f, w.store)
 	case storeSilent:
-		w.disturb(ctx, f, w.store, silent)
+		w.disturb(ctx, f, w.store, process.Silent)
 	case storeRefuses:
-		w.disturb(ctx, f, w.store, refuses)
+		w.disturb(ctx, f, w.store, process.Refuses)
 	case topicSlow:
-		w.disturb(ctx, f, w.topic, slow)
+		w.disturb(ctx, f, w.topic, process.Slow)
 	case topicCut:
 		w.cut(ctx, f, w.topic)
 	case topicSilent:
-		w.disturb(ctx, f, w.topic, silent)
+		w.disturb(ctx, f, w.topic, process.Silent)
 	case topicRefuses:
-		w.disturb(ctx, f, w.topic, refuses)
+		w.disturb(ctx, f, w.topic, process.Refuses)
 	}
 }
 
@@ -276,19 +277,19 @@ func (w *world) upset(ctx context.Context, f fault, wrong dtmsim.Fault) {
 
 // disturb makes a network go wrong. When it is well again, the connections that were
 // open go on, or those of a silent one are cut.
-func (w *world) disturb(ctx context.Context, f fault, p *proxy, m mode) {
-	p.set(m)
+func (w *world) disturb(ctx context.Context, f fault, p *process.Proxy, m process.Mode) {
+	p.Set(m)
 	pause(ctx, f.lasts)
-	if f.flavour == 0 && m != slow {
-		p.cut()
+	if f.flavour == 0 && m != process.Slow {
+		p.Cut()
 	}
-	p.set(passes)
+	p.Set(process.Passes)
 }
 
 // cut cuts connections again and again.
-func (w *world) cut(ctx context.Context, f fault, p *proxy) {
+func (w *world) cut(ctx context.Context, f fault, p *process.Proxy) {
 	for end := time.Now().Add(f.lasts); time.Now().Before(end); pause(ctx, 70*time.Millisecond) {
-		p.cut()
+		p.Cut()
 	}
 }
 

@@ -130,7 +130,7 @@ func (w *world) push(ctx context.Context, r *request, n int) bool {
 	}
 	deadline, cancel := context.WithTimeout(ctx, 70*time.Second)
 	defer cancel()
-	status, _, err := w.sync[(len(r.data)+n)%len(w.sync)].post(deadline, string(envelope))
+	status, _, err := w.sync[(len(r.data)+n)%len(w.sync)].Post(deadline, string(envelope))
 	if err != nil && deadline.Err() == nil {
 		w.fail(err)
 	}

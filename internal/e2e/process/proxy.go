@@ -1,4 +1,4 @@
-package main
+package process
 
 import (
 	"net"
@@ -6,41 +6,44 @@ import (
 	"time"
 )
 
-// proxy stands between the function and what it talks to, and passes TCP connections
+// Proxy stands between the function and what it talks to, and passes TCP connections
 // on as its mode says.
-type proxy struct {
-	addr     string
+type Proxy struct {
+	Addr     string // where the function has to connect to
 	target   string
 	listener net.Listener
 
 	mu      sync.Mutex
-	mode    mode
+	mode    Mode
 	changed chan struct{} // closed when the mode changes
 	conns   map[net.Conn]bool
 	pieces  int
-	moments map[int][]moment // by number of pieces
+	moments map[int][]Moment // by number of pieces
 }
 
-type mode int
+// Mode is how a proxy passes connections on.
+type Mode int
 
+// The modes.
 const (
-	passes  mode = iota
-	slow         // each piece comes late
-	silent       // connections are accepted and kept, and nothing passes
-	refuses      // connections are closed
+	Passes  Mode = iota
+	Slow         // each piece comes late
+	Silent       // connections are accepted and kept, and nothing passes
+	Refuses      // connections are closed
 )
 
 // late is by how much each piece comes late through a slow proxy.
 const late = 40 * time.Millisecond
 
-func newProxy(target string) (*proxy, error) {
+// NewProxy starts one on a free port of this machine.
+func NewProxy(target string) (*Proxy, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
-	p := &proxy{
-		addr: l.Addr().String(), target: target, listener: l,
-		changed: make(chan struct{}), conns: map[net.Conn]bool{}, moments: map[int][]moment{},
+	p := &Proxy{
+		Addr: l.Addr().String(), target: target, listener: l,
+		changed: make(chan struct{}), conns: map[net.Conn]bool{}, moments: map[int][]Moment{},
 	}
 	go func() {
 		for {
@@ -54,27 +57,27 @@ func newProxy(target string) (*proxy, error) {
 	return p, nil
 }
 
-// set changes the mode, also for open connections.
-func (p *proxy) set(m mode) {
+// Set changes the mode, also for open connections.
+func (p *Proxy) Set(m Mode) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.mode = m
 	close(p.changed)
 	p.changed = make(chan struct{})
-	if m == refuses {
+	if m == Refuses {
 		p.closeAll()
 	}
 }
 
-// cut closes the open connections in the middle of what they carry.
-func (p *proxy) cut() {
+// Cut closes the open connections in the middle of what they carry.
+func (p *Proxy) Cut() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.closeAll()
 }
 
 // closeAll resets what is open. The lock is held.
-func (p *proxy) closeAll() {
+func (p *Proxy) closeAll() {
 	for c := range p.conns {
 		if tcp, ok := c.(*net.TCPConn); ok {
 			_ = tcp.SetLinger(0)
@@ -84,61 +87,63 @@ func (p *proxy) closeAll() {
 	clear(p.conns)
 }
 
-// moment is when so many pieces have come. What happens then happens in the middle of
+// Moment is when so many pieces have come. What happens then happens in the middle of
 // the work, on a machine of any speed: the last piece passes when it has begun.
-type moment struct{ reached, begun chan struct{} }
+type Moment struct{ Reached, Begun chan struct{} }
 
-func (p *proxy) moment(pieces int) moment {
+// Moment returns the one at which so many pieces have come.
+func (p *Proxy) Moment(pieces int) Moment {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	m := moment{make(chan struct{}), make(chan struct{})}
+	m := Moment{make(chan struct{}), make(chan struct{})}
 	p.moments[pieces] = append(p.moments[pieces], m)
 	return m
 }
 
-func (p *proxy) count() {
+func (p *Proxy) count() {
 	p.mu.Lock()
 	p.pieces++
 	now := p.moments[p.pieces]
 	p.mu.Unlock()
 	for _, m := range now {
-		close(m.reached)
-		<-m.begun
+		close(m.Reached)
+		<-m.Begun
 	}
 }
 
-func (p *proxy) close() {
+// Close ends what passes, and takes no more connections.
+func (p *Proxy) Close() {
 	_ = p.listener.Close()
-	p.set(refuses)
+	p.Set(Refuses)
 }
 
 // hold waits until a piece may pass, and reports whether it may.
-func (p *proxy) hold() bool {
+func (p *Proxy) hold() bool {
 	for {
 		p.mu.Lock()
 		m, changed := p.mode, p.changed
 		p.mu.Unlock()
 		switch m {
-		case silent:
+		case Silent:
 			<-changed
-		case slow:
+		case Slow:
 			time.Sleep(late)
 			return true
 		default:
-			return m == passes
+			return m == Passes
 		}
 	}
 }
 
-func (p *proxy) pass(near net.Conn) {
-	far, err := net.Dial("tcp", p.target) //nolint:noctx // it is this machine's
+func (p *Proxy) pass(near net.Conn) {
+	far, err := net.Dial("tcp", p.target)
 	if err != nil {
 		_ = near.Close()
 		return
 	}
 	p.mu.Lock()
 	p.conns[near], p.conns[far] = true, true
-	if p.mode == refuses {
+	if p.mode == Refuses {
 		p.closeAll()
 	}
 	p.mu.Unlock()

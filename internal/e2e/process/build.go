@@ -1,4 +1,6 @@
-package main
+// Package process runs the built functions as processes, with proxies between them and
+// what they talk to.
+package process
 
 import (
 	"bytes"
@@ -16,21 +18,21 @@ import (
 // them.
 const function = "dtmrelay.internal/dtmrelay/internal/e2e/ingest"
 
-// build builds the function into a folder and returns the program.
-func build(ctx context.Context, dir string, flags ...string) (program string, err error) {
+// Build builds the function into a folder and returns the program.
+func Build(ctx context.Context, dir string, flags ...string) (program string, err error) {
 	program = filepath.Join(dir, "function")
 	args := append(append([]string{"build", "-o", program}, flags...), function)
-	out, err := exec.CommandContext(ctx, "go", args...).CombinedOutput() //nolint:gosec // the flags are this program's own
+	out, err := exec.CommandContext(ctx, "go", args...).CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("building the function: %w\n%s", err, out)
 	}
 	return program, nil
 }
 
-// buildWithClock builds the function with a wall clock that can be told to jump. Go
+// BuildWithClock builds the function with a wall clock that can be told to jump. Go
 // reads the time without a call of the system, so nothing outside of the process can
 // change what it sees: package time is compiled with one addition more in Now.
-func buildWithClock(ctx context.Context, dir string) (program string, err error) {
+func BuildWithClock(ctx context.Context, dir string) (program string, err error) {
 	root, err := exec.CommandContext(ctx, "go", "env", "GOROOT").Output()
 	if err != nil {
 		return "", fmt.Errorf("asking for Go's folder: %w", err)
@@ -56,11 +58,11 @@ func buildWithClock(ctx context.Context, dir string) (program string, err error)
 	}
 	list := filepath.Join(dir, "overlay.json")
 	if err := errors.Join(
-		os.WriteFile(filepath.Join(dir, "time.go"), text, 0o600), //nolint:gosec // the folder is the one that the user names
+		os.WriteFile(filepath.Join(dir, "time.go"), text, 0o600),
 		os.WriteFile(filepath.Join(dir, "jump.go"), []byte(jump), 0o600),
 		os.WriteFile(list, overlay, 0o600),
 	); err != nil {
 		return "", err
 	}
-	return build(ctx, dir, "-overlay", list, "-tags", "clock")
+	return Build(ctx, dir, "-overlay", list, "-tags", "clock")
 }

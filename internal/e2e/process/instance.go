@@ -1,4 +1,4 @@
-package main
+package process
 
 import (
 	"bytes"
@@ -17,31 +17,32 @@ import (
 	"dtmrelay.internal/dtmrelay/internal/emulatortest"
 )
 
-// output is what all processes of a run print, and what they answer.
-type output struct {
+// Output is what all processes of a run print, and what they answer.
+type Output struct {
 	mu   sync.Mutex
 	text bytes.Buffer
 }
 
-func (o *output) Write(p []byte) (int, error) {
+func (o *Output) Write(p []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.text.Write(p)
 }
 
-func (o *output) bytes() []byte {
+// Bytes is what there is so far.
+func (o *Output) Bytes() []byte {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return bytes.Clone(o.text.Bytes())
 }
 
-// instance is a place where a process of a function runs. When it ends, another one is
+// Instance is a place where a process of a function runs. When it ends, another one is
 // started, as the platform does it.
-type instance struct {
-	program string
-	env     []string
-	out     *output
-	name    string
+type Instance struct {
+	Program string
+	Env     []string
+	Out     *Output
+	Name    string
 
 	mu      sync.Mutex
 	cmd     *exec.Cmd
@@ -49,19 +50,19 @@ type instance struct {
 	url     string
 	told    bool // to end
 	done    chan struct{}
-	ended   []string // how processes ended that weren't told to
-	signals atomic.Int64
+	Ended   []string // how processes ended that weren't told to
+	Signals atomic.Int64
 }
 
-// ready returns the URL of a process that listens, and starts one if there is none.
-func (i *instance) ready(ctx context.Context) (string, error) {
+// Ready returns the URL of a process that listens, and starts one if there is none.
+func (i *Instance) Ready(ctx context.Context) (string, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.done != nil {
 		select {
 		case <-i.done:
 			if !i.told {
-				i.ended = append(i.ended, i.name+": "+i.cmd.ProcessState.String())
+				i.Ended = append(i.Ended, i.Name+": "+i.cmd.ProcessState.String())
 			}
 		default:
 			return i.url, nil
@@ -71,14 +72,14 @@ func (i *instance) ready(ctx context.Context) (string, error) {
 }
 
 // start starts a process and waits until it listens. The lock is held.
-func (i *instance) start(ctx context.Context) error {
+func (i *Instance) start(ctx context.Context) error {
 	port, err := emulatortest.Port()
 	if err != nil {
 		return err
 	}
-	i.cmd = exec.Command(i.program) //nolint:gosec,noctx // this program has built it, and ends it with a signal
-	i.cmd.Env = append(append([]string{}, i.env...), "PORT="+port)
-	i.cmd.Stdout, i.cmd.Stderr = i.out, i.out
+	i.cmd = exec.Command(i.Program)
+	i.cmd.Env = append(append([]string{}, i.Env...), "PORT="+port)
+	i.cmd.Stdout, i.cmd.Stderr = i.Out, i.Out
 	if i.clock, err = i.cmd.StdinPipe(); err != nil {
 		return err
 	}
@@ -96,7 +97,7 @@ func (i *instance) start(ctx context.Context) error {
 		}
 		select {
 		case <-i.done:
-			return fmt.Errorf("%s ended before it listened: %s", i.name, i.cmd.ProcessState)
+			return fmt.Errorf("%s ended before it listened: %s", i.Name, i.cmd.ProcessState)
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-time.After(5 * time.Millisecond):
@@ -104,8 +105,8 @@ func (i *instance) start(ctx context.Context) error {
 	}
 }
 
-// signal sends a signal to the process that runs now, if one does.
-func (i *instance) signal(s syscall.Signal) {
+// Signal sends a signal to the process that runs now, if one does.
+func (i *Instance) Signal(s syscall.Signal) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.done == nil {
@@ -118,13 +119,13 @@ func (i *instance) signal(s syscall.Signal) {
 	}
 	if s == syscall.SIGKILL || s == syscall.SIGTERM {
 		i.told = true
-		i.signals.Add(1)
+		i.Signals.Add(1)
 	}
 	_ = i.cmd.Process.Signal(s) // fails when it has just ended
 }
 
-// jump makes the process's wall clock wrong.
-func (i *instance) jump(seconds int) {
+// Jump makes the process's wall clock wrong.
+func (i *Instance) Jump(seconds int) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.clock != nil {
@@ -132,9 +133,9 @@ func (i *instance) jump(seconds int) {
 	}
 }
 
-// close ends the process.
-func (i *instance) close() {
-	i.signal(syscall.SIGKILL)
+// Close ends the process.
+func (i *Instance) Close() {
+	i.Signal(syscall.SIGKILL)
 	if i.done != nil {
 		<-i.done
 	}
@@ -142,10 +143,10 @@ func (i *instance) close() {
 
 var client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: -1, DisableKeepAlives: true}}
 
-// post sends a request and returns the answer. Status 0 is a connection that broke, or
+// Post sends a request and returns the answer. Status 0 is a connection that broke, or
 // an answer that didn't come in time.
-func (i *instance) post(ctx context.Context, body string) (status int, answer []byte, err error) {
-	url, err := i.ready(ctx)
+func (i *Instance) Post(ctx context.Context, body string) (status int, answer []byte, err error) {
+	url, err := i.Ready(ctx)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -165,7 +166,7 @@ func (i *instance) post(ctx context.Context, body string) (status int, answer []
 	if err != nil { // likewise
 		return 0, nil, nil
 	}
-	if _, err := i.out.Write(append(answer, '\n')); err != nil {
+	if _, err := i.Out.Write(append(answer, '\n')); err != nil {
 		return 0, nil, err
 	}
 	return resp.StatusCode, answer, nil
