@@ -13,6 +13,9 @@ const (
 	boundMargin = 10 * time.Minute
 	// refusalHolds is how long a refused since is not asked for again.
 	refusalHolds = 24 * time.Hour
+	// refusalDelay is how much older a since may have been when GTI refused it than when the
+	// sweep chose it: a process may stand still for a moment.
+	refusalDelay = time.Minute
 )
 
 // oldestSafeSince is the oldest since that the API is known to answer at a time.

@@ -30,7 +30,7 @@ func (w *work) sweep(feed state.Feed) (err error) {
 	}
 	began := w.clock.now().Truncate(ms)
 	w.sweepSince = began.Add(-w.runner.Options.UpdatesWindow)
-	if r := feed.Refusal; r != nil && began.Sub(r.At) < refusalHolds && w.runner.Options.UpdatesWindow >= r.Age {
+	if r := feed.Refusal; r != nil && began.Sub(r.At) < refusalHolds && w.runner.Options.UpdatesWindow > r.Age-refusalDelay {
 		w.sweepSince = w.runner.Options.oldestSafeSince(began)
 	}
 	fetching := w.deadlines.fetching

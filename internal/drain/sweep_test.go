@@ -4,14 +4,17 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"iter"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"dtmrelay.internal/dtmrelay/internal/dtm"
+	"dtmrelay.internal/dtmrelay/internal/dtmsim"
 	"dtmrelay.internal/dtmrelay/internal/ledger"
 	"dtmrelay.internal/dtmrelay/internal/state"
 )
@@ -190,6 +193,28 @@ func TestLongSweep(t *testing.T) {
 		report, err := r.Live(t.Context(), "schedule", false)
 		if err != nil || report.Outcome != OK || s.records["b-1"].State != state.Done {
 			t.Errorf("the run ends as %s (%v), and the backfill is %s: %v", report.Outcome, err, s.records["b-1"].State, asked)
+		}
+	})
+}
+
+// TestARefusedSweepIsRemembered: GTI refuses the since of a sweep once a day, also when
+// the process stands still for a moment before it asks.
+func TestARefusedSweepIsRemembered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		api := dtmsim.New(dtmsim.Options{Key: "key", SinceMaxAge: 120 * time.Hour, SinceTooOld: dtmsim.Reject}, nil)
+		s := newStore(t)
+		for i := range 4 {
+			r := newRun(t, s, api.RoundTripper(), new(topic))
+			r.RunID, r.Options.UpdatesWindow = fmt.Sprint("run-", i), 720*time.Hour
+			var asked atomic.Int64
+			r.Now = func() time.Time { return time.Now().Add(time.Duration(asked.Add(1)) * 7 * time.Millisecond) }
+			if report, err := r.Live(t.Context(), "schedule", false); err != nil || report.Outcome != OK {
+				t.Fatal(report.Outcome, err)
+			}
+			time.Sleep(5 * time.Minute)
+		}
+		if n := api.Stats().Errors; n != 1 {
+			t.Errorf("GTI has refused %d times", n)
 		}
 	})
 }
