@@ -66,8 +66,8 @@ func auditRanges(f *state.Feed, o Options, oldest time.Time) (first, again state
 	}
 	// Audits are not exactly a day apart, and one may fail: what it left is read with the next.
 	again = state.TimeRange{Since: later(begin, later(f.AuditedAgainUntil, oldest)), Until: position.Add(day - o.AuditWindow)}
-	if f.AuditedAgainUntil.IsZero() {
-		again.Since = window
+	if f.AuditedAgainUntil.IsZero() { // what the first run has read at that age needs no more
+		again.Since = later(again.Since, f.FirstRun.Add(day-o.AuditWindow))
 	}
 	first = state.TimeRange{Since: later(window, later(again.Until, f.AuditedUntil)), Until: position.Add(-auditAge)}
 	return first, again

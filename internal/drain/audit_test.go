@@ -74,3 +74,19 @@ func TestAuditHoles(t *testing.T) {
 		}
 	}
 }
+
+// TestAuditAfterAPause: what the feed's first runs have read is read again at the end of
+// the window, also when no run was made for two days before the first audit of that end.
+func TestAuditAfterAPause(t *testing.T) {
+	o := Options{AuditWindow: 72 * time.Hour, Overlap: 10 * time.Minute}
+	f := state.Feed{BeginsAt: at(0), FirstRun: at(0).Add(5 * time.Hour), End: at(0).Add(29 * time.Hour)}
+	first, again := auditRanges(&f, o, f.End.Add(-119*time.Hour))
+	if again.Since.Before(again.Until) {
+		t.Fatalf("the first audit reads again from %s to %s", again.Since, again.Until)
+	}
+	audited(&f, state.Backfill{ID: "audit", Since: first.Since, Until: first.Until}, o)
+	f.End = f.End.Add(45 * time.Hour) // 74 hours after the feed's beginning
+	if _, again = auditRanges(&f, o, f.End.Add(-119*time.Hour)); !again.Since.Equal(f.BeginsAt) {
+		t.Errorf("it reads again from %s, and the feed begins at %s", again.Since, f.BeginsAt)
+	}
+}

@@ -171,7 +171,7 @@ func (w *world) checkSweepRequests(p *proc, faults int) {
 		if a.Late > 0 || a.created.After(time.Now().Add(-p.took-2*w.Feed.Overlap-2*w.Feed.Settle)) {
 			refused++
 		}
-		if a.Refused {
+		if a.Refused || w.isNoise(a) { // it may be published now, and a rule may look at its document
 			refused++
 		}
 		if a.Element != "" || !w.versionAt(a, time.Now()).Before(p.swept.Add(-w.Feed.Overlap)) {

@@ -321,8 +321,9 @@ var histories = rapid.Custom(func(t *rapid.T) history {
 	if !h.Server.LinkOnLastPage {
 		pages -= 4
 	}
-	if (h.asks() > 0 || h.Refilter) && time.Duration(pages)*latency*3/2 > time.Minute {
+	if (h.asks() > 0 || h.Refilter) && time.Duration(pages)*(latency*3/2+4*h.StoreTakes) > time.Minute {
 		h.Server.Latency, h.Server.Jitter = 0, 0 // so does a backfill in its minute
+		h.StoreTakes = min(h.StoreTakes, 10*time.Millisecond)
 	}
 	if bare := pages - most(h.Alerts)/h.Feed.PageSize + most(h.Alerts)/h.Bare; h.Feed.UpdatesWindow+h.Feed.AuditWindow > 0 {
 		if h.asks() > 0 || h.Refilter {

@@ -379,6 +379,12 @@ func (w *world) requests(p *proc, faults int) int {
 		}
 	}
 	bound := pages + int(p.report.Slices)*(3+2*again) + faults*(3+2*again)
+	// What comes in while the end of a listing is read is found by one more of its last moment.
+	for _, a := range w.known {
+		if a.visible.After(p.began) {
+			bound += again + 2
+		}
+	}
 	// What an overlap that is listed without documents brings is fetched by its id.
 	bound += min(p.seen["get"], int(p.report.Published))
 	if w.Server.LinkOnLastPage {
