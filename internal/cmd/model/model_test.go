@@ -46,3 +46,13 @@ func TestResults(t *testing.T) {
 		}
 	}
 }
+
+// TestLatest: of a piece that was lived through again, the last result counts.
+func TestLatest(t *testing.T) {
+	one, two := piece{"TestModel", 1, 500}, piece{"TestModel", 501, 500}
+	got := latest([]result{{piece: one, Broken: "history 7"}, {piece: two}, {piece: one, Commit: "mended"}})
+	want := []result{{piece: one, Commit: "mended"}, {piece: two}}
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(result{})); diff != "" {
+		t.Error(diff)
+	}
+}

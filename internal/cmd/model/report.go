@@ -21,7 +21,7 @@ func table(results []result) string {
 			broken++
 			continue
 		}
-		commits[r.Commit] += r.Histories
+		commits[r.Commit] += r.Counts["histories"]
 		of := counts[r.Test]
 		if of == nil {
 			of = map[string]int{}
