@@ -41,7 +41,7 @@ func TestModel(t *testing.T) {
 // again, and makes it smaller when it breaks a law.
 func check(t *testing.T, n int, of *rapid.Generator[history]) {
 	t.Helper()
-	// Histories leave little behind, and collecting that takes a third of the time.
+	// Little of a history stays in memory, and collecting it takes a third of the time.
 	defer debug.SetGCPercent(debug.SetGCPercent(400))
 	if isGiven("rapid.seed") {
 		shrink(t, of)
