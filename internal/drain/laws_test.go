@@ -368,7 +368,7 @@ func (w *world) requests(p *proc, faults int) int {
 	pages := n/size + 1
 	if w.Feed.Filter.HasMutable() {
 		if size > ties {
-			pages = n/(size-ties) + 2 // the listing begins anew after each, and once at its end
+			pages = n/(size-ties) + 1
 		} else {
 			pages = n*(again+1) + 1
 		}

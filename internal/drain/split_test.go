@@ -91,10 +91,6 @@ var worlds = []struct {
 // floors, in the fake time of a bubble: what the engine itself adds.
 func TestDrainNearItsFloor(t *testing.T) {
 	t.Parallel()
-	seeds := uint64(5)
-	if testing.Short() { // the race detector makes it ten times as long
-		seeds = 1
-	}
 	for _, c := range []struct {
 		workers, alerts, size int
 		latency               time.Duration
@@ -108,7 +104,7 @@ func TestDrainNearItsFloor(t *testing.T) {
 		for _, w := range worlds {
 			t.Run(fmt.Sprintf("%d_workers/%d_alerts/%s", c.workers, c.alerts, w.name), func(t *testing.T) {
 				t.Parallel()
-				for seed := range seeds {
+				for seed := range uint64(5) {
 					synctest.Test(t, func(t *testing.T) {
 						const took = 20 * time.Millisecond
 						now := time.Now().UTC().Truncate(ms)

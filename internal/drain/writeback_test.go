@@ -33,11 +33,7 @@ import (
 // late, in the wrong order, to two processes at once that crash and whose calls
 // fail, while a mirror answers what is published.
 func TestWriteback(t *testing.T) {
-	n := 600
-	if testing.Short() {
-		n = 100
-	}
-	check(t, n, writebackHistories)
+	check(t, 600, writebackHistories)
 }
 
 // request is a write-back that somebody asks for.
@@ -531,13 +527,9 @@ func TestOrderIsDrawn(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = store.Close() })
-	seeds := 40
-	if testing.Short() {
-		seeds = 10
-	}
 	for call, of := range map[string]*rapid.Generator[history]{" patch ": writebackHistories, " page ": histories} {
 		calls := 0
-		for seed := range seeds {
+		for seed := range 40 {
 			h := of.Example(seed)
 			// A run that stood still wakes with its lease lost and its first request due at one
 			// instant: whether that is still counted, no draw decides.

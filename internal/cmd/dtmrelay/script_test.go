@@ -53,17 +53,8 @@ func (w waiting) Run() int {
 //	gone LOG                             nothing listens where LOG says that it did
 func TestScripts(t *testing.T) {
 	t.Parallel()
-	scripts, err := filepath.Glob(filepath.Join("testdata", "scripts", "*.txtar"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if testing.Short() { // with the race detector: the commands in which several goroutines work
-		scripts = slices.DeleteFunc(scripts, func(path string) bool {
-			return !slices.Contains([]string{"poll.txtar", "serve.txtar", "demo.txtar", "backfill_interrupted.txtar"}, filepath.Base(path))
-		})
-	}
 	testscript.Run(t, testscript.Params{
-		Files:               scripts,
+		Dir:                 filepath.Join("testdata", "scripts"),
 		RequireExplicitExec: true,
 		Setup: func(e *testscript.Env) error {
 			running := processes{}
