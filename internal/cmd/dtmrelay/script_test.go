@@ -57,6 +57,9 @@ func TestScripts(t *testing.T) {
 		Dir:                 filepath.Join("testdata", "scripts"),
 		RequireExplicitExec: true,
 		Setup: func(e *testscript.Env) error {
+			if race := os.Getenv("GORACE"); race != "" {
+				e.Vars = append(e.Vars, "GORACE="+race)
+			}
 			running := processes{}
 			e.Values[processes{}.key()] = running
 			e.Defer(running.kill)
