@@ -109,6 +109,7 @@ type world struct {
 	sub     *subscriber
 	binary  string // the function
 	logs    *bytes.Buffer
+	broken  bytes.Buffer // the requests that got no answer
 	logging sync.Mutex
 }
 
@@ -152,6 +153,7 @@ func newWorld(t testing.TB, o dtmsim.Options, alerts []dtmsim.Alert) *world {
 			w.logging.Lock()
 			defer w.logging.Unlock()
 			t.Logf("the function's log:\n%s", w.logs)
+			t.Logf("requests without an answer:\n%s", &w.broken)
 		}
 		if bytes.Contains(w.logs.Bytes(), []byte(apiKey)) {
 			t.Error("the API key is in the log")
@@ -276,13 +278,25 @@ func (w *world) start(env ...string) *process {
 			w.t.Fatalf("the function ended: %s", p.cmd.ProcessState)
 		default:
 		}
-		c, err := net.Dial("tcp", "127.0.0.1:"+port)
-		if err == nil {
-			_ = c.Close()
-		}
-		return err == nil
+		return p.listens()
 	})
 	return p
+}
+
+// listens reports whether the server answers. net/http itself answers OPTIONS *, so the
+// function doesn't see the request.
+func (p *process) listens() bool {
+	req, err := http.NewRequest(http.MethodOptions, p.url, http.NoBody)
+	if err != nil {
+		p.w.t.Fatal(err)
+	}
+	req.URL.Opaque, req.Close = "*", true
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return false
+	}
+	_ = resp.Body.Close()
+	return resp.StatusCode == http.StatusOK
 }
 
 func (p *process) signal(s os.Signal) { _ = p.cmd.Process.Signal(s) }
@@ -345,19 +359,33 @@ func (p *process) doAs(header http.Header, method, path, body string) (int, []by
 	if body != "" {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return 0, nil
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil {
+	text, status, err := send(req)
+	if err != nil { // what some tests are for; where it isn't, this says why the test fails
+		state := "it runs"
+		select {
+		case <-p.done:
+			state = p.cmd.ProcessState.String()
+		default:
+		}
+		p.w.logging.Lock()
+		defer p.w.logging.Unlock()
+		fmt.Fprintf(&p.w.broken, "%s %s: %v; the process: %s\n", method, path, err, state)
 		return 0, nil
 	}
 	if bytes.Contains(text, []byte(apiKey)) {
 		p.w.t.Errorf("%s %s: the API key is in the answer", method, path)
 	}
-	return resp.StatusCode, text
+	return status, text
+}
+
+func send(req *http.Request) (text []byte, status int, err error) {
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer resp.Body.Close()
+	text, err = io.ReadAll(resp.Body)
+	return text, resp.StatusCode, err
 }
 
 // finish runs until a run ends ok, as the scheduler would, and returns the runs.
