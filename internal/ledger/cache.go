@@ -24,7 +24,7 @@ type Cache struct {
 }
 
 // maxCached is how many alerts a Cache remembers, of about 40 bytes each.
-const maxCached = 50_000
+const maxCached = 20_000
 
 // alertKey stands for an alert's id. It takes a third of the memory of the id, and the
 // garbage collector doesn't look at it. No two ids have the same: it is half of a SHA-256.
