@@ -73,7 +73,7 @@ type bound struct {
 // Of what is in use, buffers and pools may differ by 1 MiB: a leak of 1 KB in each run of a
 // minute makes that in a day. Ingest also remembers the alerts that it has published
 // (ledger.Cache): each takes about 40 bytes, twice that while the map grows, and only the
-// latest 100,000 are kept. The collector lets memory grow to 2.5 times of what is in use.
+// latest 20,000 are kept. The collector lets memory grow to 2.5 times of what is in use.
 var bounds = map[string]bound{
 	memory:          {share: 0.1, slack: 2.5 * (1 << 20)},
 	heap:            {share: 0.1, slack: 1 << 20},
