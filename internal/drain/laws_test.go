@@ -367,11 +367,11 @@ func (w *world) requests(p *proc, faults int) int {
 	again := ties/size + 1
 	pages := n/size + 1
 	if w.Feed.Filter.HasMutable() {
-		// Each page is a listing of its own. It begins at the last alert but one of the page
-		// before, because only the one after an alert shows that it is in its place: a page of
-		// two brings nothing, and a second request shows one alert more.
+		// A listing begins at the last alert but one of the page before, because only the one
+		// after an alert shows that it is in its place. Where a page holds only one alert more
+		// than that, it brings nothing: a second page of each listing does.
 		if size > ties+1 {
-			pages = n/(size-ties-1) + 1
+			pages = n/(size-ties) + 1
 		} else {
 			pages = n*(again+1) + 1
 		}
