@@ -286,7 +286,9 @@ func (w *world) start(env ...string) *process {
 // listens reports whether the server answers. net/http itself answers OPTIONS *, so the
 // function doesn't see the request.
 func (p *process) listens() bool {
-	req, err := http.NewRequest(http.MethodOptions, p.url, http.NoBody)
+	ctx, cancel := context.WithTimeout(p.w.t.Context(), 10*time.Second) // whatever listens there may be silent
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodOptions, p.url, http.NoBody)
 	if err != nil {
 		p.w.t.Fatal(err)
 	}
