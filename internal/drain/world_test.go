@@ -449,6 +449,7 @@ func (w *world) quietly() *proc {
 func (w *world) end() {
 	last := time.Now()
 	for _, a := range w.known {
+		last = later(last, a.created) // none that comes too late is in the overlap of the last run
 		if a.Late < w.Feed.Overlap {
 			last = later(last, a.visible)
 		}
