@@ -31,19 +31,21 @@ func TestParseProgress(t *testing.T) {
 func TestResults(t *testing.T) {
 	page, load := target{"internal/dtm", "FuzzPage"}, target{"internal/config", "FuzzLoad"}
 	results := []result{
-		{target: page, Seconds: 300, Inputs: 1000, Corpus: 80},
-		{target: page, Seconds: 300, Inputs: 2000, Corpus: 95},
-		{target: load, Seconds: 60, Inputs: 10, Corpus: 3, Broken: "panic"},
+		{target: page, Commit: "a", Seconds: 300, Inputs: 1000, Corpus: 80, Broken: "mended since"},
+		{target: page, Commit: "b", Seconds: 300, Inputs: 2000, Corpus: 95},
+		{target: load, Commit: "b", Seconds: 60, Inputs: 10, Corpus: 3, Broken: "panic"},
+		{target: load, Commit: "b", Seconds: 30, Inputs: 20, Corpus: 3},
 	}
-	if err := failure(results[:2]); err != nil {
+	if err := failure(sums(results[:2])); err != nil {
 		t.Error(err)
 	}
+	results = sums(results)
 	if err := failure(results); err == nil || !strings.Contains(err.Error(), "internal/config FuzzLoad") {
 		t.Errorf("the error is %v", err)
 	}
 	shown := table(results)
 	for _, line := range []string{
-		"| `internal/dtm` | `FuzzPage` | 10m0s | 3000 | 95 | no |", "| `internal/config` | `FuzzLoad` | 1m0s | 10 | 3 | yes |",
+		"| `internal/dtm` | `FuzzPage` | 10m0s | 3000 | 95 | no | b |", "| `internal/config` | `FuzzLoad` | 1m30s | 30 | 3 | yes | b |",
 	} {
 		if !strings.Contains(shown, line) {
 			t.Errorf("%q is not in\n%s", line, shown)

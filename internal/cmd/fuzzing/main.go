@@ -2,15 +2,16 @@
 // gives it seconds. It goes round all fuzz targets of the module, a piece of time each,
 // until each has had its share:
 //
-//	go run ./internal/cmd/fuzzing -dir DIR -time 1h
-//	go run ./internal/cmd/fuzzing -dir DIR -report docs/fuzzing.md
+//	go run ./internal/cmd/fuzzing -time 1h
+//	go run ./internal/cmd/fuzzing -report docs/fuzzing.md
 //
-// A second call with the same folder goes on where the first one was, with the inputs
-// that it has found.
+// The results are in a file of the source, the inputs that were found in Go's cache of
+// them. A second call goes on where the first one was.
 package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -27,24 +28,25 @@ import (
 	"syscall"
 	"time"
 
+	"dtmrelay.internal/dtmrelay/internal/cmd/internal/module"
 	"dtmrelay.internal/dtmrelay/internal/cmd/resultfile"
 )
 
 type options struct {
-	dir, report string
-	only        *regexp.Regexp
-	time, piece time.Duration
-	workers     int
+	results, report string
+	only            *regexp.Regexp
+	time, piece     time.Duration
+	workers         int
 }
 
 func main() {
 	var o options
 	only := flag.String("run", "", "only targets whose package and name match `regexp`")
-	flag.StringVar(&o.dir, "dir", "", "where the results and the inputs are, to go on with")
+	flag.StringVar(&o.results, "results", "internal/cmd/fuzzing/results.jsonl", "`file` of the results, to go on with")
 	flag.DurationVar(&o.time, "time", time.Hour, "how long each target is fuzzed in all")
 	flag.DurationVar(&o.piece, "piece", 5*time.Minute, "how long at a time")
 	flag.IntVar(&o.workers, "workers", 1, "how many processes give inputs to a target at once; each one's time counts")
-	flag.StringVar(&o.report, "report", "", "run nothing; write the table of the results into this document, and the inputs into testdata/fuzz of the packages")
+	flag.StringVar(&o.report, "report", "", "run nothing; write the table of the results into this `document`, and the inputs into testdata/fuzz of the packages")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	var err error
@@ -59,32 +61,32 @@ func main() {
 }
 
 func (o options) run(ctx context.Context) error {
-	if o.dir == "" || o.piece < time.Second || o.workers < 1 {
-		return errors.New("-dir must name a folder, -piece must be 1s or more, -workers 1 or more")
+	if o.piece < time.Second || o.workers < 1 {
+		return errors.New("-piece must be 1s or more, -workers 1 or more")
 	}
-	dir, err := filepath.Abs(o.dir)
+	results, err := resultfile.Read[result](o.results)
 	if err != nil {
 		return err
 	}
-	o.dir = dir
-	path := filepath.Join(o.dir, "pieces.jsonl")
-	results, err := resultfile.Read[result](path)
+	results = sums(results)
+	corpora, err := corpora(ctx)
 	if err != nil {
 		return err
 	}
 	if o.report != "" {
-		return errors.Join(resultfile.WriteTable(o.report, "fuzzing", table(results)), keep(o.dir, results))
+		return errors.Join(resultfile.WriteTable(o.report, "fuzzing", table(results)), keep(corpora, results))
 	}
-	lines, err := resultfile.Append(path)
-	if err != nil {
-		return err
-	}
-	defer lines.Close()
 	targets, err := o.targets(ctx)
 	if err != nil {
 		return err
 	}
-	if results, err = o.all(ctx, targets, lines, results); err != nil {
+	lines, err := resultfile.Append(o.results)
+	if err != nil {
+		return err
+	}
+	results, err = o.all(ctx, targets, corpora, lines, results)
+	results = sums(results)
+	if err := errors.Join(err, lines.Close(), resultfile.Write(o.results, results)); err != nil {
 		return err
 	}
 	fmt.Print(table(results))
@@ -100,6 +102,7 @@ type target struct {
 // result is what a piece of time has brought.
 type result struct {
 	target
+	Commit  string  `json:"commit"`  // the last one
 	Seconds float64 `json:"seconds"` // of all workers
 	Inputs  int     `json:"inputs"`
 	Corpus  int     `json:"corpus"` // inputs that reach code which no other reaches, in all
@@ -144,8 +147,37 @@ func parseList(out, module string) (all []target) {
 	return all
 }
 
+// sums are the results of each target as one, those that it broke at too: they hold until
+// the target is fuzzed at another commit.
+func sums(all []result) (out []result) {
+	all = slices.Clone(all)
+	slices.SortStableFunc(all, func(a, b result) int { return cmp.Or(strings.Compare(a.Dir, b.Dir), strings.Compare(a.Name, b.Name)) })
+	for _, r := range all {
+		if last := len(out) - 1; last >= 0 && out[last].target == r.target {
+			r.Seconds += out[last].Seconds
+			r.Inputs += out[last].Inputs
+			if r.Commit == out[last].Commit && r.Broken == "" {
+				r.Broken = out[last].Broken
+			}
+			out[last] = r
+			continue
+		}
+		out = append(out, r)
+	}
+	return out
+}
+
 // all fuzzes whatever has had least of its time, until all have had it.
-func (o options) all(ctx context.Context, targets []target, lines *os.File, results []result) ([]result, error) {
+func (o options) all(ctx context.Context, targets []target, corpora string, lines *os.File, results []result) ([]result, error) {
+	programs, err := os.MkdirTemp("", "fuzzing")
+	if err != nil {
+		return results, err
+	}
+	defer os.RemoveAll(programs)
+	commit, err := module.Commit(ctx)
+	if err != nil {
+		return results, err
+	}
 	had := map[target]float64{}
 	for _, r := range results {
 		had[r.target] += r.Seconds
@@ -156,10 +188,15 @@ func (o options) all(ctx context.Context, targets []target, lines *os.File, resu
 		if left < 1 {
 			break
 		}
-		r, err := o.fuzz(ctx, t, min(o.piece, time.Duration(left/float64(o.workers)*float64(time.Second))))
+		program, err := build(ctx, programs, t)
 		if err != nil {
 			return results, err
 		}
+		r, err := o.fuzz(ctx, t, program, corpora, min(o.piece, time.Duration(left/float64(o.workers)*float64(time.Second))))
+		if err != nil {
+			return results, err
+		}
+		r.Commit = commit
 		if err := json.NewEncoder(lines).Encode(r); err != nil {
 			return results, err
 		}
@@ -173,17 +210,25 @@ func (o options) all(ctx context.Context, targets []target, lines *os.File, resu
 	return results, ctx.Err()
 }
 
-// fuzz gives inputs to a target for so long.
-func (o options) fuzz(ctx context.Context, t target, long time.Duration) (result, error) {
-	program := filepath.Join(o.dir, strings.ReplaceAll(t.Dir, "/", "-")+"-"+t.Name+".test")
-	build := exec.CommandContext(ctx, "go", "test", "-c", "-fuzz=^"+t.Name+"$", "-o", program, "./"+t.Dir) //nolint:gosec // the folder is the one that the user names
+// build builds the test of a target with instrumentation, unless this call has done so.
+func build(ctx context.Context, dir string, t target) (program string, err error) {
+	program = filepath.Join(dir, strings.ReplaceAll(t.Dir, "/", "-")+"-"+t.Name+".test")
+	if _, err := os.Stat(program); err == nil {
+		return program, nil
+	}
+	build := exec.CommandContext(ctx, "go", "test", "-c", "-fuzz=^"+t.Name+"$", "-o", program, "./"+t.Dir) //nolint:gosec // a folder for this call
 	build.Stderr = os.Stderr
 	if err := build.Run(); err != nil {
-		return result{}, fmt.Errorf("building %s: %w", t.Dir, err)
+		return "", fmt.Errorf("building %s: %w", t.Dir, err)
 	}
+	return program, nil
+}
+
+// fuzz gives inputs to a target for so long.
+func (o options) fuzz(ctx context.Context, t target, program, corpora string, long time.Duration) (result, error) {
 	began := time.Now()
 	args := []string{
-		"-test.run=^$", "-test.fuzz=^" + t.Name + "$", "-test.fuzztime=" + long.Round(time.Second).String(), "-test.fuzzcachedir=" + corpusOf(o.dir, t),
+		"-test.run=^$", "-test.fuzz=^" + t.Name + "$", "-test.fuzztime=" + long.Round(time.Second).String(), "-test.fuzzcachedir=" + filepath.Join(corpora, t.Dir),
 		"-test.parallel=" + strconv.Itoa(o.workers), "-test.fuzzminimizetime=10x",
 	}
 	cmd := exec.CommandContext(ctx, program, args...) //nolint:gosec // the test that it has built
@@ -207,9 +252,17 @@ func (o options) fuzz(ctx context.Context, t target, long time.Duration) (result
 	return r, nil
 }
 
-// corpusOf is the folder of the inputs that a target's fuzzing has found.
-func corpusOf(dir string, t target) string {
-	return filepath.Join(dir, "corpus", strings.ReplaceAll(t.Dir, "/", "-"))
+// corpora is where the go command keeps the inputs that the module's targets have found.
+func corpora(ctx context.Context) (string, error) {
+	cache, err := exec.CommandContext(ctx, "go", "env", "GOCACHE").Output()
+	if err != nil {
+		return "", fmt.Errorf("go env: %w", err)
+	}
+	module, err := exec.CommandContext(ctx, "go", "list", "-m").Output()
+	if err != nil {
+		return "", fmt.Errorf("go list (run this at the top of the relay's source): %w", err)
+	}
+	return filepath.Join(strings.TrimSpace(string(cache)), "fuzz", strings.TrimSpace(string(module))), nil
 }
 
 var progress = regexp.MustCompile(`execs: (\d+) .*\(total: (\d+)\)`)

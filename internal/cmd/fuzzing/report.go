@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -11,31 +12,18 @@ import (
 	"time"
 )
 
-// table is how long each target was fuzzed, and what came of it.
+// table is how long each target was fuzzed, and what came of it. There is one result for
+// each.
 func table(results []result) string {
-	sums := map[target]result{}
-	var targets []target
-	for _, r := range results {
-		sum, known := sums[r.target]
-		if !known {
-			targets = append(targets, r.target)
-		}
-		sum.Seconds += r.Seconds
-		sum.Inputs += r.Inputs
-		sum.Corpus = max(sum.Corpus, r.Corpus)
-		sum.Broken += r.Broken
-		sums[r.target] = sum
-	}
-	slices.SortFunc(targets, func(a, b target) int { return cmp.Or(strings.Compare(a.Dir, b.Dir), strings.Compare(a.Name, b.Name)) })
 	var b strings.Builder
-	b.WriteString("| package | target | time | inputs | inputs that reach what no other reaches | broken |\n|---|---|---|---|---|---|\n")
-	for _, t := range targets {
-		sum, broken := sums[t], "no"
-		if sum.Broken != "" {
+	b.WriteString("| package | target | time | inputs | inputs that reach what no other reaches | broken | last at |\n|---|---|---|---|---|---|---|\n")
+	for _, r := range results {
+		broken := "no"
+		if r.Broken != "" {
 			broken = "yes"
 		}
-		fmt.Fprintf(&b, "| `%s` | `%s` | %v | %d | %d | %s |\n", t.Dir, t.Name,
-			time.Duration(sum.Seconds*float64(time.Second)).Round(time.Second), sum.Inputs, sum.Corpus, broken)
+		fmt.Fprintf(&b, "| `%s` | `%s` | %v | %d | %d | %s | %s |\n", r.Dir, r.Name,
+			time.Duration(r.Seconds*float64(time.Second)).Round(time.Second), r.Inputs, r.Corpus, broken, r.Commit)
 	}
 	return b.String()
 }
@@ -45,14 +33,9 @@ const keepBytes = 32 << 10
 
 // keep copies inputs that were found into the source, where go test runs them: the
 // smallest ones, as many as keepBytes has room for.
-func keep(dir string, results []result) error {
-	done := map[target]bool{}
+func keep(corpora string, results []result) error {
 	for _, r := range results {
-		if done[r.target] {
-			continue
-		}
-		done[r.target] = true
-		if err := keepOf(filepath.Join(corpusOf(dir, r.target), r.Name), filepath.Join(r.Dir, "testdata", "fuzz", r.Name)); err != nil {
+		if err := keepOf(filepath.Join(corpora, r.Dir, r.Name), filepath.Join(r.Dir, "testdata", "fuzz", r.Name)); err != nil {
 			return err
 		}
 	}
@@ -61,6 +44,9 @@ func keep(dir string, results []result) error {
 
 func keepOf(from, to string) error {
 	entries, err := os.ReadDir(from)
+	if errors.Is(err, fs.ErrNotExist) { // another machine has found them
+		return nil
+	}
 	if err != nil {
 		return err
 	}

@@ -2,30 +2,34 @@
 // time for: those of TestModel and TestWriteback in internal/drain, in pieces, each a
 // process of its own.
 //
-//	go run ./internal/cmd/model -dir DIR -histories 1000000
-//	go run ./internal/cmd/model -dir DIR -report docs/model.md
+//	go run ./internal/cmd/model -histories 1000000
+//	go run ./internal/cmd/model -report docs/model.md
 //
-// A second call with the same folder goes on where the first one was.
+// The results are in a file of the source. A second call goes on where the first one was.
 package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
 
+	"dtmrelay.internal/dtmrelay/internal/cmd/internal/module"
 	"dtmrelay.internal/dtmrelay/internal/cmd/resultfile"
 )
 
@@ -34,18 +38,18 @@ import (
 const pieceFor = 30 * time.Minute
 
 type options struct {
-	dir, report      string
+	results, report  string
 	histories, piece int
 	parallel         int
 }
 
 func main() {
 	var o options
-	flag.StringVar(&o.dir, "dir", "", "where the results are, to go on with")
+	flag.StringVar(&o.results, "results", "internal/cmd/model/results.jsonl", "`file` of the results, to go on with")
 	flag.IntVar(&o.histories, "histories", 20_000, "how many histories, of both tests together")
 	flag.IntVar(&o.piece, "piece", 500, "how many histories a process lives through")
 	flag.IntVar(&o.parallel, "parallel", runtime.NumCPU(), "how many processes at once")
-	flag.StringVar(&o.report, "report", "", "run nothing; write the table of the results into this document")
+	flag.StringVar(&o.report, "report", "", "run nothing; write the table of the results into this `document`")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := o.run(ctx)
@@ -57,44 +61,30 @@ func main() {
 }
 
 func (o options) run(ctx context.Context) error {
-	if o.dir == "" || o.piece < 1 || o.parallel < 1 {
-		return errors.New("-dir must name a folder, -piece and -parallel must be 1 or more")
+	if o.piece < 1 || o.parallel < 1 {
+		return errors.New("-piece and -parallel must be 1 or more")
 	}
-	path := filepath.Join(o.dir, "pieces.jsonl")
-	all, err := resultfile.Read[result](path)
+	results, err := resultfile.Read[result](o.results)
 	if err != nil {
 		return err
 	}
-	results := latest(all)
+	results = joined(results)
 	if o.report != "" {
 		return resultfile.WriteTable(o.report, "model", table(results))
 	}
-	lines, err := resultfile.Append(path)
+	// What has broken a law is lived through again.
+	results = slices.DeleteFunc(results, func(r result) bool { return r.Broken != "" })
+	lines, err := resultfile.Append(o.results)
 	if err != nil {
 		return err
 	}
-	defer lines.Close()
-	if results, err = o.all(ctx, lines, results); err != nil {
+	results, err = o.all(ctx, lines, results)
+	results = joined(results)
+	if err := errors.Join(err, lines.Close(), resultfile.Write(o.results, results)); err != nil {
 		return err
 	}
-	results = latest(results)
 	fmt.Print(table(results))
 	return failure(results)
-}
-
-// latest are the last results of each piece: one in which a law was broken is lived
-// through again, once the fault is mended.
-func latest(all []result) (results []result) {
-	place := map[piece]int{}
-	for _, r := range all {
-		if i, ok := place[r.piece]; ok {
-			results[i] = r
-			continue
-		}
-		place[r.piece] = len(results)
-		results = append(results, r)
-	}
-	return results
 }
 
 // piece is a part of the histories: so many of a test, from the first on.
@@ -103,6 +93,9 @@ type piece struct {
 	First     int    `json:"first"`
 	Histories int    `json:"histories"`
 }
+
+// end is the first history after the piece.
+func (p piece) end() int { return p.First + p.Histories }
 
 // result is what became of a piece.
 type result struct {
@@ -114,42 +107,75 @@ type result struct {
 	Broken string `json:"broken,omitempty"`
 }
 
-// pieces cuts so many histories. One piece in five is about write-backs.
-func pieces(histories, size int) (all []piece) {
-	next := map[string]int{"TestModel": 1, "TestWriteback": 1}
-	for i := 0; histories > 0; i++ {
-		test := "TestModel"
-		if i%5 == 4 {
-			test = "TestWriteback"
+// joined are the results in order, neighbours of the same commit as one. A piece in which
+// a law was broken stays alone, until it was lived through again.
+func joined(all []result) (out []result) {
+	all = slices.Clone(all)
+	slices.SortStableFunc(all, func(a, b result) int { return cmp.Or(strings.Compare(a.Test, b.Test), cmp.Compare(a.First, b.First)) })
+	for _, r := range all {
+		last := len(out) - 1
+		switch {
+		case last >= 0 && out[last].piece == r.piece: // the later call's
+			out[last] = r
+		case last >= 0 && out[last].Test == r.Test && out[last].end() == r.First && out[last].Commit == r.Commit && out[last].Broken == "" && r.Broken == "":
+			counts := maps.Clone(out[last].Counts)
+			for name, n := range r.Counts {
+				counts[name] += n
+			}
+			out[last] = result{
+				piece:  piece{r.Test, out[last].First, out[last].Histories + r.Histories},
+				Commit: r.Commit, Seconds: out[last].Seconds + r.Seconds, Counts: counts,
+			}
+		default:
+			out = append(out, r)
 		}
-		n := min(size, histories)
-		all = append(all, piece{test, next[test], n})
-		next[test] += n
-		histories -= n
 	}
-	return all
+	return out
 }
 
-// all works on the pieces that have no result yet, or one in which a law was broken, and
-// returns all results.
+// One history in five is about write-backs.
+var shares = map[string]int{"TestModel": 4, "TestWriteback": 1}
+
+// missing are the pieces of so many histories that have no result yet, both tests in turn.
+func missing(histories, size int, results []result) (todo []piece) {
+	for test, share := range shares {
+		next, all := 1, 1+histories*share/5
+		upTo := func(end int) {
+			for end = min(end, all); next < end; next += size {
+				todo = append(todo, piece{test, next, min(size, end-next)})
+			}
+		}
+		for _, r := range results { // in order
+			if r.Test == test {
+				upTo(r.First)
+				next = r.end()
+			}
+		}
+		upTo(all)
+	}
+	slices.SortFunc(todo, func(a, b piece) int { return cmp.Compare(a.First*shares[b.Test], b.First*shares[a.Test]) })
+	return todo
+}
+
+// all works on the pieces that have no result yet, and returns all results.
 func (o options) all(ctx context.Context, lines *os.File, results []result) ([]result, error) {
-	program, commit, err := build(ctx, o.dir)
+	dir, err := os.MkdirTemp("", "model")
 	if err != nil {
-		return nil, err
+		return results, err
 	}
-	done := map[piece]bool{}
-	for _, r := range results {
-		done[r.piece] = r.Broken == "" && r.Counts["histories"] == r.Histories
+	defer os.RemoveAll(dir)
+	program := filepath.Join(dir, "drain.test")
+	commit, err := build(ctx, program)
+	if err != nil {
+		return results, err
 	}
-	todo := pieces(o.histories, o.piece)
+	todo := missing(o.histories, o.piece, results)
 	work := make(chan piece, len(todo))
 	for _, p := range todo {
-		if !done[p] {
-			work <- p
-		}
+		work <- p
 	}
 	close(work)
-	fmt.Fprintf(os.Stderr, "%d of %d pieces have a result\n", len(todo)-len(work), len(todo))
+	fmt.Fprintf(os.Stderr, "%d pieces have no result yet\n", len(todo))
 	var mu sync.Mutex
 	var errs []error
 	var working sync.WaitGroup
@@ -163,11 +189,11 @@ func (o options) all(ctx context.Context, lines *os.File, results []result) ([]r
 				r.Commit = commit
 				mu.Lock()
 				if err == nil {
+					results = append(results, r)
 					err = json.NewEncoder(lines).Encode(r)
 				}
 				errs = append(errs, err)
-				results = append(results, r)
-				fmt.Fprintf(os.Stderr, "%s %d to %d  %.0f s  %s\n", p.Test, p.First, p.First+p.Histories-1, r.Seconds, verdict(r))
+				fmt.Fprintf(os.Stderr, "%s %d to %d  %.0f s  %s\n", p.Test, p.First, p.end()-1, r.Seconds, verdict(r))
 				mu.Unlock()
 			}
 		})
@@ -184,20 +210,16 @@ func verdict(r result) string {
 }
 
 // build builds the tests of the engine, and says of which commit they are.
-func build(ctx context.Context, dir string) (program, commit string, err error) {
-	out, err := exec.CommandContext(ctx, "git", "describe", "--always", "--dirty", "--abbrev=10").Output()
-	if err != nil {
-		return "", "", fmt.Errorf("git describe: %w", err)
+func build(ctx context.Context, program string) (commit string, err error) {
+	if commit, err = module.Commit(ctx); err != nil {
+		return "", err
 	}
-	if program, err = filepath.Abs(filepath.Join(dir, "drain.test")); err != nil {
-		return "", "", err
-	}
-	cmd := exec.CommandContext(ctx, "go", "test", "-c", "-o", program, "./internal/drain") //nolint:gosec // the folder is the one that the user names
+	cmd := exec.CommandContext(ctx, "go", "test", "-c", "-o", program, "./internal/drain") //nolint:gosec // a folder for this call
 	cmd.Stderr = os.Stderr
 	if err := cmd.Run(); err != nil {
-		return "", "", fmt.Errorf("building the tests of internal/drain (run this at the top of the relay's source): %w", err)
+		return "", fmt.Errorf("building the tests of internal/drain (run this at the top of the relay's source): %w", err)
 	}
-	return program, strings.TrimSpace(string(out)), nil
+	return commit, nil
 }
 
 // live lets the histories of a piece happen. The error is not about what they found.
@@ -237,5 +259,5 @@ func failure(results []result) error {
 	if len(broken) == 0 {
 		return nil
 	}
-	return fmt.Errorf("laws are broken in %s; the folder has what the tests printed", strings.Join(broken, ", "))
+	return fmt.Errorf("laws are broken in %s; the results have what the tests printed", strings.Join(broken, ", "))
 }

@@ -7,16 +7,27 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-func TestPieces(t *testing.T) {
-	got := pieces(5_200, 1_000)
+// TestMissing: one history in five is about write-backs, and none that has a result is
+// lived through again, whatever the size of its piece was.
+func TestMissing(t *testing.T) {
+	got := missing(5_000, 1_000, nil)
 	want := []piece{
 		{"TestModel", 1, 1_000},
+		{"TestWriteback", 1, 1_000},
 		{"TestModel", 1_001, 1_000},
 		{"TestModel", 2_001, 1_000},
 		{"TestModel", 3_001, 1_000},
-		{"TestWriteback", 1, 1_000},
-		{"TestModel", 4_001, 200},
 	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	got = missing(5_000, 1_000, []result{
+		{piece: piece{"TestModel", 1, 1_300}},
+		{piece: piece{"TestModel", 1_701, 300}},
+		{piece: piece{"TestModel", 3_001, 9_000}},
+		{piece: piece{"TestWriteback", 1, 400}},
+	})
+	want = []piece{{"TestModel", 1_301, 400}, {"TestWriteback", 401, 600}, {"TestModel", 2_001, 1_000}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
@@ -47,11 +58,23 @@ func TestResults(t *testing.T) {
 	}
 }
 
-// TestLatest: of a piece that was lived through again, the last result counts.
-func TestLatest(t *testing.T) {
-	one, two := piece{"TestModel", 1, 500}, piece{"TestModel", 501, 500}
-	got := latest([]result{{piece: one, Broken: "history 7"}, {piece: two}, {piece: one, Commit: "mended"}})
-	want := []result{{piece: one, Commit: "mended"}, {piece: two}}
+// TestJoined: neighbours of a commit become one result; of a piece that was lived through
+// again, the last one counts.
+func TestJoined(t *testing.T) {
+	got := joined([]result{
+		{piece: piece{"TestModel", 501, 500}, Commit: "a", Seconds: 2, Counts: map[string]int{"histories": 500, "runs": 7}},
+		{piece: piece{"TestWriteback", 1, 500}, Commit: "a"},
+		{piece: piece{"TestModel", 1001, 500}, Broken: "history 1007", Commit: "a"},
+		{piece: piece{"TestModel", 1, 500}, Commit: "a", Seconds: 1, Counts: map[string]int{"histories": 500}},
+		{piece: piece{"TestModel", 1001, 500}, Commit: "mended"},
+		{piece: piece{"TestModel", 1501, 500}, Commit: "mended", Broken: "history 1777"},
+	})
+	want := []result{
+		{piece: piece{"TestModel", 1, 1_000}, Commit: "a", Seconds: 3, Counts: map[string]int{"histories": 1_000, "runs": 7}},
+		{piece: piece{"TestModel", 1001, 500}, Commit: "mended"},
+		{piece: piece{"TestModel", 1501, 500}, Commit: "mended", Broken: "history 1777"},
+		{piece: piece{"TestWriteback", 1, 500}, Commit: "a"},
+	}
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(result{})); diff != "" {
 		t.Error(diff)
 	}

@@ -52,6 +52,23 @@ func Append(path string) (*os.File, error) {
 	return f, nil
 }
 
+// Write writes all results anew, in place of what the file has.
+func Write[T any](path string, all []T) error {
+	var text bytes.Buffer
+	lines := json.NewEncoder(&text)
+	for _, r := range all {
+		if err := lines.Encode(r); err != nil {
+			return err
+		}
+	}
+	// Whoever is killed in the midst loses nothing.
+	next := path + ".next"
+	if err := os.WriteFile(next, text.Bytes(), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(next, path)
+}
+
 // WriteTable puts a table into a document, between the lines "<!-- name: begin -->" and
 // "<!-- name: end -->".
 func WriteTable(document, name, table string) error {

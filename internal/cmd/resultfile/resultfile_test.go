@@ -32,6 +32,12 @@ func TestGoOn(t *testing.T) {
 	if diff := cmp.Diff([]result{{1}, {2}, {3}}, got); diff != "" || err != nil {
 		t.Error(diff, err)
 	}
+	if err := Write(path, got[:2]); err != nil {
+		t.Error(err)
+	}
+	if got, err = Read[result](path); len(got) != 2 || err != nil {
+		t.Errorf("after two were written in place of three: %v %v", got, err)
+	}
 }
 
 func TestWriteTable(t *testing.T) {

@@ -22,6 +22,24 @@ func Root(ctx context.Context) (string, error) {
 	return strings.TrimSpace(string(out)), nil
 }
 
+// Commit names the commit of the working tree, with "-dirty" behind it when Go files have
+// changed since.
+func Commit(ctx context.Context) (string, error) {
+	commit, err := exec.CommandContext(ctx, "git", "rev-parse", "--short=10", "HEAD").Output()
+	if err != nil {
+		return "", fmt.Errorf("git rev-parse (this runs in a clone of the relay's source): %w", err)
+	}
+	changed, err := exec.CommandContext(ctx, "git", "status", "--porcelain", "--", "*.go", "go.mod", "go.sum").Output()
+	if err != nil {
+		return "", fmt.Errorf("git status: %w", err)
+	}
+	name := strings.TrimSpace(string(commit))
+	if len(changed) > 0 {
+		name += "-dirty"
+	}
+	return name, nil
+}
+
 // Command runs a program in a folder, for as long as the limit at most. It returns what
 // the program printed, and the processor time that it and those took which it waited for.
 func Command(ctx context.Context, limit time.Duration, dir, name string, args ...string) (out []byte, processor time.Duration, err error) {

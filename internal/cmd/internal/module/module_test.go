@@ -1,6 +1,7 @@
 package module
 
 import (
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -27,5 +28,38 @@ func TestCommand(t *testing.T) {
 	}
 	if _, _, err := Command(t.Context(), time.Minute, root, "go", "no-such-command"); err == nil {
 		t.Error("a command that fails gives no error")
+	}
+}
+
+// TestCommit: a change of a Go file makes another state of the source, one of a result
+// doesn't.
+func TestCommit(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	git := func(args ...string) {
+		t.Helper()
+		args = append([]string{"-c", "user.name=x", "-c", "user.email=x@example.com"}, args...)
+		if out, _, err := Command(t.Context(), time.Minute, dir, "git", args...); err != nil {
+			t.Fatalf("git %v: %v\n%s", args, err, out)
+		}
+	}
+	write := func(name, text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	git("init", "-q")
+	write("x.go", "package x\n")
+	git("add", "x.go")
+	git("commit", "-q", "-m", "x")
+	write("results.jsonl", "{}\n")
+	clean, err := Commit(t.Context())
+	if err != nil || len(clean) != 10 {
+		t.Fatalf("%q %v", clean, err)
+	}
+	write("x.go", "package y\n")
+	if got, err := Commit(t.Context()); got != clean+"-dirty" || err != nil {
+		t.Errorf("%q %v, want %q", got, err, clean+"-dirty")
 	}
 }
