@@ -27,7 +27,7 @@ const maxUnusableRepeats = 10
 
 // remembered is how many alerts are in one of a shown's two sets, of about 20
 // bytes each.
-const remembered = 16 << 10
+const remembered = 4 << 10
 
 // add takes the next page, and returns how many alerts it brings that the listing
 // has not shown.
