@@ -37,8 +37,11 @@ type clock struct {
 	// no fault that anybody has to know of.
 	first bool
 
-	mu    sync.Mutex
-	ahead time.Duration // ours before GTI's
+	mu sync.Mutex
+	// Ours is so much before GTI's, at least and at most: an answer may have been dated
+	// when its request came, or when it was complete. The greater counts, so that nothing
+	// is taken for older than it is.
+	atLeast, ahead time.Duration
 	// agreed: the last two answers said so. A single one may be an old answer of a
 	// proxy's, which keeps the position where it is, and must take nothing back.
 	agreed bool
@@ -73,12 +76,12 @@ func (c *clock) note(ctx context.Context, page dtm.Page) {
 	ahead, late := page.AskedAt.Sub(page.Date), page.Date.Sub(page.ReceivedAt)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	before := c.ahead
-	c.ahead = 0
+	leastBefore, mostBefore := c.atLeast, c.ahead
+	c.atLeast, c.ahead = 0, 0
 	if ahead > clockStep {
-		c.ahead = ahead
+		c.atLeast, c.ahead = ahead, page.ReceivedAt.Sub(page.Date)
 	}
-	c.agreed = (c.ahead - before).Abs() <= 2*clockStep
+	c.agreed = max(c.atLeast, leastBefore)-min(c.ahead, mostBefore) <= 2*clockStep
 	off := max(ahead-clockStep, late)
 	if off <= clockOff || c.told {
 		return

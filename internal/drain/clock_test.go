@@ -17,6 +17,7 @@ import (
 
 	"dtmrelay.internal/dtmrelay/internal/dtm"
 	"dtmrelay.internal/dtmrelay/internal/dtmsim"
+	"dtmrelay.internal/dtmrelay/internal/message"
 	"dtmrelay.internal/dtmrelay/internal/state"
 )
 
@@ -85,6 +86,76 @@ func TestWrongClocks(t *testing.T) {
 						}
 					})
 				})
+			}
+		}
+	}
+}
+
+// TestUnsettledInASlowAnswer: what was younger than SETTLE when it was listed is listed
+// again, also when an instance whose clock is ahead has waited for the answer so long that
+// it is older by then, and whenever GTI dates its answers.
+func TestUnsettledInASlowAnswer(t *testing.T) {
+	for _, dated := range []string{"when it was asked", "when it has answered"} {
+		t.Run(dated, func(t *testing.T) {
+			s := newStore(t)
+			synctest.Test(t, func(t *testing.T) {
+				now := time.Now()
+				rewrite := dtmsim.Change{At: now.Add(2 * time.Second), Apply: func(a *dtmsim.Alert) { a.Severity = "high" }}
+				api := dtmsim.New(dtmsim.Options{Latency: 20 * time.Second}, []dtmsim.Alert{
+					{ID: "old", CreatedAt: now.Add(-time.Minute)},
+					{ID: "young", CreatedAt: now.Add(-time.Second), Changes: []dtmsim.Change{rewrite}},
+				})
+				to := &severities{of: map[string][]string{}}
+				run := func(ahead time.Duration) {
+					r := newRun(t, s, api.RoundTripper(), to)
+					r.Options.Settle = 10 * time.Second
+					r.Now = func() time.Time { return time.Now().Add(ahead) }
+					for _, session := range []*Session{&r.LiveAPI, &r.SweepAPI, &r.BackfillAPI} {
+						*session = elsewhere{*session, ahead}
+						if dated == "when it has answered" {
+							*session = datedLate{*session, ahead}
+						}
+					}
+					if _, err := r.Live(t.Context(), "schedule", false); err != nil {
+						t.Fatal(err)
+					}
+				}
+				run(40 * time.Second)
+				run(0)
+				if diff := cmp.Diff(map[string][]string{"old": {""}, "young": {"high"}}, to.of); diff != "" {
+					t.Error(diff)
+				}
+			})
+		})
+	}
+}
+
+// severities is a topic that remembers which ones each alert was published with.
+type severities struct {
+	topic
+	of map[string][]string
+}
+
+func (p *severities) Publish(ctx context.Context, all []message.Message) []error {
+	for _, m := range all {
+		id := m.Attributes["alert_id"]
+		p.of[id] = append(p.of[id], m.Attributes["severity"])
+	}
+	return p.topic.Publish(ctx, all)
+}
+
+// datedLate is a session of that machine whose answers GTI dates when they are complete.
+type datedLate struct {
+	Session
+	ahead time.Duration
+}
+
+func (s datedLate) List(ctx context.Context, q dtm.Query) iter.Seq2[dtm.Page, error] {
+	return func(yield func(dtm.Page, error) bool) {
+		for page, err := range s.Session.List(ctx, q) {
+			page.Date = page.ReceivedAt.Add(-s.ahead).Truncate(clockStep)
+			if !yield(page, err) {
+				return
 			}
 		}
 	}

@@ -85,8 +85,8 @@ type engine struct {
 	onGap func(state.Gap)
 	clock *clock
 	scope scope
-	// ends, unless nil, is how far the slices may reach by now.
-	ends func() time.Time
+	// settled, unless nil, is how far the slices may reach when they are listed at a time.
+	settled func(now time.Time) time.Time
 
 	deadlines deadlines
 	stopAll   context.CancelCauseFunc // ends fetching
@@ -346,13 +346,14 @@ func (e *engine) advance(s *activeSlice, o order, f fetched) (moved bool) {
 	return true
 }
 
-// cutFuture takes away what lies ahead of GTI's clock: it is read when its time has
-// come. A slice that ended there would pass alerts that are not created yet.
-func (e *engine) cutFuture() {
-	if e.ends == nil {
+// cutFuture takes away what was not settled yet by GTI's clock when it was asked for: it is
+// read when its time has come. A slice that ended there would pass alerts that are not
+// created yet.
+func (e *engine) cutFuture(asked time.Time) {
+	if e.settled == nil {
 		return
 	}
-	end := e.ends()
+	end := e.settled(asked)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if !end.Before(e.progress.End) {

@@ -25,7 +25,7 @@ func (w *work) plan(f *state.Feed) (refiltered bool) {
 		}
 		f.Filter, f.FilterSince = text, now
 	}
-	w.listed = extend(f, w.newest(), w.runner.Options)
+	w.listed = extend(f, w.settled(w.clock.now()), w.runner.Options)
 	return refiltered
 }
 
@@ -36,7 +36,7 @@ func (w *work) drainLive(feed state.Feed) error {
 		processor: w.runner.NewProcessor(ledger.Options{CheckLease: w.checkLease, DryRun: w.dryRun}),
 		save:      func(Progress) {},
 		onGap:     w.tellGap,
-		clock:     w.clock, scope: scope{From: feed.BeginsAt}, ends: w.newest, listed: w.listed,
+		clock:     w.clock, scope: scope{From: feed.BeginsAt}, settled: w.settled, listed: w.listed,
 	}
 	if full := w.fetchFull(w.deadlines.fetching, w.runner.LiveAPI); full != nil && !w.listed.IsZero() && len(feed.Slices) > 0 {
 		e.light = w.runner.NewProcessor(ledger.Options{
@@ -80,8 +80,10 @@ func (w *work) tellGap(g state.Gap) {
 	log.ErrorContext(w.deadlines.caller, "alerts from before this can't be fetched")
 }
 
-// newest is how far a slice may reach now: what is younger is left for the next run.
-func (w *work) newest() time.Time { return w.clock.now().Add(-w.runner.Options.Settle).Truncate(ms) }
+// settled is how far a slice may reach at a time: what is younger is left for the next run.
+func (w *work) settled(now time.Time) time.Time {
+	return now.Add(-w.runner.Options.Settle).Truncate(ms)
+}
 
 // certain is the present by which stored times are judged. In a first run they are
 // its own, and going back further than needed does no harm.

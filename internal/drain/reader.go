@@ -200,7 +200,7 @@ func (r *reader) fetch(ctx context.Context, pages chan<- fetched) {
 			if l.asked.IsZero() {
 				l.asked = page.AskedAt.Add(-r.engine.clock.off())
 			}
-			r.engine.cutFuture()
+			r.engine.cutFuture(l.asked)
 			switch {
 			case pageNo > 0:
 			case !r.since.IsZero() && r.engine.oldestSafeSince().Before(r.since):

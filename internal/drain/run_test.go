@@ -134,7 +134,7 @@ func newStore(t *testing.T) state.Store {
 }
 
 // newRun is a run with the real client, processor and a store.
-func newRun(t *testing.T, s state.Store, api http.RoundTripper, to *topic) *Runner {
+func newRun(t *testing.T, s state.Store, api http.RoundTripper, to ledger.Publisher) *Runner {
 	t.Helper()
 	meter := dtm.NewMeter(1000)
 	c, err := dtm.New(dtm.Options{
