@@ -351,7 +351,7 @@ func (r *reader) failed(ctx context.Context, pages chan<- fetched, q dtm.Query, 
 	case f.end == tooLarge:
 		r.ahead = pageNo
 	case f.end != goesOn:
-	case pageNo == 0 && r.since.IsZero() && dtm.Kind(err) == dtm.BadRequest && q.Since.Before(r.engine.oldestSafeSince()):
+	case pageNo == 0 && r.since.IsZero() && dtm.IsSinceRefused(err) && q.Since.Before(r.engine.oldestSafeSince()):
 		f.end = refusedSince
 	}
 	send(ctx, pages, f)

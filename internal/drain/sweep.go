@@ -134,7 +134,7 @@ func (w *work) sweepListing(fetching context.Context, s *sweepReader) (decision,
 			refused = 0
 		}
 		// GTI may also refuse the since of a later listing, when the sweep begins anew.
-		if refused > 0 || dtm.Kind(err) != dtm.BadRequest || !w.sweepSince.Before(bound) {
+		if refused > 0 || !dtm.IsSinceRefused(err) || !w.sweepSince.Before(bound) {
 			return end, err
 		}
 		refused, w.sweepSince = asked.Sub(w.sweepSince), bound

@@ -5,13 +5,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"iter"
 	"log/slog"
+	"net/http"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"dtmrelay.internal/dtmrelay/internal/dtm"
 	"dtmrelay.internal/dtmrelay/internal/dtmsim"
@@ -215,6 +219,75 @@ func TestARefusedSweepIsRemembered(t *testing.T) {
 		}
 		if n := api.Stats().Errors; n != 1 {
 			t.Errorf("GTI has refused %d times", n)
+		}
+	})
+}
+
+// refusing answers 400 to a since that is too old, in words that may be a proxy's.
+type refusing struct {
+	http.RoundTripper
+	body   string
+	first  bool // only the first such request, as a proxy may
+	errors int
+}
+
+func (r *refusing) RoundTrip(req *http.Request) (*http.Response, error) {
+	since, err := time.Parse(time.RFC3339, req.URL.Query().Get("since"))
+	if err != nil || !since.Before(time.Now().Add(-120*time.Hour)) || r.first && r.errors > 0 {
+		return r.RoundTripper.RoundTrip(req)
+	}
+	r.errors++
+	return &http.Response{StatusCode: http.StatusBadRequest, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(r.body)), Request: req}, nil
+}
+
+// TestSinceRefusedInOtherWords: a since is taken for refused whatever the words, when a
+// later one is answered, and GTI is asked once a day; a single such answer is a proxy's.
+func TestSinceRefusedInOtherWords(t *testing.T) {
+	for body, want := range map[string]int{
+		`{"error":{"code":"BadRequestError"}}`: 1,
+		`{"error":{"code":"NotAvailableYet"}}`: 1,
+		`{"message":"since"}`:                  1,
+		`{"error":"since"}`:                    2,
+		`{"error":{"code":400,"message":"m"}}`: 2,
+		`{"detail":"since"}`:                   2,
+		`since`:                                2,
+		`<html></html>`:                        2,
+		``:                                     2,
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			old := dtmsim.Alert{ID: "old", CreatedAt: time.Now().Add(-150 * time.Hour)}
+			api := dtmsim.New(dtmsim.Options{}, []dtmsim.Alert{old, {ID: "new", CreatedAt: time.Now().Add(-time.Hour)}})
+			s, to, gti := newStore(t), &topic{}, &refusing{RoundTripper: api.RoundTripper(), body: body}
+			for range 3 {
+				r := newRun(t, s, gti, to)
+				r.Options.InitialLookback, r.Options.UpdatesWindow = 200*time.Hour, 720*time.Hour
+				if report, err := r.Live(t.Context(), "schedule", false); err != nil || report.Outcome != OK {
+					t.Fatalf("%s: %s, %v", body, report.Outcome, err)
+				}
+				time.Sleep(5 * time.Minute)
+			}
+			feed, err := s.Open(t.Context(), "f", "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff([]string{"new"}, to.ids); diff != "" || len(feed.Feed.Gaps) != 1 || feed.Feed.LastSweep.IsZero() {
+				t.Errorf("%s: gaps %v, last sweep %v, %s", body, feed.Feed.Gaps, feed.Feed.LastSweep, diff)
+			}
+			if gti.errors != want {
+				t.Errorf("%s: %d answers of 400, want %d", body, gti.errors, want)
+			}
+		})
+	}
+	synctest.Test(t, func(t *testing.T) {
+		old := dtmsim.Alert{ID: "old", CreatedAt: time.Now().Add(-150 * time.Hour)}
+		s, to := newStore(t), &topic{}
+		r := newRun(t, s, &refusing{RoundTripper: dtmsim.New(dtmsim.Options{}, []dtmsim.Alert{old}).RoundTripper(), body: "bad gateway", first: true}, to)
+		r.Options.InitialLookback = 200 * time.Hour
+		if _, err := r.Live(t.Context(), "schedule", false); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff([]string{"old"}, to.ids); diff != "" {
+			t.Errorf("after a proxy's answer: %s", diff)
 		}
 	})
 }

@@ -393,7 +393,7 @@ func TestErrorBodies(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			got := newAPIError(&http.Response{StatusCode: http.StatusBadRequest}, []byte(tc.body), testKey)
-			want := &APIError{Status: 400, Code: tc.code, Message: tc.message, Foreign: !tc.own}
+			want := &APIError{Status: 400, Code: tc.code, Message: tc.message, Foreign: !tc.own, WebPage: strings.HasPrefix(tc.name, "HTML")}
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("-want +got:\n%s", diff)
 			}

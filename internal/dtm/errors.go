@@ -1,6 +1,7 @@
 package dtm
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"html"
@@ -188,6 +189,31 @@ type APIError struct {
 	// Foreign: the body has not the form of GTI's errors (DTM API: {"error":{"code"}},
 	// or {"message"} of the backend), so that it may be the word of a proxy on the way.
 	Foreign bool
+	// WebPage: the body is one. No API writes that.
+	WebPage bool
+	// Repeated: a Foreign 400 that was answered to the same request before.
+	Repeated bool
+}
+
+// isDoubtful reports whether an answer may be a proxy's that would mean much as GTI's: that
+// the since of a listing is too old.
+func (e *APIError) isDoubtful() bool {
+	return e.Foreign && !e.Repeated && e.Status == http.StatusBadRequest
+}
+
+// IsSinceRefused reports whether an error can mean that the since of a listing was too old:
+// a 400, in GTI's own words or twice in other ones (DTM API: neither the limit nor the form
+// of such an answer is known).
+func IsSinceRefused(err error) bool {
+	var api *APIError
+	return errors.As(err, &api) && api.Status == http.StatusBadRequest && (!api.Foreign || api.Repeated)
+}
+
+// IsGone reports whether an error can mean that GTI has no such alert: a 404 that is no web
+// page (DTM API: the form of such an answer is not known).
+func IsGone(err error) bool {
+	var api *APIError
+	return errors.As(err, &api) && api.Status == http.StatusNotFound && !api.WebPage
 }
 
 // Final reports whether GTI itself has said that what was asked for can't be done,
@@ -359,16 +385,18 @@ func newAPIError(resp *http.Response, body []byte, key string) *APIError {
 	e := &APIError{Status: resp.StatusCode, RetryAfter: retryAfter(resp.Header)}
 	var own bool
 	e.Code, e.Message, own = errorText(body)
-	e.Foreign = !own
+	e.Foreign, e.WebPage = !own, isWebPage(body)
 	e.Code = Cut(clean(e.Code, key), maxMessage)
 	e.Message = Cut(clean(e.Message, key), maxMessage-len(e.Code))
 	return e
 }
 
+func isWebPage(body []byte) bool { return bytes.HasPrefix(bytes.TrimSpace(body), []byte("<")) }
+
 // errorText also says whether the body is one that GTI itself writes.
 func errorText(body []byte) (code, message string, own bool) {
 	text := strings.TrimSpace(string(body))
-	if strings.HasPrefix(text, "<") {
+	if isWebPage(body) {
 		if m := htmlTitle.FindStringSubmatch(text); m != nil {
 			return "", html.UnescapeString(m[1]), false
 		}

@@ -51,6 +51,7 @@ func (r request) endpoint() string { return r.target.Host + r.target.Path }
 func (s *Session) fetch(ctx context.Context, req request) (response, error) {
 	var notBefore time.Time
 	var last error
+	doubted := false // a 400 may have been a proxy's
 	for attempt := 1; ; attempt++ {
 		if err := s.pause(ctx, req, notBefore, last); err != nil {
 			return response{}, err
@@ -58,6 +59,9 @@ func (s *Session) fetch(ctx context.Context, req request) (response, error) {
 		got, err := s.try(ctx, req, attempt > 1)
 		if err == nil {
 			return got, nil
+		}
+		if api := (*APIError)(nil); errors.As(err, &api) && api.isDoubtful() {
+			api.Repeated, doubted = doubted, true
 		}
 		wait, final := s.decideRetry(req, attempt, err)
 		if final != nil {
@@ -116,6 +120,8 @@ func (s *Session) decideRetry(req request, attempt int, err error) (wait time.Du
 		if wait = apiErr.RetryAfter; wait == 0 {
 			wait = s.client.backoff(attempt)
 		}
+	case apiErr != nil && apiErr.isDoubtful() && !req.token() && !req.changes():
+		wait = s.client.backoff(attempt)
 	case apiErr != nil && req.token():
 		// What an expired token is answered with is not documented.
 		return 0, &RestartError{Cause: err}

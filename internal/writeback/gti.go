@@ -48,6 +48,9 @@ func (d *delivery) get(ctx context.Context) (current, error) {
 		err = fmt.Errorf("this feed has relayed no alert with this id, and write-backs to such stop first: %w", err)
 	}
 	if err != nil {
+		if !d.known && dtm.IsGone(err) {
+			return current{}, permanentError(reasonUnknown)
+		}
 		return current{}, asPermanent(err)
 	}
 	defer page.Release()
@@ -110,13 +113,18 @@ func isOwnAnswer(err error) bool {
 	return errors.As(err, &api) && !api.Foreign
 }
 
+// reasonUnknown is why a request for an alert is rejected that GTI doesn't have. Where the
+// feed has relayed it, only GTI's own words say so: another 404 may be a proxy's, and the
+// request is worth another delivery.
+const reasonUnknown = "unknown alert"
+
 // asPermanent makes a permanentError of an error that no further delivery changes.
 func asPermanent(err error) error {
 	switch kind := dtm.Kind(err); {
 	case kind == dtm.PageTooLarge:
 		return permanentError("the alert is too large to be read")
 	case kind == dtm.NotFound:
-		return permanentError("unknown alert")
+		return permanentError(reasonUnknown)
 	case kind.Final():
 		var api *dtm.APIError
 		_ = errors.As(err, &api) // its kind says so

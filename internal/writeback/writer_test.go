@@ -356,7 +356,6 @@ func TestWritebackAnswers(t *testing.T) {
 		{name: "400, not yet", fault: dtmsim.Fault{Status: 400, Body: dtmsim.ErrorBody("NotAvailableYet", "m")}},
 		{name: "400 of a proxy", fault: dtmsim.Fault{Status: 400, HTML: true}, stays: true},
 		{name: "404 of a proxy", fault: dtmsim.Fault{Status: 404, HTML: true}, stays: true},
-		{name: "404 of nobody", fault: dtmsim.Fault{Status: 404, Body: "not found"}, stays: true},
 		{name: "407", fault: dtmsim.Fault{Status: 407}},
 		{name: "409", fault: dtmsim.Fault{Status: 409}},
 		{name: "421", fault: dtmsim.Fault{Status: 421, HTML: true}, stays: true},
@@ -433,6 +432,38 @@ func TestWritebackAnswers(t *testing.T) {
 				})
 			})
 		}
+	}
+}
+
+// TestUnknownInOtherWords: the form of a 404 of GTI's is not known. A request for an alert
+// that the feed has not relayed is rejected by any but a web page, and one for an alert
+// that it has relayed comes again.
+func TestUnknownInOtherWords(t *testing.T) {
+	for _, c := range []struct {
+		body           string
+		html           bool
+		relayed, comes bool
+	}{
+		{body: " "},
+		{body: "{}"},
+		{body: "404 page not found"},
+		{body: `{"error":"no such alert"}`},
+		{body: `{"error":{"code":404,"message":"m"}}`},
+		{body: `{"error":{"code":"AlertNotFound"}}`},
+		{html: true, comes: true},
+		{body: `{"error":"no such alert"}`, relayed: true, comes: true},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			o := newWorld(dtmsim.Options{}, alert("a"))
+			if c.relayed {
+				o.edit(func(r *state.Record) { r.HandledVersion, r.PublishedVersion = time.Now(), time.Now() })
+			}
+			o.api.AddFault(dtmsim.Fault{Kind: dtmsim.Get, Status: 404, Body: c.body, HTML: c.html, Times: 1})
+			out, err := o.newProcess().deliver(t.Context(), requestAt("a", 1, `"status":"closed"`))
+			if comes := err != nil; comes != c.comes || !comes && out.Reason != "unknown alert" {
+				t.Errorf("%+v: %+v, %v", c, out, err)
+			}
+		})
 	}
 }
 
