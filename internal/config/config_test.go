@@ -199,7 +199,7 @@ func TestLoadRules(t *testing.T) {
 	if err != nil || c.StatusTopic != "projects/my-project/topics/dtm-status" || len(warnings) != 1 || !strings.HasPrefix(warnings[0], "REDACT: ") {
 		t.Fatalf("%v, warnings %q, topic %q", err, warnings, c.StatusTopic)
 	}
-	if got := c.Rules.Evaluate(dtm.Alert{Raw: []byte(`{"severity":"low"}`), Severity: "low"}, "created", "", time.Now()); !got.Drop {
+	if got := c.Rules.Evaluate(dtm.Alert{Raw: []byte(`{"severity":"low"}`), Severity: "low"}, "created", "", true, time.Now()); !got.Drop {
 		t.Errorf("%+v", got)
 	}
 	if c, _, err := LoadLocal(t.Context(), envconfig.MapLookuper(with("RULES", rule))); err != nil || c.Rules == nil {

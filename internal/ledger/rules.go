@@ -14,10 +14,6 @@ import (
 	"dtmrelay.internal/dtmrelay/internal/writeback"
 )
 
-// reasonNoStatus is why a rule fails that would set a status or tags of an alert whose
-// own status is unknown: a repeat of its write-back could undo an analyst's change.
-const reasonNoStatus = "it sets a status or tags, and the alert's own status is none that GTI names"
-
 // applyRules says what the operator's rules make of each item.
 func (p *Processor) applyRules(items []*item) {
 	now := time.Now().UTC()
@@ -35,14 +31,10 @@ func Evaluate(r *rules.Rules, a dtm.Alert, event, previousStatus string, first b
 	if a.Invalid != "" || a.Digest != nil {
 		return rules.Result{Priority: message.Priority(a.Severity)}
 	}
-	result := r.Evaluate(a, event, previousStatus, now)
+	// Without a status to expect, the repeat of a write-back could undo an analyst's change.
+	canWriteBack := !first || slices.Contains(dtm.Statuses, a.Status)
+	result := r.Evaluate(a, event, previousStatus, canWriteBack, now)
 	if !first {
-		result.WriteBacks = nil
-	}
-	if len(result.WriteBacks) > 0 && !slices.Contains(dtm.Statuses, a.Status) {
-		for _, w := range result.WriteBacks {
-			result.Failed = append(result.Failed, rules.Failure{Rule: w.Rule, Reason: reasonNoStatus})
-		}
 		result.WriteBacks = nil
 	}
 	return result

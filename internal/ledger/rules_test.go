@@ -183,10 +183,17 @@ func TestRuleWritebacks(t *testing.T) {
 	if asked := topics.on("status"); len(asked) > 0 {
 		t.Errorf("asked again: %s", asked[0].Data)
 	}
-	// GTI's own statuses are needed to tell an analyst's change.
-	p.Mode = ledger.Live
-	if counts := process(t, p, alertOf("c", "odd", "high", 0)); counts.Created != 1 || counts.RulesFailed != 1 || len(topics.on("status")) > 0 {
+	// GTI's own statuses are needed to tell an analyst's change. A rule that fails for want
+	// of one does not drop either.
+	p.Mode, topics.messages = ledger.Live, nil
+	counts := process(t, p, alertOf("c", "odd", "high", 0), alertOf("d", "", "low", 0))
+	if counts.Created != 2 || counts.Dropped != 0 || counts.RulesFailed != 3 || len(topics.on("status")) > 0 {
 		t.Errorf("%+v", counts)
+	}
+	for _, m := range topics.on("alerts") {
+		if m.Attributes["rules"] != "" || m.Attributes["priority"] > "P2" {
+			t.Errorf("published with %v", m.Attributes)
+		}
 	}
 }
 

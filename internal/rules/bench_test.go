@@ -56,7 +56,7 @@ func BenchmarkEvaluate(b *testing.B) {
 		_ = json.Unmarshal([]byte(raw), &all)
 	})
 	took := measure(func() {
-		if result := rules.Evaluate(a, "created", "", now); len(result.Failed) > 0 {
+		if result := rules.Evaluate(a, "created", "", true, now); len(result.Failed) > 0 {
 			b.Fatal(result.Failed)
 		}
 	})

@@ -87,7 +87,7 @@ func TestBook(t *testing.T) {
 			if at.IsZero() {
 				at = now
 			}
-			got := r.Evaluate(alert(tc.members), "created", "", at)
+			got := r.Evaluate(alert(tc.members), "created", "", true, at)
 			if diff := cmp.Diff(tc.want, got.Matched); diff != "" || len(got.Failed) > 0 {
 				t.Errorf("%s, %s: %v\n%s", first, tc.members, got.Failed, diff)
 			}

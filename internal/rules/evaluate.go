@@ -44,8 +44,9 @@ type Failure struct {
 // status the last one counts.
 //
 // A rule that fails does not match, and raises the priority to P2 at least, whatever
-// the rules after it say. All rules fail for an alert that is invalid or was not held.
-func (r *Rules) Evaluate(a dtm.Alert, event, previousStatus string, now time.Time) Result {
+// the rules after it say. All rules fail for an alert that is invalid or was not held, and
+// where nothing can be written back those that would match and set a status or tags.
+func (r *Rules) Evaluate(a dtm.Alert, event, previousStatus string, canWriteBack bool, now time.Time) Result {
 	result := Result{Priority: message.Priority(a.Severity)}
 	if r == nil || len(r.rules) == 0 {
 		return result
@@ -55,6 +56,9 @@ func (r *Rules) Evaluate(a dtm.Alert, event, previousStatus string, now time.Tim
 	for i := range r.rules {
 		rule := &r.rules[i]
 		matched, reason := rule.evaluate(v)
+		if matched && !canWriteBack && rule.writesBack() {
+			matched, reason = false, unwritable
+		}
 		if reason != "" {
 			result.Failed = append(result.Failed, Failure{rule.Name, reason})
 		}
@@ -93,10 +97,15 @@ func (r *Result) apply(rule *Rule) {
 		}
 		r.WriteBacks = kept
 	}
-	if rule.SetStatus != "" || len(rule.Tags) > 0 {
+	if rule.writesBack() {
 		r.WriteBacks = append(r.WriteBacks, WriteBack{rule.Name, rule.SetStatus, rule.Tags})
 	}
 }
+
+func (r *Rule) writesBack() bool { return r.SetStatus != "" || len(r.Tags) > 0 }
+
+// unwritable is why a rule fails where nothing can be written back.
+const unwritable = "it sets a status or tags, and the alert's own status is none that GTI names"
 
 // What the errors of an evaluation begin with: CEL's, and wrongType.
 const (

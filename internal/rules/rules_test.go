@@ -200,11 +200,11 @@ func TestPriority(t *testing.T) {
 	for severity, want := range map[string]string{"critical": "P1", "high": "P1", "medium": "P2", "low": "P3", "": "P2", "High": "P2", "info": "P2"} {
 		a := alert(`"severity":"` + severity + `"`)
 		for _, r := range []*rules.Rules{nil, compile(t, ""), compile(t, "[]"), compile(t, one("false", `{"priority":"P4"}`))} {
-			if diff := cmp.Diff(rules.Result{Priority: want}, r.Evaluate(a, "created", "", now)); diff != "" {
+			if diff := cmp.Diff(rules.Result{Priority: want}, r.Evaluate(a, "created", "", true, now)); diff != "" {
 				t.Errorf("%q: %s", severity, diff)
 			}
 		}
-		if got := compile(t, one("true", `{"priority":"P4"}`)).Evaluate(a, "created", "", now); got.Priority != "P4" {
+		if got := compile(t, one("true", `{"priority":"P4"}`)).Evaluate(a, "created", "", true, now); got.Priority != "P4" {
 			t.Errorf("%q: %v", severity, got)
 		}
 	}
@@ -276,7 +276,7 @@ func TestEvaluate(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			r := compile(t, "["+strings.Join(tc.rules, ",")+"]")
-			if diff := cmp.Diff(tc.want, r.Evaluate(alert(`"severity":"low"`), "created", "", now)); diff != "" {
+			if diff := cmp.Diff(tc.want, r.Evaluate(alert(`"severity":"low"`), "created", "", true, now)); diff != "" {
 				t.Error(diff)
 			}
 		})
@@ -348,7 +348,7 @@ func TestConditions(t *testing.T) {
 		{full, `[alert].exists(a, a.severity == 'high')`, fails},
 	} {
 		t.Run(tc.when, func(t *testing.T) {
-			result := compile(t, one(tc.when, `{"escalate":true}`)).Evaluate(alert(tc.members), "status_changed", "new", now)
+			result := compile(t, one(tc.when, `{"escalate":true}`)).Evaluate(alert(tc.members), "status_changed", "new", true, now)
 			var got any = result.Escalate
 			if len(result.Failed) > 0 {
 				got = fails
@@ -368,7 +368,7 @@ func TestUnusable(t *testing.T) {
 		"no JSON":   dtm.ParseAlert([]byte(`{"id":`)),
 		"no object": dtm.ParseAlert([]byte(`[]`)),
 	} {
-		if got := r.Evaluate(a, "created", "", now); got.Drop || got.Priority != "P2" || len(got.Failed) != 1 {
+		if got := r.Evaluate(a, "created", "", true, now); got.Drop || got.Priority != "P2" || len(got.Failed) != 1 {
 			t.Errorf("%s: %v", name, got)
 		}
 	}
@@ -381,11 +381,11 @@ func TestCostLimit(t *testing.T) {
 	topics := func(n int) string {
 		return `"severity":"low","topics":[` + strings.TrimSuffix(strings.Repeat(`{"value":"z"},`, n), ",") + "]"
 	}
-	if got := r.Evaluate(alert(topics(10)), "created", "", now); len(got.Failed) > 0 {
+	if got := r.Evaluate(alert(topics(10)), "created", "", true, now); len(got.Failed) > 0 {
 		t.Errorf("10 topics: %v", got)
 	}
 	want := rules.Result{Priority: "P2", Failed: []rules.Failure{{Rule: "r", Reason: "it costs more than the limit"}}}
-	if diff := cmp.Diff(want, r.Evaluate(alert(topics(3000)), "created", "", now)); diff != "" {
+	if diff := cmp.Diff(want, r.Evaluate(alert(topics(3000)), "created", "", true, now)); diff != "" {
 		t.Error(diff)
 	}
 	// This one can't be too much for a small alert, so its cost is only counted for others.
@@ -393,16 +393,16 @@ func TestCostLimit(t *testing.T) {
 		return `"severity":"low","tags":[` + strings.TrimSuffix(strings.Repeat(`"z",`, n), ",") + "]"
 	}
 	r = compile(t, one(`alert.tags.exists(tag, tag == 'x')`, `{"drop":true}`))
-	if got := r.Evaluate(alert(tags(10_000)), "created", "", now); len(got.Failed) > 0 {
+	if got := r.Evaluate(alert(tags(10_000)), "created", "", true, now); len(got.Failed) > 0 {
 		t.Errorf("10,000 tags: %v", got)
 	}
-	if diff := cmp.Diff(want, r.Evaluate(alert(tags(500_000)), "created", "", now)); diff != "" {
+	if diff := cmp.Diff(want, r.Evaluate(alert(tags(500_000)), "created", "", true, now)); diff != "" {
 		t.Error(diff)
 	}
 	// A search through a large document is not too much.
 	body := `"doc":{"body":"` + strings.Repeat("words and ", 100_000) + `login"}`
 	for _, when := range []string{`alert.doc.body.matches('(?i)\\b(login|password)\\b')`, `alert.doc.body.contains('login')`, `alert.doc.body.lowerAscii().contains('login')`} {
-		if got := compile(t, one(when, `{"escalate":true}`)).Evaluate(alert(body), "created", "", now); !got.Escalate {
+		if got := compile(t, one(when, `{"escalate":true}`)).Evaluate(alert(body), "created", "", true, now); !got.Escalate {
 			t.Errorf("%s: %v", when, got)
 		}
 	}
@@ -415,7 +415,7 @@ func TestNoTextOfAlerts(t *testing.T) {
 		`{'a': true}[alert.title]`, `now.getHours(alert.title) > 1`, `alert.title.charAt(-1) == ''`, `alert.doc.secret.x == 1`,
 	} {
 		r := compile(t, one(when, `{"drop":true}`))
-		got := r.Evaluate(alert(`"title":"secret","doc":{"secret":"secret"}`), "created", "", now)
+		got := r.Evaluate(alert(`"title":"secret","doc":{"secret":"secret"}`), "created", "", true, now)
 		if len(got.Failed) != 1 || strings.Contains(fmt.Sprint(got), "secret") {
 			t.Errorf("%s: %v", when, got)
 		}
@@ -431,7 +431,7 @@ func TestTogether(t *testing.T) {
 	for range 8 {
 		all.Go(func() {
 			for range 50 {
-				got := r.Evaluate(alert(`"title":"x","topics":[{"value":"x"}]`), "created", "", now)
+				got := r.Evaluate(alert(`"title":"x","topics":[{"value":"x"}]`), "created", "", true, now)
 				if !got.Escalate || len(got.Failed) != 2 {
 					t.Errorf("%v", got)
 				}
@@ -468,7 +468,7 @@ func TestLaws(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			return r.Evaluate(a, "created", "", now)
+			return r.Evaluate(a, "created", "", true, now)
 		}
 		got := evaluate(list)
 		if diff := cmp.Diff(evaluate(reached), got); diff != "" {
@@ -523,7 +523,7 @@ func TestSamples(t *testing.T) {
 				t.Fatalf("%s: %s", file, a.Invalid)
 			}
 			n++
-			if got := r.Evaluate(a, "created", "", now); len(got.Failed) > 0 || len(got.Matched) == 0 {
+			if got := r.Evaluate(a, "created", "", true, now); len(got.Failed) > 0 || len(got.Matched) == 0 {
 				t.Errorf("%s: %s: %v", file, a.ID, got)
 			}
 		}
@@ -543,7 +543,7 @@ func FuzzParse(f *testing.F) {
 		if parseErr != nil && err == nil || err == nil && r == nil {
 			t.Errorf("Parse: %v\nCompile: %v", parseErr, err)
 		}
-		r.Evaluate(alert(""), "created", "", now)
+		r.Evaluate(alert(""), "created", "", true, now)
 	})
 }
 
@@ -556,7 +556,7 @@ func FuzzEvaluate(f *testing.F) {
 	dropping := compile(f, strings.NewReplacer(`"then":{`, `"then":{"drop":true,"stop":true,`).Replace(book))
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		for _, a := range []dtm.Alert{dtm.ParseAlert(raw), {Raw: raw, ID: "a"}} {
-			got := r.Evaluate(a, "created", "", now)
+			got := r.Evaluate(a, "created", "", true, now)
 			if len(got.Failed) > 0 && got.Priority > "P2" {
 				t.Errorf("%v", got)
 			}
@@ -567,7 +567,7 @@ func FuzzEvaluate(f *testing.F) {
 					}
 				}
 			}
-			if got := dropping.Evaluate(a, "created", "", now); got.Drop != (len(got.Matched) > 0) {
+			if got := dropping.Evaluate(a, "created", "", true, now); got.Drop != (len(got.Matched) > 0) {
 				t.Errorf("%v", got)
 			}
 		}
