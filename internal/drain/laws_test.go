@@ -156,6 +156,11 @@ func (w *world) checkMessage(p *proc, m message.Message) {
 	if bare := m.Attributes["refs"] == "false"; bare != !w.Feed.Refs && bare && event == ledger.Created && !w.nearHuge(a) && !scarceMemory {
 		w.fail("%s publishes %s without its document", p.name, a.id)
 	}
+	// Law: such a message says so.
+	truncated := m.Attributes["truncated"] == "true"
+	if truncated && !w.nearHuge(a) && !scarceMemory || !truncated && a.Huge && event == ledger.Created && w.Feed.Refs && w.calm() {
+		w.fail("%s publishes %s with truncated %t", p.name, a.id, truncated)
+	}
 
 	p.messages++
 	if w.Feed.MaxAlerts > 0 && p.messages > w.Feed.MaxAlerts {

@@ -38,6 +38,9 @@ type Alert struct {
 	MScore      string // indicator_mscore as the number was written; empty when absent
 	GroupID     string // aggregated_under_id: alike alerts of one monitor share it; empty when absent
 	HasDoc      bool   // whether the document is in it (refs=true, and there is one)
+	// Truncated: whoever asked for the alert has left its document out, because even a page
+	// of one alert was too large with it.
+	Truncated bool
 
 	// CreatedAt is in UTC and whole milliseconds.
 	CreatedAt time.Time

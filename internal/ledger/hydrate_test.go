@@ -68,7 +68,7 @@ func TestHydrate(t *testing.T) {
 		{
 			name:   "too large for memory",
 			fetch:  func(int) (dtm.Page, error) { return dtm.Page{}, &dtm.PageTooLargeError{} },
-			counts: ledger.Counts{Handled: 1, Created: 1}, took: []string{"a created bare of Brand"},
+			counts: ledger.Counts{Handled: 1, Created: 1}, took: []string{"a created truncated bare of Brand"},
 		},
 		{
 			name:   "one that GTI can't show stops nothing",
@@ -314,7 +314,7 @@ func TestChangeOfARejectedAlert(t *testing.T) {
 		{
 			name: "still too large with its document", rejected: large("a", false), listed: bare("a", 5),
 			fetch:  func() (dtm.Page, error) { return dtm.Page{}, &dtm.PageTooLargeError{} },
-			counts: ledger.Counts{Handled: 1, Created: 1}, took: []string{"a created bare of Brand"}, statuses: []string{"new gti"},
+			counts: ledger.Counts{Handled: 1, Created: 1}, took: []string{"a created truncated bare of Brand"}, statuses: []string{"new gti"},
 		},
 		{
 			name: "gone", rejected: version("refused", "new", 0), listed: bare("refused", 5),

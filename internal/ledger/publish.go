@@ -89,7 +89,7 @@ func (p *Processor) seen(it *item, raw []byte, masked redact.Masked) (dtm.Alert,
 	a.Raw, a.MonitorName = raw, masked.Text(a.MonitorName)
 	return a, message.Envelope{
 		Format: p.Format, Event: it.event, PreviousStatus: it.previousStatus(), Priority: it.rules.Priority, Origin: it.origin,
-		Escalated: it.rules.Escalate, Rules: masked.Text(strings.Join(it.rules.Matched, ",")), Redacted: masked.Any(),
+		Escalated: it.rules.Escalate, Rules: masked.Text(strings.Join(it.rules.Matched, ",")), Redacted: masked.Any(), Truncated: a.Truncated,
 		Feed: p.Feed, RunID: p.RunID, Backfill: p.BackfillID,
 	}
 }

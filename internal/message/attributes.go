@@ -40,7 +40,7 @@ type Envelope struct {
 	Rules          string // names of the rules that matched, joined by commas
 	Escalated      bool   // a rule said so
 	Redacted       bool   // something in the data is masked
-	Truncated      bool   // doc, topics and labels were taken out of it (Fit)
+	Truncated      bool   // doc, topics and labels were left out for their size, here (Fit) or by whoever listed it
 }
 
 // FromAlert is the message of a usable alert, with the attributes to filter and
