@@ -176,6 +176,9 @@ func (w *world) checkSweepRequests(p *proc, faults int) {
 		}
 		if a.Element != "" || !w.versionAt(a, time.Now()).Before(p.swept.Add(-w.Feed.Overlap)) {
 			changed++
+			if w.Masked { // its document says what to mask
+				refused++
+			}
 		}
 	}
 	changed += w.aheads()

@@ -139,8 +139,9 @@ func (w *world) checkMessage(p *proc, m message.Message) {
 	w.checkSwept(p, a, b, m)
 
 	w.checkRuled(p, a, m)
-	// Law: no message has a password.
-	if w.Masked && bytes.Contains(m.Data, []byte(password)) {
+	// Law: no message has a password, unless nothing has ever said that it is one.
+	untold := m.Attributes["refs"] == "false" && !w.ledger[a.id].Redacted
+	if w.Masked && bytes.Contains(m.Data, []byte(password)) && !untold {
 		w.fail("%s publishes %s with its password", p.name, a.id)
 	}
 

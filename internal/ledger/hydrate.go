@@ -16,14 +16,15 @@ import (
 const batchSize = 8
 
 // hydrate publishes the items, after fetching with their document the alerts that are
-// published for the first time, and young ones. What needs no fetching goes first,
-// in one bulk: one alert to fetch must not cut a page of changes into many writes.
+// published for the first time, young ones, and those in which something was masked. What
+// needs no fetching goes first, in one bulk: one alert to fetch must not cut a page of
+// changes into many writes.
 func (p *Processor) hydrate(ctx context.Context, items []*item, counts *Counts) error {
 	var listed, toFetch []*item
 	for _, it := range items {
 		// What was written back has changed nothing of the document.
 		young := !p.FullSince.IsZero() && !it.alert.CreatedAt.Before(p.FullSince) && it.origin == state.FromGTI
-		if (it.event == Created || young) && it.alert.Invalid == "" {
+		if (it.event == Created || young || it.hasSecrets()) && it.alert.Invalid == "" {
 			toFetch = append(toFetch, it)
 		} else {
 			listed = append(listed, it)
@@ -69,7 +70,7 @@ func (p *Processor) hydrateBatch(ctx context.Context, batch []*item, counts *Cou
 			counts.LeftAlone++
 		case noMemory[i] && len(batch) > 1: // for when the others are released
 		default:
-			p.replace(it, pages[i])
+			p.take(it, pages[i])
 			ready = append(ready, it)
 		}
 	}
@@ -108,6 +109,20 @@ func (p *Processor) outcomeOfFetch(ctx context.Context, it *item, err error) (go
 		return false, false, nil
 	}
 	return false, false, fmt.Errorf("fetching alert %s: %w", it.alert.ID, err)
+}
+
+// take makes what was fetched of use to an item.
+func (p *Processor) take(it *item, page dtm.Page) {
+	if it.event == Created || !it.hasSecrets() {
+		p.replace(it, page)
+		return
+	}
+	// A change is published as it was listed.
+	if len(page.Alerts) == 1 && page.Alerts[0].ID == it.alert.ID && page.Alerts[0].HasDoc {
+		if _, masked, valid := p.Redactor.Redact(page.Alerts[0].Raw); valid {
+			it.whole = &masked
+		}
+	}
 }
 
 // replace makes the fetched alert the item's, unless there is none or it is older

@@ -69,7 +69,8 @@ type Options struct {
 	// whether the feed has passed it, and not left it to be read.
 	IsFeeds func(dtm.Alert) bool
 	// FetchFull, unless nil, fetches an alert that is to be published for the first
-	// time: the listing left its document out.
+	// time: the listing left its document out. It also fetches one of which something was
+	// masked before: without the document nothing says what to mask.
 	FetchFull func(ctx context.Context, id string) (dtm.Page, error)
 	// FullSince is the created_at from which later versions are fetched, too: GTI goes on
 	// with the document of a young alert. Zero: none is.
@@ -147,6 +148,9 @@ type item struct {
 	rules     rules.Result
 	requested bool // what its rules want written back was acknowledged
 	redacted  bool
+	// whole is what is masked in the alert with its document, where the version comes
+	// without; nil: nobody has looked.
+	whole *redact.Masked
 
 	recorded state.Record // what was written last
 }

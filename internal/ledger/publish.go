@@ -22,7 +22,7 @@ func (p *Processor) publish(ctx context.Context, items []*item) error {
 			it.outcome = state.Dropped
 			continue
 		}
-		raw, masked, readable := p.Redactor.Redact(it.alert.Raw)
+		raw, masked, readable := p.Redactor.RedactPart(it.alert.Raw, it.secrets())
 		switch {
 		case it.alert.Invalid != "":
 			it.reason = it.alert.Invalid
@@ -77,6 +77,21 @@ func (p *Processor) publish(ctx context.Context, items []*item) error {
 	return errors.Join(failed, unrejected)
 }
 
+// hasSecrets reports whether the version may hold what was masked in an earlier one, and
+// has no document, which alone tells what that is.
+func (it *item) hasSecrets() bool { return it.entry.Record.Redacted && !it.alert.HasDoc }
+
+// secrets are what is to be masked beside what the version itself tells.
+func (it *item) secrets() redact.Masked {
+	switch {
+	case it.whole != nil:
+		return *it.whole
+	case it.hasSecrets():
+		return redact.Everything()
+	}
+	return redact.Masked{}
+}
+
 func (p *Processor) reject(it *item, reason string) *item {
 	it.reason = reason
 	it.msg = message.RejectAlert(it.alert, reason, p.Feed, p.RunID)
@@ -85,10 +100,22 @@ func (p *Processor) reject(it *item, reason string) *item {
 
 // seen is an item's alert as it may be seen, with what its message says beside it.
 func (p *Processor) seen(it *item, raw []byte, masked redact.Masked) (dtm.Alert, message.Envelope) {
-	a := it.alert
+	a, previous := it.alert, it.previousStatus()
 	a.Raw, a.MonitorName = raw, masked.Text(a.MonitorName)
+	// What an attribute and the incident say of a member is hidden with it.
+	for _, m := range [...]struct {
+		name string
+		said *string
+	}{
+		{"monitor_id", &a.MonitorID}, {"aggregated_under_id", &a.GroupID}, {"indicator_mscore", &a.MScore},
+		{"severity", &a.Severity}, {"alert_type", &a.Type}, {"status", &a.Status}, {"status", &previous},
+	} {
+		if p.Redactor.Hides(m.name) {
+			*m.said = ""
+		}
+	}
 	return a, message.Envelope{
-		Format: p.Format, Event: it.event, PreviousStatus: it.previousStatus(), Priority: it.rules.Priority, Origin: it.origin,
+		Format: p.Format, Event: it.event, PreviousStatus: previous, Priority: it.rules.Priority, Origin: it.origin,
 		Escalated: it.rules.Escalate, Rules: masked.Text(strings.Join(it.rules.Matched, ",")), Redacted: masked.Any(), Truncated: a.Truncated,
 		Feed: p.Feed, RunID: p.RunID, Backfill: p.BackfillID,
 	}

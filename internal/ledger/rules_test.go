@@ -340,3 +340,90 @@ func TestRulesLoseNothing(t *testing.T) {
 		}
 	})
 }
+
+// TestRedactionOfAChange: what was masked in an alert is masked in a later version that
+// comes without its document, also when the alert can't be fetched; no other is fetched.
+func TestRedactionOfAChange(t *testing.T) {
+	const secret = "hunter2hunter2"
+	for _, c := range []struct {
+		name  string
+		err   error
+		title string
+	}{
+		{"with the alert at hand", nil, "[redacted:12-15] was found"},
+		{"without", &dtm.PageTooLargeError{}, "[redacted:16+]"},
+		{"gone since", &dtm.APIError{Status: 404}, "[redacted:16+]"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p, _, topics := newRuleProcessor(t, `[]`)
+			redactor, _, err := redact.Parse(`["credentials"]`)
+			if err != nil {
+				t.Fatal(err)
+			}
+			p.Redactor = redactor
+			whole := version("leak", "new", 0)
+			whole.Raw = []byte(`{"id":"leak","doc":{"service_account":{"password":{"plain_text":"` + secret + `"}}},"title":"` + secret + ` was found"}`)
+			whole.HasDoc = true
+			process(t, p, whole, version("plain", "new", 0))
+			topics.messages, topics.to = nil, nil
+
+			var fetched []string
+			p.Mode = ledger.Changes
+			p.FetchFull = func(_ context.Context, id string) (dtm.Page, error) {
+				fetched = append(fetched, id)
+				if c.err != nil {
+					return dtm.Page{}, c.err
+				}
+				return dtm.Page{Alerts: []dtm.Alert{whole}}, nil
+			}
+			change, other := version("leak", "closed", 9), version("plain", "closed", 9)
+			change.Raw = []byte(`{"id":"leak","title":"` + secret + ` was found","topic_matches":[{"topic_id":"t","value":"` + secret + `"}]}`)
+			change.HasDoc, other.HasDoc = false, false
+			process(t, p, change, other)
+			if diff := cmp.Diff([]string{"leak"}, fetched); diff != "" {
+				t.Errorf("fetched %s", diff)
+			}
+			for _, m := range topics.messages {
+				if strings.Contains(string(m.Data), secret) {
+					t.Errorf("leaked: %s", m.Data)
+				}
+				if m.Attributes["alert_id"] == "leak" && (m.Attributes["redacted"] != "true" || m.Attributes["refs"] != "false" || !strings.Contains(string(m.Data), `"title":"`+c.title+`"`)) {
+					t.Errorf("%v %s", m.Attributes, m.Data)
+				}
+			}
+			if len(topics.messages) != 2 {
+				t.Errorf("%d messages", len(topics.messages))
+			}
+		})
+	}
+}
+
+// TestRedactionOfWhatAttributesSay: a path hides a member in the attributes and the
+// incident, too.
+func TestRedactionOfWhatAttributesSay(t *testing.T) {
+	for _, format := range []message.Format{message.Raw, message.Incident} {
+		p, _, topics := newRuleProcessor(t, `[]`)
+		p.Format = format
+		redactor, _, err := redact.Parse(`["monitor_id","aggregated_under_id","indicator_mscore","status"]`)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Redactor = redactor
+		whole := func(status string, at int) dtm.Alert {
+			a := version("a", status, at)
+			a.MonitorID, a.GroupID, a.MScore, a.HasDoc = "monitor-1", "group-1", "77", true
+			a.Raw = fmt.Appendf(nil, `{"id":"a","monitor_id":"monitor-1","aggregated_under_id":"group-1","indicator_mscore":77,"status":%q,"severity":"low"}`, status)
+			return a
+		}
+		process(t, p, whole("escalated", 0))
+		process(t, p, whole("read", 9))
+		for _, m := range topics.messages {
+			if text := string(m.Data) + fmt.Sprint(m.Attributes); strings.Contains(text, "monitor-1") || strings.Contains(text, "group-1") || strings.Contains(text, "77") || strings.Contains(text, "escalated") {
+				t.Errorf("%s: %s", format, text)
+			}
+		}
+		if len(topics.messages) != 2 || topics.messages[1].Attributes["event"] != ledger.StatusChanged {
+			t.Errorf("%s: %v", format, topics.messages)
+		}
+	}
+}

@@ -113,7 +113,14 @@ type Masked struct {
 	values  int
 	secrets *matcher // nil when there is nothing to look for
 	whole   []string // masked too, but too short to be looked for inside other texts, or too long to stand in them
+
+	texts  []string        // all that was masked
+	topics map[string]bool // ids of the topics that are secrets
+	all    bool            // Everything
 }
+
+// Everything is for RedactPart what was masked in an alert that can't be had.
+func Everything() Masked { return Masked{all: true} }
 
 // Any says whether anything was masked.
 func (m Masked) Any() bool { return m.values > 0 }
@@ -149,14 +156,24 @@ func newMasked(values int, texts []string, most int) Masked {
 	slices.Sort(texts)
 	texts = slices.Compact(texts)
 	var whole []string
-	secrets := slices.DeleteFunc(texts, func(text string) bool {
+	secrets := slices.DeleteFunc(slices.Clone(texts), func(text string) bool {
 		out := len(text) > most || utf8.RuneCountInString(text) < minSecret
 		if out {
 			whole = append(whole, text)
 		}
 		return out
 	})
-	return Masked{values: values, secrets: newMatcher(secrets), whole: whole}
+	return Masked{values: values, secrets: newMatcher(secrets), whole: whole, texts: texts}
+}
+
+// Hides reports whether a path names a member at the top of the alert, so that nothing else
+// may say what it is.
+func (r *Redactor) Hides(name string) bool {
+	if r == nil || r.root == nil {
+		return false
+	}
+	n := r.root.names[name]
+	return n != nil && n.mask || r.root.any != nil && r.root.any.mask
 }
 
 // Redact masks an alert. valid is false when raw is not JSON as encoding/json has it
@@ -174,6 +191,14 @@ func newMasked(values int, texts []string, most int) Masked {
 // every value that stands in no object, since nothing says what it is. When nothing is
 // masked out is raw itself; raw is never written to.
 func (r *Redactor) Redact(raw []byte) (out []byte, masked Masked, valid bool) {
+	return r.RedactPart(raw, Masked{})
+}
+
+// RedactPart masks an alert that comes without its document, and so without the topics that
+// say which of its matches are secrets: what was masked in the whole alert is masked in it,
+// too. With Everything all matches are, and each string of six characters or more that is
+// searched at all.
+func (r *Redactor) RedactPart(raw []byte, whole Masked) (out []byte, masked Masked, valid bool) {
 	if r == nil || r.root == nil {
 		return raw, Masked{}, true
 	}
@@ -182,11 +207,19 @@ func (r *Redactor) Redact(raw []byte) (out []byte, masked Masked, valid bool) {
 	if !w.walk(r, raw) {
 		return nil, Masked{}, false
 	}
-	w.judgeGroups()
+	topics := w.judgeGroups(whole)
 	n, texts := w.collect()
-	if n == 0 {
+	if n == 0 && len(whole.texts) == 0 && !whole.all {
 		return raw, Masked{}, true
 	}
-	m := newMasked(n, texts, max(w.longest, maxTextBytes))
-	return w.write(m.secrets), m, true
+	m := newMasked(n, append(texts, whole.texts...), max(w.longest, maxTextBytes))
+	m.topics = topics
+	if whole.all {
+		m.secrets = &matcher{all: true}
+	}
+	out, found := w.write(m.secrets)
+	if m.values += found; m.values == 0 {
+		return raw, Masked{}, true
+	}
+	return out, m, true
 }

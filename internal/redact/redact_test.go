@@ -481,3 +481,44 @@ func TestDocumented(t *testing.T) {
 		}
 	}
 }
+
+// TestRedactPart: what was masked in the whole alert is masked in one that comes without
+// its document, wherever it stands there, and matches of the same topics are, however short.
+func TestRedactPart(t *testing.T) {
+	const part = `{"id":"hunter2xyz","status":"closed","title":"Leaked hunter2xyz of alice",` +
+		`"topic_matches":[{"topic_id":"t1","value":"hunter2xyz","term":"hunter2xyz"},{"topic_id":"t2","value":"abc"},{"topic_id":"t3","value":"alice"}]}`
+	whole := `{"id":"hunter2xyz","topics":[{"id":"t2","type":"password","value":"abc"},{"id":"t3","type":"identity_name","value":"alice"}],` +
+		`"doc":{"service_account":{"password":{"plain_text":"hunter2xyz"}}}}`
+	for _, c := range []struct{ name, list, whole, want string }{
+		{
+			"a password of the document", `["credentials"]`, whole,
+			`{"id":"hunter2xyz","status":"closed","title":"Leaked [redacted:8-11] of alice",` +
+				`"topic_matches":[{"topic_id":"t1","value":"[redacted:8-11]","term":"[redacted:8-11]"},{"topic_id":"t2","value":"[redacted:1-7]"},{"topic_id":"t3","value":"alice"}]}`,
+		},
+		{
+			"a whole alert that can't be had", `["credentials"]`, "",
+			`{"id":"hunter2xyz","status":"closed","title":"[redacted:16+]",` +
+				`"topic_matches":[{"topic_id":"t1","value":"[redacted:8-11]","term":"[redacted:8-11]"},{"topic_id":"t2","value":"[redacted:1-7]"},{"topic_id":"t3","value":"[redacted:1-7]"}]}`,
+		},
+		{"nothing in it", `["credentials"]`, `{"topics":[{"id":"t3","type":"identity_name","value":"alice"}]}`, part},
+		{"nothing to mask", `[]`, whole, part},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r, _, err := Parse(c.list)
+			if err != nil {
+				t.Fatal(err)
+			}
+			of := Everything()
+			if c.whole != "" {
+				_, of, _ = r.Redact([]byte(c.whole))
+			}
+			got, masked, valid := r.RedactPart([]byte(part), of)
+			if diff := cmp.Diff(c.want, string(got)); diff != "" || !valid {
+				t.Error(valid, diff)
+			}
+			if masked.Any() != (c.want != part) {
+				t.Errorf("something masked: %t", masked.Any())
+			}
+		})
+	}
+}

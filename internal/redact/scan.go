@@ -2,6 +2,7 @@ package redact
 
 import (
 	"bytes"
+	"maps"
 	"math"
 	"strings"
 	"sync"
@@ -267,12 +268,14 @@ func (w *walker) enter(p *place, n *node) {
 }
 
 // judgeGroups masks the values of topics and matches that are secrets: first those that
-// say so themselves, then those that have a topic's id which one of them had.
-func (w *walker) judgeGroups() {
-	ids := map[string]bool{}
+// say so themselves, then those that have a topic's id which one of them had, here or in
+// the whole alert. It returns these ids.
+func (w *walker) judgeGroups(whole Masked) (ids map[string]bool) {
+	ids = map[string]bool{}
+	maps.Copy(ids, whole.topics)
 	for _, group := range w.groups {
 		values := w.values[group[0]:group[1]]
-		if !w.isSecretGroup(values) {
+		if !whole.all && !w.isSecretGroup(values) {
 			continue
 		}
 		for i, v := range values {
@@ -288,7 +291,7 @@ func (w *walker) judgeGroups() {
 		}
 	}
 	if len(ids) == 0 {
-		return
+		return nil
 	}
 	for _, group := range w.groups {
 		values := w.values[group[0]:group[1]]
@@ -300,6 +303,7 @@ func (w *walker) judgeGroups() {
 			}
 		}
 	}
+	return ids
 }
 
 func (w *walker) isSecretGroup(values []value) bool {
@@ -344,9 +348,9 @@ func (w *walker) collect() (n int, texts []string) {
 }
 
 // write returns the alert with what is masked masked, and inside of other strings what m
-// finds there.
-func (w *walker) write(m *matcher) []byte {
-	out := make([]byte, 0, len(w.b)+64)
+// finds there, so often.
+func (w *walker) write(m *matcher) (out []byte, found int) {
+	out = make([]byte, 0, len(w.b)+64)
 	last := 0
 	for _, v := range w.values {
 		start, end := int(v.start), int(v.end)
@@ -364,6 +368,7 @@ func (w *walker) write(m *matcher) []byte {
 		case v.text && !v.keep && m != nil:
 			w.parts = m.find(w.textOf(v), w.parts[:0])
 			w.locate(v, w.parts)
+			found += len(w.parts)
 			for _, part := range w.parts {
 				out = append(out, w.b[last:part.start]...)
 				out = append(out, part.marker...)
@@ -371,7 +376,7 @@ func (w *walker) write(m *matcher) []byte {
 			}
 		}
 	}
-	return append(out, w.b[last:]...)
+	return append(out, w.b[last:]...), found
 }
 
 // inner is a string without its quotation marks.

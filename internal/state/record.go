@@ -29,6 +29,9 @@ type Record struct {
 	// also when it was dropped or rejected; of one that lay ahead as above.
 	HandledVersion time.Time `json:"handled_version"`
 
+	// Redacted: something was masked in a version that was published or rejected.
+	Redacted bool `json:"redacted"`
+
 	// Backfill is the one that last published or rejected a version, so that it
 	// does so once.
 	Backfill string `json:"backfill"`
