@@ -87,6 +87,7 @@ func (r *latestReader) pass(ctx context.Context) (end listingEnd, progressed int
 		fresh := r.pick(page)
 		progressed += len(fresh)
 		goOn, err := r.handle(fresh, page.Next != "")
+		isEmpty := len(page.Alerts) == 0
 		page.Release()
 		switch {
 		case err != nil:
@@ -97,6 +98,8 @@ func (r *latestReader) pass(ctx context.Context) (end listingEnd, progressed int
 			return unreadable, progressed, nil
 		case end != goesOn:
 			return end, progressed, nil
+		case isEmpty && progressed > 0: // it may have been withheld, and the link leads past it
+			return emptyLater, progressed, nil
 		case (q.Size < r.query.Size || q.Refs != r.query.Refs) && progressed >= r.query.Size:
 			// Past the page that was too large, pages are full again.
 			r.now.Size, r.now.Refs = r.query.Size, r.query.Refs

@@ -27,6 +27,10 @@ func TestListLatest(t *testing.T) {
 		{name: "tokens are all broken", faults: []dtmsim.Fault{{Kind: dtmsim.Page, Status: 404, Times: 40}}},
 		{name: "many alerts of one time", options: dtmsim.Options{Ties: dtmsim.TiesShuffled, Coarse: time.Minute}, faults: []dtmsim.Fault{{Kind: dtmsim.Page, Every: 3, ResetAfter: true, Times: 4}}, loose: true},
 		{name: "links on last pages", options: dtmsim.Options{LinkOnLastPage: true, LinkOnFullLast: true}},
+		{name: "two empty pages", faults: []dtmsim.Fault{{Kind: dtmsim.Page, EmptyPage: dtmsim.EmptyWithheld, Times: 2}}},
+		{name: "every other page is empty", faults: []dtmsim.Fault{{Kind: dtmsim.Page, Every: 2, EmptyPage: dtmsim.EmptyWithheld}}},
+		{name: "every later page is empty", faults: []dtmsim.Fault{{Kind: dtmsim.Page, EmptyPage: dtmsim.EmptyWithheld}}},
+		{name: "an empty page before each", faults: []dtmsim.Fault{{Kind: dtmsim.Page, EmptyPage: dtmsim.EmptyExtra}}},
 		{name: "empty pages", faults: []dtmsim.Fault{{Kind: dtmsim.Page, Nth: 3, EmptyPage: dtmsim.EmptyWithheld}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
