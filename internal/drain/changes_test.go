@@ -81,7 +81,7 @@ func (w *world) quietSweep() int {
 	}
 	pages := 1 + (elements+1+w.aheads())/w.Bare // a single alert from before says nothing
 	if w.Server.LinkOnLastPage {
-		pages = 2 * (pages + 1)
+		pages = 2*(pages+1) + 3 // the second listing follows links of empty pages
 	}
 	if w.unreadable() {
 		pages *= 2 // it is asked for once more

@@ -119,8 +119,7 @@ const (
 //	finished                     all read      all read     all read
 //	shifted                      list again    all read     all read
 //	fullLast, emptyFirst         list again    list again   all read
-//	emptyLater                   the next listing follows links of empty pages (of a slice;
-//	                             a sweep takes it for emptyFirst)
+//	emptyLater                   the next listing follows links of empty pages
 //	repeated                     list again    list again   unclear
 //	broken                       list again    list again   an error, the second time
 //	unreadable, noMemory,        list again in another way: this says nothing

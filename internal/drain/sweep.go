@@ -265,7 +265,7 @@ type sweepReader struct {
 func (s *sweepReader) read(fetching, working context.Context) (decision, error) {
 	for {
 		s.query.Alone, s.short = s.endings.alone, false
-		p := sweepPass{listing: newListing(false)}
+		p := sweepPass{listing: newListing(s.endings.followUp)}
 		end, err := s.pass(fetching, working, &p)
 		switch {
 		case err != nil && end == goesOn:
@@ -276,9 +276,8 @@ func (s *sweepReader) read(fetching, working context.Context) (decision, error) 
 			return unclear, listingFailed(err)
 		case end == tooLarge:
 			s.query.Size = max(1, s.query.Size/4)
-		case end == emptyLater:
-			// Each listing begins at the top: where it ends twice, it ends.
-			end = emptyFirst
+		case end == finished && p.withheld:
+			end = emptyLater
 		}
 		if next, err := s.endings.add(end, p.newAlerts > 0, err); err != nil || next != listAgain {
 			return next, err
@@ -296,6 +295,10 @@ type sweepPass struct {
 	recent    int
 	pages     int
 	newAlerts int
+	// emptied: it had an empty page with a link, and withheld: then one with alerts, so that
+	// the empty one may have been withheld. Each listing begins at the top, so that only
+	// another one shows what was in it.
+	emptied, withheld bool
 }
 
 // freePages are pages that a sweep reads whatever they hold: a quiet feed has one.
@@ -319,6 +322,8 @@ func (s *sweepReader) pass(fetching, working context.Context, p *sweepPass) (lis
 		// A single alert may be out of place, and ends nothing.
 		isPast := p.older >= 2
 		s.short = !isPast && p.recent >= 2 && p.pages >= freePages && page.Next != ""
+		p.withheld = p.withheld || p.emptied && len(page.Alerts) > 0
+		p.emptied = p.emptied || len(page.Alerts) == 0
 		end, brought := p.add(page, s.query.Size, isPast || s.short)
 		allHandled, err := s.handle(working, page, brought, p)
 		page.Release()

@@ -15,8 +15,11 @@ import (
 	"dtmrelay.internal/dtmrelay/internal/ledger"
 )
 
-// errDown is what fails here.
-var errDown = errors.New("down")
+// errDown is what fails here, and errWithheld stands for a listing that can't be read.
+var (
+	errDown     = errors.New("down")
+	errWithheld = errors.New("withheld")
+)
 
 // swept is what the API answers to one listing of a sweep, page by page.
 type swept []sweptPage
@@ -120,8 +123,18 @@ func TestSweep(t *testing.T) {
 			name: "no page comes", listings: []swept{{lost}}, asked: 2, err: errDown, end: unclear,
 		},
 		{
-			name: "a link on the last page", asked: 2, listings: []swept{{head, {next: "3"}}},
+			name: "a link on the last page", asked: 2, listings: []swept{{head, {next: "3"}, {next: "4"}, {next: "5"}, {next: "6"}}},
 			took: []string{"a90", "a80", "a70"},
+		},
+		{
+			name: "a page was withheld twice, and one lies behind it", asked: 3,
+			listings: []swept{{head, {next: "3"}}, {head, {next: "3"}, {updated: []int{50}}}, {head, {updated: []int{60}, next: "3"}, {updated: []int{50}}}},
+			took:     []string{"a90", "a80", "a70", "a50", "a60"},
+		},
+		{
+			name: "a page is withheld for ever", asked: 8, end: unclear, err: errWithheld,
+			listings: []swept{{head, {next: "3"}, {updated: []int{50, 9, 8}}}},
+			took:     []string{"a90", "a80", "a70", "a50", "a9"},
 		},
 		{
 			name: "a page was withheld", asked: 2,
@@ -192,7 +205,8 @@ func TestSweep(t *testing.T) {
 			}
 			end, err := s.read(t.Context(), t.Context())
 			api := (*dtm.APIError)(nil)
-			if (err == nil) != (c.err == nil) || c.err != nil && !errors.Is(err, c.err) && !errors.As(err, &api) {
+			listing := (*listingError)(nil)
+			if (err == nil) != (c.err == nil) || c.err != nil && !errors.Is(err, c.err) && !errors.As(err, &api) && (c.err != errWithheld || !errors.As(err, &listing)) {
 				t.Errorf("error %v, want %v", err, c.err)
 			}
 			if c.end == listAgain {
