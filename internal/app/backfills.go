@@ -63,9 +63,9 @@ type backfill struct {
 	Note        string            `json:"note,omitempty"`
 
 	WouldPublish *int64           `json:"would_publish,omitempty"`
-	ByType       map[string]int64 `json:"by_type,omitempty"`
-	BySeverity   map[string]int64 `json:"by_severity,omitempty"`
-	ByRule       map[string]int64 `json:"by_rule,omitempty"`
+	ByType       map[string]int64 `json:"by_type,omitzero"`
+	BySeverity   map[string]int64 `json:"by_severity,omitzero"`
+	ByRule       map[string]int64 `json:"by_rule,omitzero"`
 }
 
 func show(b state.Backfill, now time.Time) backfill {
@@ -84,9 +84,17 @@ func show(b state.Backfill, now time.Time) backfill {
 		out.ExpectedEnd = &end
 	}
 	if b.DryRun {
-		out.WouldPublish, out.ByType, out.BySeverity, out.ByRule = &b.WouldPublish, b.ByType, b.BySeverity, b.ByRule
+		out.WouldPublish, out.ByType, out.BySeverity, out.ByRule = &b.WouldPublish, counted(b.ByType), counted(b.BySeverity), counted(b.ByRule)
 	}
 	return out
+}
+
+// counted are counts that may all be zero.
+func counted(counts map[string]int64) map[string]int64 {
+	if counts == nil {
+		return map[string]int64{}
+	}
+	return counts
 }
 
 // doneShare is how much of the range is read, 0 to 1.

@@ -92,9 +92,12 @@ type Report struct {
 
 	// Only of a dry run.
 	WouldPublish *int64           `json:"would_publish,omitempty"`
-	ByType       map[string]int64 `json:"by_type,omitempty"`
-	BySeverity   map[string]int64 `json:"by_severity,omitempty"`
-	ByRule       map[string]int64 `json:"by_rule,omitempty"` // versions that a rule matched
+	ByType       map[string]int64 `json:"by_type,omitzero"`
+	BySeverity   map[string]int64 `json:"by_severity,omitzero"`
+	ByRule       map[string]int64 `json:"by_rule,omitzero"` // versions that a rule matched
+
+	// Wait is how long GTI asks to wait, as far as the run was ended by that.
+	Wait time.Duration `json:"-"`
 
 	// needed is how many requests the alerts of the run would have taken: full pages,
 	// listings, and alerts that are fetched by their id.
@@ -169,6 +172,7 @@ func (r *Report) finish(outcome, reason string, err error) {
 	r.Outcome, r.StopReason = outcome, reason
 	r.FinishedAt = time.Now().UTC().Truncate(ms)
 	r.DurationMS = r.FinishedAt.Sub(r.StartedAt).Milliseconds()
+	r.LagSeconds = 0
 	if r.PositionAfter != nil {
 		r.LagSeconds = r.FinishedAt.Sub(*r.PositionAfter).Seconds()
 	}

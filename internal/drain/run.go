@@ -155,6 +155,7 @@ func (r *Runner) live(ctx context.Context, report *Report, began time.Time) (out
 	end := w.deadlines.start(leased, budgetEnd)
 	err = w.runAll(feed)
 	end()
+	report.Wait = dtm.RetryAfter(err)
 	outcome, reason, err = outcomeOf(err)
 	r.stats(report)
 	for _, rule := range slices.Sorted(maps.Keys(report.failures)) {

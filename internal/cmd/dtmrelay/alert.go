@@ -68,7 +68,7 @@ Examples:
 func (c *alertGetCmd) Run() error {
 	ctx, stop := commandContext()
 	defer stop()
-	cfg, keys, end, err := c.local(ctx, nil)
+	ctx, cfg, keys, end, err := c.budgeted(ctx)
 	if err != nil {
 		return err
 	}

@@ -72,12 +72,19 @@ func (d *delivery) Publish(ctx context.Context, messages []message.Message) []er
 			failed = errs[i]
 		}
 	}
+	// What nobody has seen must not count as delivered.
+	if err := d.out.printRows(); err != nil {
+		d.closed = err
+		for i := range errs {
+			errs[i] = err
+		}
+	}
 	return errs
 }
 
-// show shows how far a poll has come, except between lines of alerts.
+// show shows how far a poll has come, except between alerts.
 func (d *delivery) show(m message.Message) {
-	if isTerminal(d.out.w) && d.out.format != formatTable {
+	if isTerminal(d.out.w) {
 		return
 	}
 	at, err := time.Parse(time.RFC3339, m.Attributes["created_at"])
@@ -159,20 +166,19 @@ func runWith(ctx context.Context, line string, data []byte) error {
 	return nil
 }
 
-// alertPrinter shows the alerts of a poll: lines as they come, or for people a table at
-// its end.
+// alertPrinter shows the alerts of a poll as they come: lines, or for people a table.
 type alertPrinter struct {
 	w      io.Writer
 	format outputFormat
-	headed bool // of CSV
+	headed bool // of CSV, or of the table of this poll
 
-	rows   [][]string // the latest ones
+	rows   [][]string // that are not printed yet
 	counts map[class]int
 	n      int
 }
 
-// shownRows is how many alerts of one poll a table has.
-const shownRows = 20
+// countedFrom is from how many alerts of one poll on they are counted below its table.
+const countedFrom = 20
 
 // alert shows one: its line of JSON, or what a row says of it.
 func (p *alertPrinter) alert(line, alert []byte, attributes map[string]string) error {
@@ -202,23 +208,29 @@ func (p *alertPrinter) alert(line, alert []byte, attributes map[string]string) e
 		a.Status += " (" + event + ")"
 	}
 	p.rows = append(p.rows, tableRow(a, time.Now()))
-	if len(p.rows) > shownRows {
-		p.rows = p.rows[1:]
-	}
 	return nil
 }
 
-// end prints the table of a poll.
+// printRows prints the rows of a table that are not printed yet.
+func (p *alertPrinter) printRows() error {
+	if len(p.rows) == 0 {
+		return nil
+	}
+	err := printAlertTable(p.w, p.rows, !p.headed)
+	p.rows, p.headed = nil, true
+	return err
+}
+
+// end ends the table of a poll.
 func (p *alertPrinter) end() error {
 	if p.n == 0 {
 		return nil
 	}
-	left, counts := p.n-len(p.rows), p.counts
-	err := printAlertTable(p.w, p.rows)
-	if err == nil && left > 0 {
-		fmt.Fprintf(p.w, "and %d before these; all together:\n", left)
-		err = printCounts(p.w, counts)
+	n, counts := p.n, p.counts
+	p.headed, p.counts, p.n = false, map[class]int{}, 0
+	if n < countedFrom {
+		return nil
 	}
-	p.rows, p.counts, p.n = nil, map[class]int{}, 0
-	return err
+	fmt.Fprintf(p.w, "%s:\n", plural(n, "alert"))
+	return printCounts(p.w, counts)
 }

@@ -142,7 +142,7 @@ func TestDeliveryStops(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		stopping, stop := context.WithCancel(t.Context())
 		w := &webhook{url: "https://hook.example", transport: &hook{answers: []hookAnswer{{503, "60"}}}}
-		d := &delivery{stopping: stopping, webhook: w}
+		d := &delivery{stopping: stopping, webhook: w, out: &alertPrinter{}}
 		time.AfterFunc(time.Second, stop)
 		began := time.Now()
 		errs := d.Publish(t.Context(), []message.Message{incidentOf("a", ""), incidentOf("b", "")})

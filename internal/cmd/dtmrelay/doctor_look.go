@@ -252,7 +252,7 @@ func adviceOf(err error, otherwise string) string {
 
 func adviceFirestore(project, database string) string {
 	if database == "" {
-		return "if the file is damaged, move it away: the next run begins at INITIAL_LOOKBACK, and repeats alerts"
+		return "check who may read and write it; only if it is damaged, move it away: the next run begins at INITIAL_LOOKBACK, and repeats alerts"
 	}
 	return fmt.Sprintf("terraform apply makes the database %s of project %s, and grants the functions what they need there", database, project)
 }

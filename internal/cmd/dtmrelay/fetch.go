@@ -88,7 +88,7 @@ func (c *fetchCmd) limit() int {
 func (c *fetchCmd) Run() error {
 	ctx, stop := commandContext()
 	defer stop()
-	cfg, keys, end, err := c.local(ctx, nil)
+	within, cfg, keys, end, err := c.budgeted(ctx)
 	if err != nil {
 		return err
 	}
@@ -108,7 +108,7 @@ func (c *fetchCmd) Run() error {
 		q.Size = min(q.Size, limit)
 	}
 	f := &fetch{limit: c.limit(), redactor: cfg.Redactor, open: c.open, out: noWriter{}, counts: map[class]int{}, progress: newProgress(q.Until, q.Since, c.limit())}
-	failure := drain.ListLatest(ctx, session, q, f.page)
+	failure := drain.ListLatest(within, session, q, f.page)
 	f.progress.end()
 	if err := f.out.close(); err != nil {
 		return err
@@ -383,14 +383,14 @@ func (r *rowWriter) print() error {
 	if r.csv {
 		return writeCSV(r.w, csvColumns, r.rows)
 	}
-	return printAlertTable(r.w, r.rows)
+	return printAlertTable(r.w, r.rows, true)
 }
 
 var tableColumns = []string{"CREATED", "AGE", "SEVERITY", "STATUS", "TYPE", "TITLE", "ID"}
 
-func printAlertTable(w io.Writer, rows [][]string) error {
+func printAlertTable(w io.Writer, rows [][]string, withHead bool) error {
 	head, rows := roomFor(w, 100, tableColumns, rows, "TYPE")
-	return printTable(w, head, rows)
+	return printRows(w, head, rows, withHead)
 }
 
 func tableRow(a dtm.Alert, now time.Time) []string {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 
 	"github.com/sethvargo/go-envconfig"
@@ -32,7 +33,7 @@ func (k keyFlags) environment(values map[string]string) (envconfig.Lookuper, err
 	case k.KeyFile != "" && k.KeySecret != "":
 		return nil, usagef("--key-file and --key-secret both name an API key: leave one out")
 	case k.KeyFile != "":
-		key, err := os.ReadFile(k.KeyFile)
+		key, err := readKeyFile(k.KeyFile)
 		if err != nil {
 			return nil, fmt.Errorf("reading the API key: %w", err)
 		}
@@ -76,6 +77,38 @@ func (k keyFlags) local(ctx context.Context, values map[string]string) (cfg conf
 }
 
 // checkKey is what to do about a key that GTI does not accept.
+// budgeted is local for a command that asks GTI and ends: with a context that ends with
+// RUN_BUDGET, or after an hour, so that nobody waits for longer because GTI asks for it.
+func (k keyFlags) budgeted(ctx context.Context) (within context.Context, cfg config.Config, keys dtm.KeySource, end func() error, err error) {
+	var values map[string]string
+	if os.Getenv("RUN_BUDGET") == "" {
+		values = map[string]string{"RUN_BUDGET": "1h"}
+	}
+	cfg, keys, closeKeys, err := k.local(ctx, values)
+	if err != nil {
+		return nil, cfg, nil, nil, err
+	}
+	within, cancel := context.WithTimeoutCause(ctx, cfg.Budget, fmt.Errorf("it took longer than RUN_BUDGET (%s)", cfg.Budget))
+	return within, cfg, keys, func() error {
+		cancel()
+		return closeKeys()
+	}, nil
+}
+
+// readKeyFile reads no more than a key can be long: the file may be an endless one.
+func readKeyFile(path string) ([]byte, error) {
+	const most = 64 << 10
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	key, err := io.ReadAll(io.LimitReader(file, most+1))
+	if len(key) > most {
+		err = fmt.Errorf("%s has more than %d bytes: it must hold the API key alone", path, most)
+	}
+	return key, errors.Join(err, file.Close())
+}
+
 const checkKey = "check GTI_API_KEY, or what --key-file or --key-secret names"
 
 // explain says of an error of GTI what to do about it, in one line.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"reflect"
 	"strings"
 	"syscall"
 
@@ -68,10 +69,25 @@ func run(args []string) int {
 		}
 		return fail(usagef("%w (see dtmrelay --help)", err))
 	}
+	if err := emptyValues(command); err != nil {
+		return fail(usagef("%w (see dtmrelay %s --help)", err, command.Command()))
+	}
 	if err := command.Run(); err != nil {
 		return fail(err)
 	}
 	return 0
+}
+
+// emptyValues names the flags that were given an empty text. Taken for flags that were not
+// given, an unset variable of a script would send alerts elsewhere than it says.
+func emptyValues(command *kong.Context) error {
+	var errs []error
+	for _, p := range command.Path {
+		if p.Flag != nil && p.Flag.Target.Kind() == reflect.String && p.Flag.Target.String() == "" {
+			errs = append(errs, fmt.Errorf("--%s is empty: give it a value, or leave it out", p.Flag.Name))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // usageError is the caller's mistake.
@@ -88,7 +104,9 @@ func fail(err error) int {
 	if errors.As(err, &file) && file.Path == os.Stdout.Name() && errors.Is(file, syscall.EPIPE) {
 		return 0
 	}
-	fmt.Fprintln(os.Stderr, "dtmrelay: "+err.Error())
+	for line := range strings.Lines("dtmrelay: " + err.Error()) { // GTI's own words may be in it
+		fmt.Fprintln(os.Stderr, strings.TrimRight(clean(line), " "))
+	}
 	if errors.As(err, new(usageError)) {
 		return exitUsage
 	}

@@ -135,6 +135,11 @@ var idHeads = []string{"id", "alert", "backfill", "monitor"}
 // printTable aligns the columns, numbers to the right. On a terminal cells are cut until
 // a row fits its width, but for ids. The cells may be foreign text.
 func printTable(w io.Writer, head []string, rows [][]string) error {
+	return printRows(w, head, rows, true)
+}
+
+// printRows is printTable, with the head or, where it stands above them already, without.
+func printRows(w io.Writer, head []string, rows [][]string, withHead bool) error {
 	table := make([][]string, 0, 1+len(rows))
 	for _, row := range append([][]string{head}, rows...) {
 		var cells []string
@@ -166,6 +171,9 @@ func printTable(w io.Writer, head []string, rows [][]string) error {
 	fit(widths, kinds, terminalWidth(w))
 	var text strings.Builder
 	for i, row := range table {
+		if i == 0 && !withHead {
+			continue
+		}
 		var line strings.Builder
 		for column, cell := range row {
 			shown := cut(cell, widths[column])

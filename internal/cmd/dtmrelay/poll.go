@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -166,7 +167,7 @@ func (c *pollCmd) values() map[string]string {
 func (c *pollCmd) printer(p *poller) (*alertPrinter, error) {
 	out := &alertPrinter{w: os.Stdout, format: c.Format.or(os.Stdout, formatJSONL), counts: map[class]int{}}
 	if c.Output != "" {
-		file, err := os.OpenFile(c.Output, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+		file, err := openToAppend(c.Output)
 		if err != nil {
 			return nil, fmt.Errorf("--output: %w", err)
 		}
@@ -184,35 +185,42 @@ func (c *pollCmd) printer(p *poller) (*alertPrinter, error) {
 func newLocal(cfg config.Config, parts app.Parts) (*app.App, error) {
 	mask := observe.NewKeyMask(os.Stderr)
 	parts.Keys = app.MaskKeys(parts.Keys, mask)
-	return app.New(cfg, parts, slog.New(plainHandler{mask}))
+	return app.New(cfg, parts, slog.New(plainHandler{w: mask}))
 }
 
 // plainHandler writes warnings and errors as lines for people. The line of a run is left
 // out: the command says itself what it did.
-type plainHandler struct{ w io.Writer }
+type plainHandler struct {
+	w    io.Writer
+	with []slog.Attr // of every line
+}
 
 func (plainHandler) Enabled(_ context.Context, level slog.Level) bool { return level >= slog.LevelWarn }
 
 func (h plainHandler) Handle(_ context.Context, r slog.Record) error {
 	text := "dtmrelay: " + r.Message
-	run := false
+	attrs := slices.Clone(h.with)
 	r.Attrs(func(a slog.Attr) bool {
-		if a.Key == "event" {
-			run = a.Value.String() == "run"
-			return !run
-		}
-		text += fmt.Sprintf(" %s=%s", a.Key, a.Value)
+		attrs = append(attrs, a)
 		return true
 	})
-	if run {
-		return nil
+	for _, a := range attrs {
+		switch {
+		case a.Key == "event" && a.Value.String() == "run":
+			return nil
+		case a.Key == "event", a.Key == "feed", a.Key == "run_id": // there is only one
+		default:
+			text += fmt.Sprintf(" %s=%s", a.Key, a.Value)
+		}
 	}
 	_, err := io.WriteString(h.w, clean(text)+"\n")
 	return err
 }
 
-func (h plainHandler) WithAttrs([]slog.Attr) slog.Handler { return h }
-func (h plainHandler) WithGroup(string) slog.Handler      { return h }
+func (h plainHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return plainHandler{h.w, slices.Concat(h.with, attrs)}
+}
+func (h plainHandler) WithGroup(string) slog.Handler { return h }
 
 // loop polls until it is told to stop.
 func (p *poller) loop(ctx context.Context, polls int, interval time.Duration) error {
@@ -241,6 +249,7 @@ func (p *poller) loop(ctx context.Context, polls int, interval time.Duration) er
 // poll polls once. An error is one to end with: a failure that may pass is shown, unless
 // it is the last poll's. wait is what GTI asks for before the next, 0 for nothing.
 func (p *poller) poll(ctx context.Context, last bool) (wait time.Duration, err error) {
+	before := p.delivery.sent
 	report, failure := p.app.Run(ctx, "cli", "", false)
 	if err := p.delivery.end(); err != nil {
 		return 0, err
@@ -253,20 +262,23 @@ func (p *poller) poll(ctx context.Context, last bool) (wait time.Duration, err e
 		return 0, p.delivery.closed
 	case ctx.Err() != nil && (failure != nil || report.Outcome == drain.Partial):
 		return 0, partialError{fmt.Errorf("interrupted after %s: the next poll goes on there", plural(p.delivery.sent, "alert"))}
+	case failure == nil && last && report.Outcome == drain.Partial && report.StopReason != drain.StopCap:
+		return 0, partialError{errors.New(pollSummary(report))}
 	case failure == nil:
 		fmt.Fprintln(os.Stderr, pollSummary(report))
-		return 0, nil
+		return report.Wait, nil
 	case last, kind == dtm.KeyRefused, kind == dtm.NoKey:
-		return 0, p.failure(failure)
+		return 0, stopped(failure, p.delivery.sent-before)
 	}
 	fmt.Fprintf(os.Stderr, "dtmrelay: %s; the next poll tries again\n", oneLine(explain(failure)))
 	return dtm.RetryAfter(failure), nil
 }
 
-func (p *poller) failure(err error) error {
+// stopped is the error of a last poll that has delivered so many alerts.
+func stopped(err error, alerts int) error {
 	err = errors.New(oneLine(explain(err)))
-	if p.delivery.sent > 0 {
-		return partialError{fmt.Errorf("stopped after %s: %w", plural(p.delivery.sent, "alert"), err)}
+	if alerts > 0 {
+		return partialError{fmt.Errorf("stopped after %s: %w", plural(alerts, "alert"), err)}
 	}
 	return err
 }

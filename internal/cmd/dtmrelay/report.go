@@ -105,7 +105,14 @@ func (c *reportCmd) writeHTML(f figures) error {
 }
 
 // replaceFile writes a file for its owner alone. Who reads it meanwhile sees the old one.
+// What is no file, such as a pipe or a device, is written to.
 func replaceFile(path string, data []byte) (err error) {
+	if target, err := filepath.EvalSymlinks(path); err == nil {
+		path = target
+	}
+	if info, err := os.Lstat(path); err == nil && !info.Mode().IsRegular() { // also a link to nothing
+		return writeTo(path, data)
+	}
 	file, err := os.CreateTemp(filepath.Dir(path), ".dtmrelay-*")
 	if err != nil {
 		return fmt.Errorf("writing %s: %w", path, err)
@@ -120,6 +127,15 @@ func replaceFile(path string, data []byte) (err error) {
 		return err
 	}
 	return os.Rename(file.Name(), path)
+}
+
+func writeTo(path string, data []byte) error {
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(data)
+	return errors.Join(err, file.Close())
 }
 
 //go:embed report.html.tmpl

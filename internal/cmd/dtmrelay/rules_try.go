@@ -83,7 +83,7 @@ func (c *rulesTestCmd) Run() error {
 
 // fetch tries the rules on what GTI has.
 func (c *rulesTestCmd) fetch(ctx context.Context, t *trial) error {
-	cfg, keys, end, err := c.local(ctx, nil)
+	ctx, cfg, keys, end, err := c.budgeted(ctx)
 	if err != nil {
 		return err
 	}

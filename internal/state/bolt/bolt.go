@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"reflect"
+	"runtime/debug"
 	"strconv"
 	"time"
 
@@ -52,7 +53,8 @@ func OpenNoSync(path string) (*Store, error) {
 	return open(path, bbolt.Options{NoSync: true, NoFreelistSync: true})
 }
 
-func open(path string, o bbolt.Options) (*Store, error) {
+func open(path string, o bbolt.Options) (store *Store, err error) {
+	defer damaged("opening "+path, &err)()
 	o.Timeout = lockTimeout
 	db, err := bbolt.Open(path, 0o600, &o)
 	if errors.Is(err, bolterrors.ErrTimeout) {
@@ -324,6 +326,18 @@ func put[T any](b *bbolt.Bucket, key string, d document[T]) error {
 	return b.Put([]byte(key), raw)
 }
 
+// damaged makes an error of a panic. The database panics where a page of its file makes
+// no sense, and faults where the file is shorter than it says.
+func damaged(doing string, err *error) func() {
+	before := debug.SetPanicOnFault(true)
+	return func() {
+		debug.SetPanicOnFault(before)
+		if v := recover(); v != nil {
+			*err = fmt.Errorf("%s: the file is damaged: %v", doing, v)
+		}
+	}
+}
+
 func (s *Store) view(ctx context.Context, doing string, f func(*bbolt.Tx) error) error {
 	return run(ctx, doing, s.db.View, f)
 }
@@ -334,8 +348,9 @@ func (s *Store) update(ctx context.Context, doing string, f func(*bbolt.Tx) erro
 
 // run looks at the context when the transaction has begun, because it may have
 // waited for another one.
-func run(ctx context.Context, doing string, transaction func(func(*bbolt.Tx) error) error, f func(*bbolt.Tx) error) error {
-	err := transaction(func(tx *bbolt.Tx) error {
+func run(ctx context.Context, doing string, transaction func(func(*bbolt.Tx) error) error, f func(*bbolt.Tx) error) (err error) {
+	defer damaged(doing, &err)()
+	err = transaction(func(tx *bbolt.Tx) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}

@@ -1,7 +1,10 @@
 package bolt
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -175,5 +178,60 @@ func TestDamagedValue(t *testing.T) {
 	}
 	if _, err := s.Open(t.Context(), "default", ""); err == nil || !strings.Contains(err.Error(), "reading feed default") {
 		t.Errorf("reading a damaged feed: %v", err)
+	}
+}
+
+// TestDamagedFile: whatever a file holds, opening and reading it gives an error at worst.
+func TestDamagedFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state.db")
+	s, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 200 {
+		entries := []state.Entry{{Record: state.Record{ID: fmt.Sprint("a", i), Status: strings.Repeat("x", 500)}}}
+		if _, err := s.WriteRecords(t.Context(), "default", entries); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	failed := 0
+	try := func(file []byte) {
+		t.Helper()
+		damaged := filepath.Join(t.TempDir(), "damaged.db")
+		if err := os.WriteFile(damaged, file, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s, err := Open(damaged)
+		if err == nil {
+			_, opened := s.Open(t.Context(), "default", "")
+			_, records := s.Records(t.Context(), "default", []string{"a1", "a150"})
+			err = errors.Join(opened, records)
+			if err == nil {
+				err = s.Close()
+			}
+		}
+		if err != nil {
+			failed++
+		}
+	}
+	for size := 0; size < len(whole); size += 7 * 1024 {
+		try(whole[:size])
+	}
+	for at := 0; at < len(whole); at += 4096 {
+		file := bytes.Clone(whole)
+		for i := at; i < min(at+4096, len(file)); i++ {
+			file[i] ^= 0xff
+		}
+		try(file)
+	}
+	if failed == 0 {
+		t.Error("nothing was damaged")
 	}
 }
