@@ -3,6 +3,7 @@ package drain
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"dtmrelay.internal/dtmrelay/internal/dtm"
 )
@@ -17,6 +18,7 @@ const (
 	shifted                 // as finished, after pages that others may have been shifted past
 	emptyFirst              // an empty first page with a next link
 	emptyLater              // an empty later page with a next link
+	emptyLate               // an empty last page, so long after the one before that its token may have expired
 	repeated                // its tokens, or its alerts, come again
 	broken                  // a page request failed, and its token is spent
 	unreadable              // a page holds an element that can't be read, for the first time
@@ -34,6 +36,9 @@ const (
 	// maxWithoutProgress bounds listings that bring nothing, whatever mix of faults
 	// ends them.
 	maxWithoutProgress = 6
+	// tokenDoubt is from which age on a page's token may have expired (DTM API: the page
+	// context lives 1 to 10 minutes; what an expired one is answered with is not known).
+	tokenDoubt = 45 * time.Second
 )
 
 // listing is what one listing has shown so far, in whatever order it comes.
@@ -43,6 +48,8 @@ type listing struct {
 	first    bool // no page came yet
 	followUp bool // follow links of empty pages
 	empties  int  // that were followed since the last page with alerts
+
+	received time.Time // the last page
 }
 
 func newListing(followUp bool) listing {
@@ -59,7 +66,8 @@ func (l *listing) next() listing {
 // isPast: what follows is past the end of what is to be read.
 func (l *listing) add(page dtm.Page, size int, isPast bool) (end listingEnd, brought int) {
 	first, again := l.first, l.tokens[page.Next]
-	l.first = false
+	late := !l.received.IsZero() && page.AskedAt.Sub(l.received) > tokenDoubt
+	l.first, l.received = false, page.ReceivedAt
 	l.tokens[page.Next] = true
 	brought = l.shown.add(page)
 	switch {
@@ -67,6 +75,8 @@ func (l *listing) add(page dtm.Page, size int, isPast bool) (end listingEnd, bro
 		return finished, brought
 	case page.Next == "" && len(page.Alerts) >= size:
 		return fullLast, brought
+	case page.Next == "" && len(page.Alerts) == 0 && late:
+		return emptyLate, brought
 	case page.Next == "":
 		return finished, brought
 	case again, l.shown.isEndless():
@@ -118,7 +128,8 @@ const (
 //	                             something                  before ended like this
 //	finished                     all read      all read     all read
 //	shifted                      list again    all read     all read
-//	fullLast, emptyFirst         list again    list again   all read
+//	fullLast, emptyFirst,        list again    list again   all read
+//	emptyLate
 //	emptyLater                   the next listing follows links of empty pages
 //	repeated                     list again    list again   unclear
 //	broken                       list again    list again   an error, the second time
@@ -140,7 +151,7 @@ func (e *endings) add(end listingEnd, progressed bool, cause error) (decision, e
 	switch {
 	case end == finished, end == shifted && !progressed:
 		return allRead, nil
-	case again && (end == fullLast || end == emptyFirst):
+	case again && (end == fullLast || end == emptyFirst || end == emptyLate):
 		return allRead, nil
 	case again && end == repeated:
 		return unclear, nil

@@ -33,6 +33,8 @@ func TestEndings(t *testing.T) {
 		{"twice", []step{{emptyFirst, false}, {emptyFirst, false}}, after{decision: allRead}},
 		{"with a broken one between", []step{{emptyFirst, false}, {broken, false}, {emptyFirst, false}}, again},
 		{"with a page that was too large between", []step{{emptyFirst, false}, {tooLarge, false}, {emptyFirst, false}}, after{decision: allRead}},
+		{"an empty late page", []step{{emptyLate, true}}, again},
+		{"twice, and nothing new", []step{{emptyLate, true}, {emptyLate, false}}, after{decision: allRead}},
 		{"an empty later page", []step{{emptyLater, true}}, after{followUp: true}},
 		{"and no memory then", []step{{emptyLater, true}, {noMemory, false}}, after{followUp: true, alone: true}},
 		{"and progress then", []step{{emptyLater, true}, {broken, true}}, again},
@@ -86,6 +88,10 @@ func TestListing(t *testing.T) {
 		return p
 	}
 	empty := page("e")
+	at := func(p dtm.Page, asked, received int) dtm.Page {
+		p.AskedAt, p.ReceivedAt = sec(asked), sec(received)
+		return p
+	}
 	for _, c := range []struct {
 		name     string
 		pages    []dtm.Page
@@ -103,6 +109,10 @@ func TestListing(t *testing.T) {
 		{"an empty first page", []dtm.Page{empty}, false, false, emptyFirst},
 		{"an empty first page, to follow", []dtm.Page{empty}, true, false, goesOn},
 		{"an empty later page", []dtm.Page{page("1", "a"), empty}, false, false, emptyLater},
+		{"an empty last page", []dtm.Page{at(page("1", "a"), 1, 2), at(page(""), 47, 48)}, false, false, finished},
+		{"an empty last page, late", []dtm.Page{at(page("1", "a"), 1, 2), at(page(""), 48, 49)}, false, false, emptyLate},
+		{"a last page, late", []dtm.Page{at(page("1", "a"), 1, 2), at(page("", "b"), 48, 49)}, false, false, finished},
+		{"an empty page alone", []dtm.Page{at(page(""), 48, 49)}, false, false, finished},
 		{"empty pages to follow", []dtm.Page{page("1"), page("2"), page("3")}, true, false, goesOn},
 		{"one too many", []dtm.Page{page("1"), page("2"), page("3"), page("4")}, true, false, finished},
 		{"alerts between", []dtm.Page{page("1"), page("2"), page("3"), page("4", "a"), page("5")}, true, false, goesOn},

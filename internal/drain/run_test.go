@@ -807,3 +807,33 @@ func (w wrongUpdate) RoundTrip(r *http.Request) (*http.Response, error) {
 	resp.Body = io.NopCloser(bytes.NewReader(body))
 	return resp, nil
 }
+
+// slowTopic takes so long for each batch.
+type slowTopic struct {
+	topic
+	takes time.Duration
+}
+
+func (p *slowTopic) Publish(ctx context.Context, m []message.Message) []error {
+	time.Sleep(p.takes)
+	return p.topic.Publish(ctx, m)
+}
+
+// TestExpiredTokenThatSaysNothing: an API that answers an expired token with an empty page
+// loses no alert of a run that was slow to ask for the next page.
+func TestExpiredTokenThatSaysNothing(t *testing.T) {
+	s := newStore(t)
+	synctest.Test(t, func(t *testing.T) {
+		api := dtmsim.New(dtmsim.Options{MaxLife: time.Minute, ExpiredStatus: http.StatusNoContent}, everyMinute(170*time.Minute, -10*time.Minute))
+		to := &slowTopic{takes: 70 * time.Second}
+		r := newRun(t, s, api.RoundTripper(), to)
+		r.Options.Workers, r.Options.InitialLookback, r.Options.UpdatesWindow, r.Options.Budget = 1, 4*time.Hour, 0, time.Hour
+		report, err := r.Live(t.Context(), "schedule", false)
+		if err != nil || report.Outcome != OK {
+			t.Fatal(report.Outcome, err)
+		}
+		if len(to.ids) != 161 {
+			t.Errorf("%d of 161 alerts were published", len(to.ids))
+		}
+	})
+}
