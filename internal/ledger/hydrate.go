@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -62,7 +63,7 @@ func (p *Processor) hydrateBatch(ctx context.Context, batch []*item, counts *Cou
 	// The alerts that came are published whatever became of the others. The next
 	// attempt then has fewer to fetch, also where one alert takes longer than any run.
 	failure := group.Wait()
-	var ready []*item
+	var ready, newer []*item
 	for i, it := range batch {
 		switch {
 		case failed[i]:
@@ -70,8 +71,22 @@ func (p *Processor) hydrateBatch(ctx context.Context, batch []*item, counts *Cou
 			counts.LeftAlone++
 		case noMemory[i] && len(batch) > 1: // for when the others are released
 		default:
+			listed := it.alert.UpdatedAt
 			p.take(it, pages[i])
 			ready = append(ready, it)
+			if it.alert.UpdatedAt.After(listed) {
+				newer = append(newer, it)
+			}
+		}
+	}
+	// A version that came after the listing may be one that the relay has written back since
+	// the ledger was looked up: it is noted there before it is written.
+	if len(newer) > 0 {
+		if err := p.reread(ctx, newer); err != nil {
+			return errors.Join(failure, err)
+		}
+		for _, it := range newer {
+			p.classify(it)
 		}
 	}
 	if err := p.publishAndRecord(ctx, ready, counts); err != nil {

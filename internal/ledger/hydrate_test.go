@@ -130,12 +130,13 @@ func TestHydratedIsWhatItIsPublishedAs(t *testing.T) {
 			if _, err := processor.Process(t.Context(), c.before, all); err != nil {
 				t.Fatal(err)
 			}
-			e := book.records["a"]
-			e.Record.ID, e.Record.Echoes = "a", []state.Echo{c.echo}
-			book.put(e)
 			topic.took = nil
 			processor.BackfillID, processor.Mode = "b", ledger.Republish
 			processor.FetchFull = func(context.Context, string) (dtm.Page, error) {
+				// The ledger was looked up before.
+				e := book.records["a"]
+				e.Record.ID, e.Record.Echoes = "a", []state.Echo{c.echo}
+				book.put(e)
 				return dtm.Page{Alerts: []dtm.Alert{version("a", "closed", 9)}}, nil
 			}
 			if _, err := processor.Process(t.Context(), []dtm.Alert{bare("a", 0)}, all); err != nil {

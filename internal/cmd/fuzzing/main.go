@@ -238,7 +238,8 @@ func (o options) fuzz(ctx context.Context, t target, program, corpora string, lo
 	if ctx.Err() != nil {
 		return result{}, ctx.Err()
 	}
-	r := result{target: t, Seconds: time.Since(began).Seconds() * float64(o.workers)}
+	// A machine that stood still meanwhile has fuzzed nothing.
+	r := result{target: t, Seconds: min(time.Since(began), long).Seconds() * float64(o.workers)}
 	r.Inputs, r.Corpus = parseProgress(string(out))
 	var exit *exec.ExitError
 	switch {

@@ -28,11 +28,15 @@ func table(results []result) string {
 	return b.String()
 }
 
-// keepBytes bounds what a target's inputs take in the source: go test runs them all.
-const keepBytes = 32 << 10
+// keepBytes and keepFiles bound what a target's inputs take in the source: go test runs
+// them all.
+const (
+	keepBytes = 32 << 10
+	keepFiles = 64
+)
 
 // keep copies inputs that were found into the source, where go test runs them: the
-// smallest ones, as many as keepBytes has room for.
+// smallest ones, as many as there is room for.
 func keep(corpora string, results []result) error {
 	for _, r := range results {
 		if err := keepOf(filepath.Join(corpora, r.Dir, r.Name), filepath.Join(r.Dir, "testdata", "fuzz", r.Name)); err != nil {
@@ -63,7 +67,7 @@ func keepOf(from, to string) error {
 		return err
 	}
 	room := int64(keepBytes)
-	for _, f := range files {
+	for _, f := range files[:min(len(files), keepFiles)] {
 		if room -= f.Size(); room < 0 {
 			break
 		}

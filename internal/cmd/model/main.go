@@ -100,8 +100,8 @@ func (p piece) end() int { return p.First + p.Histories }
 // result is what became of a piece.
 type result struct {
 	piece
-	Commit  string         `json:"commit"` // of the engine
-	Seconds float64        `json:"seconds"`
+	Commit  string         `json:"commit"`  // of the engine
+	Seconds float64        `json:"seconds"` // of the processor
 	Counts  map[string]int `json:"counts"`
 	// Broken is empty, or what the test printed.
 	Broken string `json:"broken,omitempty"`
@@ -224,7 +224,7 @@ func build(ctx context.Context, program string) (commit string, err error) {
 
 // live lets the histories of a piece happen. The error is not about what they found.
 func live(ctx context.Context, program string, p piece) (result, error) {
-	r, began := result{piece: p}, time.Now()
+	r := result{piece: p}
 	args := []string{
 		"-test.run=^" + p.Test + "$", "-test.timeout=" + pieceFor.String(),
 		"-model.first=" + strconv.Itoa(p.First), "-model.histories=" + strconv.Itoa(p.Histories), "-model.counts",
@@ -232,7 +232,9 @@ func live(ctx context.Context, program string, p piece) (result, error) {
 	cmd := exec.CommandContext(ctx, program, args...) //nolint:gosec // the tests that it has built
 	cmd.Env = append(os.Environ(), "GOMAXPROCS=1")    // the processes share the machine
 	out, err := cmd.CombinedOutput()
-	r.Seconds = time.Since(began).Seconds()
+	if cmd.ProcessState != nil {
+		r.Seconds = (cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()).Seconds()
+	}
 	var exit *exec.ExitError
 	switch {
 	case errors.As(err, &exit):

@@ -51,7 +51,7 @@ func table(results []result) string {
 	for _, name := range totals {
 		row("in all: "+name, name)
 	}
-	fmt.Fprintf(&b, "\n%s histories have kept all laws, and in %d pieces a law was broken. They took %.1f hours of one core.\n", grouped(all["histories"]), broken, seconds/3600)
+	fmt.Fprintf(&b, "\n%s histories have kept all laws, and in %d pieces a law was broken. They took %.1f hours of one core at most.\n", grouped(all["histories"]), broken, seconds/3600)
 	var of []string
 	for commit, n := range commits {
 		of = append(of, fmt.Sprintf("%s on %s", grouped(n), commit))
