@@ -39,7 +39,7 @@ func (s *Session) Monitors(ctx context.Context) (list []Monitor, complete bool, 
 	var unusable int
 	req := request{method: http.MethodGet, target: *s.client.monitors}
 	req.read = func(got response) (_ []Alert, err error) {
-		page, unusable, err = readMonitors(got.body)
+		page, unusable, err = readMonitors(got.body, got.key)
 		return nil, err
 	}
 	places := map[string]int{}
@@ -80,8 +80,8 @@ func (s *Session) Monitors(ctx context.Context) (list []Monitor, complete bool, 
 }
 
 // readMonitors reads the body of a list of monitors, and counts the elements that are
-// no usable monitor.
-func readMonitors(body []byte) (list []Monitor, unusable int, err error) {
+// no usable monitor. The key is masked in what they say.
+func readMonitors(body []byte, key string) (list []Monitor, unusable int, err error) {
 	top, ok := object(body)
 	if !ok {
 		return nil, 0, errors.New("the body is not a JSON object")
@@ -105,7 +105,7 @@ func readMonitors(body []byte) (list []Monitor, unusable int, err error) {
 				return nil, 0, errors.New(`"monitors" is not a list`)
 			}
 			for element := range elements(value) {
-				switch m, ok := monitorOf(element); {
+				switch m, ok := monitorOf(element, key); {
 				case !ok:
 					unusable++
 				case len(list) <= MaxMonitors: // one more, so that it is seen that there are more
@@ -121,14 +121,14 @@ func readMonitors(body []byte) (list []Monitor, unusable int, err error) {
 }
 
 // monitorOf reads an element of the list, and reports whether it is a monitor.
-func monitorOf(element []byte) (Monitor, bool) {
+func monitorOf(element []byte, key string) (Monitor, bool) {
 	if element[0] != '{' {
 		return Monitor{}, false
 	}
 	m := Monitor{Enabled: true}
 	text := func(value []byte, most int) string {
 		s, _ := stringValue(value)
-		return Cut(clean(s, ""), most)
+		return Cut(clean(s, key), most)
 	}
 	for name, value := range members(element) {
 		switch string(name) {

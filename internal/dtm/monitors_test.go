@@ -94,13 +94,13 @@ func TestMonitorFields(t *testing.T) {
 		{`{"id":"a","name":"two\nlines\u0000 and \ud800"}`, Monitor{ID: "a", Name: "two lines and \uFFFD", Enabled: true}},
 		{`{"doc_condition":{"id":"no","enabled":false},"id":"a"}`, Monitor{ID: "a", Enabled: true}},
 	} {
-		got, ok := monitorOf([]byte(c.element))
+		got, ok := monitorOf([]byte(c.element), "")
 		if diff := cmp.Diff(c.want, got); !ok || diff != "" {
 			t.Errorf("%s: %t (-want +got)\n%s", c.element, ok, diff)
 		}
 	}
 	long := strings.Repeat("ü", 300)
-	m, _ := monitorOf([]byte(`{"id":"a","name":"` + long + `","disabled_code":"` + long + `","disabled_reason":"` + long + `"}`))
+	m, _ := monitorOf([]byte(`{"id":"a","name":"`+long+`","disabled_code":"`+long+`","disabled_reason":"`+long+`"}`), "")
 	if len(m.Name) > 100 || len(m.DisabledCode) > 50 || len(m.DisabledReason) > 200 || !utf8.ValidString(m.Name+m.DisabledCode+m.DisabledReason) || m.Name == "" {
 		t.Errorf("%+v", m)
 	}
@@ -144,15 +144,23 @@ func FuzzMonitors(f *testing.F) {
 	f.Add([]byte(`{"monitors":[{"id":"a","name":"A","enabled":false,"disabled_code":"c","disabled_reason":"r"},1,null]}`))
 	f.Add([]byte(`{"monitors":null,"error":null}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
-		list, _, err := readMonitors(body)
+		list, _, err := readMonitors(body, "")
 		for _, m := range list {
 			if err != nil || !ValidID(m.ID) || len(m.Name) > 100 {
 				t.Errorf("%+v: %v", m, err)
 			}
 		}
-		again, _, _ := readMonitors(body)
+		again, _, _ := readMonitors(body, "")
 		if diff := cmp.Diff(list, again, cmpopts.EquateEmpty()); diff != "" {
 			t.Error(diff)
 		}
 	})
+}
+
+// TestMonitorsWithoutKey: who answers may send the key back.
+func TestMonitorsWithoutKey(t *testing.T) {
+	m, _ := monitorOf([]byte(`{"id":"a","name":"n `+testKey+`","disabled_code":"`+testKey+`","disabled_reason":"for `+testKey+`"}`), testKey)
+	if text := fmt.Sprint(m); strings.Contains(text, testKey) || !strings.Contains(text, "for [API key]") {
+		t.Error(text)
+	}
 }

@@ -40,6 +40,7 @@ func (e *newKeyError) Error() string { return "the API key was replaced: " + e.a
 // response is what came with a status of success.
 type response struct {
 	status     int
+	key        string // that it was asked for with: whoever answers may send it back
 	header     http.Header
 	body       []byte
 	alerts     []Alert
@@ -189,7 +190,7 @@ func (s *Session) send(ctx context.Context, req request, target *url.URL, key st
 		return &NoAnswerError{Answered: got.status/100 == 2, endpoint: req.endpoint(), err: err}
 	}
 
-	got.askedAt = time.Now()
+	got.key, got.askedAt = key, time.Now()
 	// The transport itself, not an http.Client: that would follow redirects, and
 	// put the URL with its query into errors.
 	resp, err := s.roundTrip(ctx, httpReq, over, left)
