@@ -57,8 +57,8 @@ func (r *resync) list(b []byte, at int) (alerts []Alert, end int, err error) {
 			continue
 		case r.closes(stop):
 			return alerts, stop + 1, nil
-		case from < 0 && !ok:
-			return nil, 0, errInvalid
+		case from < 0 && !ok: // a bracket in place of an element
+			from, mark, search = i, len(alerts), stop+1
 		case from < 0: // a bracket too many, which is of the element before it
 			from, mark = i, len(alerts)-1
 			alerts, search = alerts[:mark], stop+1

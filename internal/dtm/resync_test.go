@@ -40,6 +40,8 @@ var brokenElements = map[string]string{
 	"no colon":                 `{"id" "b1"}`,
 	"an escape cut off":        `{"id":"b1","title":"\u12"}`,
 	"no object":                `NaN`,
+	"a bracket":                `]`,
+	"an end":                   `]}`,
 	"too deep":                 `{"id":"b1","a":` + strings.Repeat("[", maxDepth+1) + strings.Repeat("]", maxDepth+1) + `}`,
 	"a small one in it":        `{"id":"b1","related":[` + usable("r1") + `,` + usable("r2") + `,` + usable("r3") + `],"n":007}`,
 	"the small one after it":   `{"id":"b1","n":007,"related":[` + usable("r1") + `,` + usable("r2") + `,` + usable("r3") + `],"m":1}`,
