@@ -28,6 +28,10 @@ type pattern struct {
 
 func (p pattern) MatchString(s string) bool { return len(s) <= p.most && p.Regexp.MatchString(s) }
 
+// IsFeed reports whether a name can be a feed's: a small letter, then up to 62 small
+// letters, digits and dashes.
+func IsFeed(name string) bool { return feedName.MatchString(name) }
+
 var (
 	feedName = pattern{regexp.MustCompile(`^[a-z][a-z0-9-]*$`), 63}
 	// A project's id, also one of a domain ("example.com:relay") and the free

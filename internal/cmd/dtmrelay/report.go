@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"dtmrelay.internal/dtmrelay/internal/config"
 )
 
 type reportCmd struct {
@@ -43,6 +45,9 @@ func (c *reportCmd) Validate() error {
 	}
 	if len(c.Alerts) == 0 && len(c.Files) > 0 && c.Data == "" {
 		errs = append(errs, errors.New("files of alerts come after --alerts"))
+	}
+	if c.Data != "" && !config.IsFeed(c.Feed) {
+		errs = append(errs, fmt.Errorf("--feed is %q: it must be a small letter, then up to 62 small letters, digits and dashes", c.Feed))
 	}
 	if c.Format == formatCSV || c.Format == formatJSONL {
 		errs = append(errs, fmt.Errorf("--format is %s: it must be table or json; without it, HTML is written", c.Format))

@@ -45,7 +45,7 @@ const watchEvery = 5 * time.Second
 func (c *statusCmd) Run() error {
 	ctx, stop := commandContext()
 	defer stop()
-	for {
+	for seen := false; ; {
 		text, err := c.read(ctx)
 		if err == nil {
 			if c.Watch && isTerminal(os.Stdout) {
@@ -56,8 +56,13 @@ func (c *statusCmd) Run() error {
 		if c.Watch && ctx.Err() != nil {
 			return nil // Ctrl-C is how it ends
 		}
-		if err != nil || !c.Watch {
+		switch {
+		case err != nil && c.Watch && seen: // it answered before: a relay that is deployed again is away for a moment
+			fmt.Fprintln(os.Stderr, "dtmrelay: "+clean(oneLine(err)))
+		case err != nil || !c.Watch:
 			return err
+		default:
+			seen = true
 		}
 		select {
 		case <-ctx.Done():
