@@ -206,7 +206,7 @@ func TestSweep(t *testing.T) {
 			end, err := s.read(t.Context(), t.Context())
 			api := (*dtm.APIError)(nil)
 			listing := (*listingError)(nil)
-			if (err == nil) != (c.err == nil) || c.err != nil && !errors.Is(err, c.err) && !errors.As(err, &api) && (c.err != errWithheld || !errors.As(err, &listing)) {
+			if (err == nil) != (c.err == nil) || c.err != nil && !errors.Is(err, c.err) && !errors.As(err, &api) && (!errors.Is(c.err, errWithheld) || !errors.As(err, &listing)) {
 				t.Errorf("error %v, want %v", err, c.err)
 			}
 			if c.end == listAgain {

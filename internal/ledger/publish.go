@@ -107,8 +107,13 @@ func (p *Processor) seen(it *item, raw []byte, masked redact.Masked) (dtm.Alert,
 		name string
 		said *string
 	}{
-		{"monitor_id", &a.MonitorID}, {"aggregated_under_id", &a.GroupID}, {"indicator_mscore", &a.MScore},
-		{"severity", &a.Severity}, {"alert_type", &a.Type}, {"status", &a.Status}, {"status", &previous},
+		{"monitor_id", &a.MonitorID},
+		{"aggregated_under_id", &a.GroupID},
+		{"indicator_mscore", &a.MScore},
+		{"severity", &a.Severity},
+		{"alert_type", &a.Type},
+		{"status", &a.Status},
+		{"status", &previous},
 	} {
 		if p.Redactor.Hides(m.name) {
 			*m.said = ""
