@@ -374,10 +374,10 @@ func (w *world) requests(p *proc, faults int) int {
 	pages := n/size + 1
 	if w.Feed.Filter.HasMutable() {
 		// A listing begins at the last alert but one of the page before, because only the one
-		// after an alert shows that it is in its place. Where a page holds only one alert more
-		// than that, it brings nothing: a second page of each listing does.
+		// after an alert shows that it is in its place: two of a page are known, and more where
+		// they are of one moment. Where a page holds no more, a second one of each listing does.
 		if size > ties+1 {
-			pages = n/(size-ties) + 1
+			pages = n/(size-ties-1) + 1
 		} else {
 			pages = n*(again+1) + 1
 		}
