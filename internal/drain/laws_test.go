@@ -140,7 +140,7 @@ func (w *world) checkMessage(p *proc, m message.Message) {
 
 	w.checkRuled(p, a, m)
 	// Law: no message has a password, unless nothing has ever said that it is one.
-	untold := m.Attributes["refs"] == "false" && !w.ledger[a.id].Redacted
+	untold := m.Attributes["refs"] == "false" && !w.ledger[a.id].HasSecrets
 	if w.Masked && bytes.Contains(m.Data, []byte(password)) && !untold {
 		w.fail("%s publishes %s with its password", p.name, a.id)
 	}

@@ -25,7 +25,7 @@ func (p *Processor) hydrate(ctx context.Context, items []*item, counts *Counts) 
 	for _, it := range items {
 		// What was written back has changed nothing of the document.
 		young := !p.FullSince.IsZero() && !it.alert.CreatedAt.Before(p.FullSince) && it.origin == state.FromGTI
-		if (it.event == Created || young || it.hasSecrets()) && it.alert.Invalid == "" {
+		if (it.event == Created || young || p.hasSecrets(it)) && it.alert.Invalid == "" {
 			toFetch = append(toFetch, it)
 		} else {
 			listed = append(listed, it)
@@ -128,7 +128,7 @@ func (p *Processor) outcomeOfFetch(ctx context.Context, it *item, err error) (go
 
 // take makes what was fetched of use to an item.
 func (p *Processor) take(it *item, page dtm.Page) {
-	if it.event == Created || !it.hasSecrets() {
+	if it.event == Created || !p.hasSecrets(it) {
 		p.replace(it, page)
 		return
 	}

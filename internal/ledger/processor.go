@@ -148,6 +148,7 @@ type item struct {
 	rules     rules.Result
 	requested bool // what its rules want written back was acknowledged
 	redacted  bool
+	secret    bool // more than the text of its document was masked
 	// whole is what is masked in the alert with its document, where the version comes
 	// without; nil: nobody has looked.
 	whole *redact.Masked

@@ -22,7 +22,7 @@ func (p *Processor) publish(ctx context.Context, items []*item) error {
 			it.outcome = state.Dropped
 			continue
 		}
-		raw, masked, readable := p.Redactor.RedactPart(it.alert.Raw, it.secrets())
+		raw, masked, readable := p.Redactor.RedactPart(it.alert.Raw, p.secrets(it))
 		switch {
 		case it.alert.Invalid != "":
 			it.reason = it.alert.Invalid
@@ -36,7 +36,7 @@ func (p *Processor) publish(ctx context.Context, items []*item) error {
 		default:
 			var fits bool
 			if it.msg, fits = message.Fit(p.seen(it, raw, masked)); fits {
-				it.redacted = masked.Any()
+				it.redacted, it.secret = masked.Any(), masked.Secret()
 				publishes = append(publishes, it)
 			} else {
 				rejects = append(rejects, p.reject(it, message.ReasonTooLarge))
@@ -79,14 +79,16 @@ func (p *Processor) publish(ctx context.Context, items []*item) error {
 
 // hasSecrets reports whether the version may hold what was masked in an earlier one, and
 // has no document, which alone tells what that is.
-func (it *item) hasSecrets() bool { return it.entry.Record.Redacted && !it.alert.HasDoc }
+func (p *Processor) hasSecrets(it *item) bool {
+	return it.entry.Record.HasSecrets && !it.alert.HasDoc && p.Redactor.Masks()
+}
 
 // secrets are what is to be masked beside what the version itself tells.
-func (it *item) secrets() redact.Masked {
+func (p *Processor) secrets(it *item) redact.Masked {
 	switch {
 	case it.whole != nil:
 		return *it.whole
-	case it.hasSecrets():
+	case p.hasSecrets(it):
 		return redact.Everything()
 	}
 	return redact.Masked{}

@@ -152,7 +152,7 @@ func (p *Processor) merge(rec *state.Record, it *item, now time.Time) {
 	if it.requested {
 		it.noteSent(rec)
 	}
-	rec.Redacted = rec.Redacted || it.redacted
+	rec.HasSecrets = rec.HasSecrets || it.secret
 	rec.Versions = trim(append(slices.Clone(rec.Versions), v))
 	rec.ExpireAt = now.Add(p.TTL)
 }

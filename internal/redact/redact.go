@@ -111,6 +111,7 @@ func cut(text string) string {
 // Masked is what Redact masked in one alert.
 type Masked struct {
 	values  int
+	secret  bool
 	secrets *matcher // nil when there is nothing to look for
 	whole   []string // masked too, but too short to be looked for inside other texts, or too long to stand in them
 
@@ -124,6 +125,10 @@ func Everything() Masked { return Masked{all: true} }
 
 // Any says whether anything was masked.
 func (m Masked) Any() bool { return m.values > 0 }
+
+// Secret says whether anything was masked that is more than the text of a document, which
+// the preset of that name masks: it may stand in a version without the document, too.
+func (m Masked) Secret() bool { return m.secret }
 
 // Text masks another text that belongs to the alert, of at most 1,024 bytes or a member
 // of it: what was masked in the alert is masked in the text, if it has six characters or
@@ -166,10 +171,13 @@ func newMasked(values int, texts []string, most int) Masked {
 	return Masked{values: values, secrets: newMatcher(secrets), whole: whole, texts: texts}
 }
 
+// Masks reports whether there is anything that it masks.
+func (r *Redactor) Masks() bool { return r != nil && r.root != nil }
+
 // Hides reports whether a path names a member at the top of the alert, so that nothing else
 // may say what it is.
 func (r *Redactor) Hides(name string) bool {
-	if r == nil || r.root == nil {
+	if !r.Masks() {
 		return false
 	}
 	n := r.root.names[name]
@@ -199,7 +207,7 @@ func (r *Redactor) Redact(raw []byte) (out []byte, masked Masked, valid bool) {
 // too. With Everything all matches are, and each string of six characters or more that is
 // searched at all.
 func (r *Redactor) RedactPart(raw []byte, whole Masked) (out []byte, masked Masked, valid bool) {
-	if r == nil || r.root == nil {
+	if !r.Masks() {
 		return raw, Masked{}, true
 	}
 	w := scratch.Get().(*walker)
@@ -208,12 +216,12 @@ func (r *Redactor) RedactPart(raw []byte, whole Masked) (out []byte, masked Mask
 		return nil, Masked{}, false
 	}
 	topics := w.judgeGroups(whole)
-	n, texts := w.collect()
+	n, secret, texts := w.collect()
 	if n == 0 && len(whole.texts) == 0 && !whole.all {
 		return raw, Masked{}, true
 	}
 	m := newMasked(n, append(texts, whole.texts...), max(w.longest, maxTextBytes))
-	m.topics = topics
+	m.topics, m.secret = topics, secret
 	if whole.all {
 		m.secrets = &matcher{all: true}
 	}

@@ -522,3 +522,28 @@ func TestRedactPart(t *testing.T) {
 		})
 	}
 }
+
+// TestSecret: the text of a document is none, unless something else says so.
+func TestSecret(t *testing.T) {
+	const alert = `{"monitor_id":"m","doc":{"body":"words","password":"hunter2","other":{"body":{"text":"x"}}}}`
+	for list, want := range map[string]bool{
+		`["text"]`:                              false,
+		`["credentials"]`:                       true,
+		`["text","credentials"]`:                true,
+		`["text","doc.body"]`:                   true,
+		`["doc.body"]`:                          true,
+		`["text","monitor_id"]`:                 true,
+		`["text","doc.other.nothing"]`:          false,
+		`["text","doc.other.body.text"]`:        true,
+		`["topics[].value"]`:                    false,
+		`["credentials","text","doc.password"]`: true,
+	} {
+		r, _, err := Parse(list)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, masked, _ := r.Redact([]byte(alert)); masked.Secret() != want {
+			t.Errorf("%s: %t", list, masked.Secret())
+		}
+	}
+}

@@ -32,6 +32,7 @@ type value struct {
 	text       bool // a string
 	escaped    bool // with a backslash
 	mask       bool
+	prose      bool // masked as the text of a document, and as nothing else
 	keep       bool
 }
 
@@ -39,6 +40,7 @@ type value struct {
 type place struct {
 	from, to int // the nodes that lead here, in walker.active
 	mask     bool
+	prose    bool // masked by the preset text, and by nothing else
 	keep     bool
 	card     bool // below a payment card
 	doc      bool // below the document
@@ -132,7 +134,7 @@ func (w *walker) add(i, end int, p place, text, escaped bool) {
 	}
 	if searched || mask || p.role != noRole {
 		w.values = append(w.values, value{
-			start: uint32(i), end: uint32(end), role: p.role, text: text, escaped: escaped, mask: mask, keep: p.keep,
+			start: uint32(i), end: uint32(end), role: p.role, text: text, escaped: escaped, mask: mask, prose: p.prose && !p.card, keep: p.keep,
 		})
 	}
 }
@@ -188,7 +190,7 @@ func (w *walker) array(i int, p place, depth int) int {
 	if depth > maxDepth {
 		return -1
 	}
-	e := place{from: len(w.active), to: len(w.active), mask: p.mask, card: p.card, doc: p.doc, outside: p.outside, role: p.role}
+	e := place{from: len(w.active), to: len(w.active), mask: p.mask, prose: p.prose, card: p.card, doc: p.doc, outside: p.outside, role: p.role}
 	group := false
 	for _, n := range w.active[p.from:p.to] {
 		if n.elem != nil {
@@ -225,7 +227,7 @@ func (w *walker) array(i int, p place, depth int) int {
 
 // member is the place of a member of the object at p.
 func (w *walker) member(p place, name []byte) place {
-	m := place{from: len(w.active), to: len(w.active), mask: p.mask, card: p.card, doc: p.doc, role: p.role}
+	m := place{from: len(w.active), to: len(w.active), mask: p.mask, prose: p.prose, card: p.card, doc: p.doc, role: p.role}
 	kind := unknownName
 	for _, n := range w.active[p.from:p.to] {
 		if next := n.names[string(name)]; next != nil {
@@ -242,7 +244,7 @@ func (w *walker) member(p place, name []byte) place {
 		}
 		switch kind {
 		case secretName:
-			m.mask = true
+			m.mask, m.prose = true, false
 		case cardName:
 			m.card = true
 		default:
@@ -250,7 +252,9 @@ func (w *walker) member(p place, name []byte) place {
 		}
 	}
 	if w.r.text {
-		m.mask = m.mask || p.doc && isTextName(name)
+		if !m.mask && p.doc && isTextName(name) {
+			m.mask, m.prose = true, true
+		}
 		m.doc = m.doc || string(name) == "doc"
 	}
 	return m
@@ -260,7 +264,7 @@ func (w *walker) member(p place, name []byte) place {
 func (w *walker) enter(p *place, n *node) {
 	w.active = append(w.active, n)
 	p.to = len(w.active)
-	p.mask = p.mask || n.mask
+	p.mask, p.prose = p.mask || n.mask, p.prose && !n.mask
 	p.keep = p.keep || n.keep
 	if n.role != noRole {
 		p.role = n.role
@@ -281,7 +285,7 @@ func (w *walker) judgeGroups(whole Masked) (ids map[string]bool) {
 		for i, v := range values {
 			switch {
 			case v.role == roleValue:
-				values[i].mask = true
+				values[i].mask, values[i].prose = true, false
 			case v.role == roleID && v.text:
 				// A masked id is no id: many topics have the same marker.
 				if id := w.textOf(v); !stays(id) {
@@ -326,9 +330,10 @@ func (w *walker) isSecretGroup(values []value) bool {
 	return false
 }
 
-// collect says how many values are masked, and returns the strings of them. What stays
-// though it is at a path is kept from then on.
-func (w *walker) collect() (n int, texts []string) {
+// collect says how many values are masked, and whether any of them is more than the text
+// of a document, and returns the strings of them. What stays though it is at a path is kept
+// from then on.
+func (w *walker) collect() (n int, secret bool, texts []string) {
 	for i := range w.values {
 		v := &w.values[i]
 		if !v.mask {
@@ -343,8 +348,9 @@ func (w *walker) collect() (n int, texts []string) {
 			texts = append(texts, string(text))
 		}
 		n++
+		secret = secret || !v.prose
 	}
-	return n, texts
+	return n, secret, texts
 }
 
 // write returns the alert with what is masked masked, and inside of other strings what m

@@ -29,8 +29,9 @@ type Record struct {
 	// also when it was dropped or rejected; of one that lay ahead as above.
 	HandledVersion time.Time `json:"handled_version"`
 
-	// Redacted: something was masked in a version that was published or rejected.
-	Redacted bool `json:"redacted"`
+	// HasSecrets: something was masked in a version that was published, beyond the text of
+	// its document.
+	HasSecrets bool `json:"has_secrets"`
 
 	// Backfill is the one that last published or rejected a version, so that it
 	// does so once.

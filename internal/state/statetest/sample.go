@@ -77,7 +77,7 @@ func sampleRecord(id string) state.Record {
 			{Field: state.IntentStatus, Values: []string{"closed"}, At: odd(6), By: "analyst@example.com", Expect: "new", Skip: true, Seq: 7, Open: true},
 			{Field: state.IntentTags, Values: []string{"b", "a", "b"}, At: odd(8), By: "soar", Expect: "read", Skip: true, Seq: 9, Open: true},
 		},
-		Redacted:     true,
+		HasSecrets:   true,
 		IntentSeq:    10,
 		Echoes:       []state.Echo{{Version: odd(11), At: odd(12), Seq: 31, Status: "closed", Tags: []string{"b", "a", "b"}}},
 		WriteLease:   &state.Lease{Owner: "instance-1", ExpiresAt: odd(13)},
