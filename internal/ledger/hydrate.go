@@ -54,7 +54,7 @@ func (p *Processor) hydrateBatch(ctx context.Context, batch []*item, counts *Cou
 	for i, it := range batch {
 		group.Go(func() (err error) {
 			pages[i], err = p.FetchFull(ctx, it.alert.ID)
-			it.alert.Truncated = dtm.Kind(err) == dtm.PageTooLarge
+			it.alert.Truncated = dtm.Kind(err) == dtm.PageTooLarge || dtm.Kind(err) == dtm.NoMemory
 			gone[i], noMemory[i], err = p.outcomeOfFetch(ctx, it, err)
 			failed[i] = err != nil
 			return err
