@@ -127,7 +127,7 @@ func TestSweep(t *testing.T) {
 			took: []string{"a90", "a80", "a70"},
 		},
 		{
-			name: "a page was withheld twice, and one lies behind it", asked: 3,
+			name: "a page was withheld twice, and one follows it", asked: 3,
 			listings: []swept{{head, {next: "3"}}, {head, {next: "3"}, {updated: []int{50}}}, {head, {updated: []int{60}, next: "3"}, {updated: []int{50}}}},
 			took:     []string{"a90", "a80", "a70", "a50", "a60"},
 		},

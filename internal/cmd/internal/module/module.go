@@ -22,7 +22,7 @@ func Root(ctx context.Context) (string, error) {
 	return strings.TrimSpace(string(out)), nil
 }
 
-// Commit names the commit of the working tree, with "-dirty" behind it when Go files have
+// Commit names the commit of the working tree, with "-dirty" after it when Go files have
 // changed since.
 func Commit(ctx context.Context) (string, error) {
 	commit, err := exec.CommandContext(ctx, "git", "rev-parse", "--short=10", "HEAD").Output()
