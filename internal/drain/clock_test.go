@@ -50,7 +50,7 @@ func TestWrongClocks(t *testing.T) {
 							r.Log = slog.New(slog.NewJSONHandler(&logs, nil))
 							r.Now = func() time.Time { return time.Now().Add(wrong) }
 							for _, session := range []*Session{&r.LiveAPI, &r.SweepAPI, &r.BackfillAPI} {
-								*session = elsewhere{*session, wrong}
+								*session = elsewhere{*session, wrong, false}
 							}
 							report, err := r.Live(t.Context(), "schedule", false)
 							if err != nil {
@@ -111,10 +111,7 @@ func TestUnsettledInASlowAnswer(t *testing.T) {
 					r.Options.Settle = 10 * time.Second
 					r.Now = func() time.Time { return time.Now().Add(ahead) }
 					for _, session := range []*Session{&r.LiveAPI, &r.SweepAPI, &r.BackfillAPI} {
-						*session = elsewhere{*session, ahead}
-						if dated == "when it has answered" {
-							*session = datedLate{*session, ahead}
-						}
+						*session = elsewhere{*session, ahead, dated == "when it has answered"}
 					}
 					if _, err := r.Live(t.Context(), "schedule", false); err != nil {
 						t.Fatal(err)
@@ -142,23 +139,6 @@ func (p *severities) Publish(ctx context.Context, all []message.Message) []error
 		p.of[id] = append(p.of[id], m.Attributes["severity"])
 	}
 	return p.topic.Publish(ctx, all)
-}
-
-// datedLate is a session of that machine whose answers GTI dates when they are complete.
-type datedLate struct {
-	Session
-	ahead time.Duration
-}
-
-func (s datedLate) List(ctx context.Context, q dtm.Query) iter.Seq2[dtm.Page, error] {
-	return func(yield func(dtm.Page, error) bool) {
-		for page, err := range s.Session.List(ctx, q) {
-			page.Date = page.ReceivedAt.Add(-s.ahead).Truncate(clockStep)
-			if !yield(page, err) {
-				return
-			}
-		}
-	}
 }
 
 // TestDateOfAnotherClock: what alerts of the same page contradict is not GTI's
@@ -302,12 +282,16 @@ func TestRequestsAreHigh(t *testing.T) {
 // elsewhere is a session of a machine whose clock is ahead.
 type elsewhere struct {
 	Session
-	ahead time.Duration
+	ahead     time.Duration
+	datedLate bool // GTI dates its answers when they are complete
 }
 
 func (s elsewhere) List(ctx context.Context, q dtm.Query) iter.Seq2[dtm.Page, error] {
 	return func(yield func(dtm.Page, error) bool) {
 		for page, err := range s.Session.List(ctx, q) {
+			if s.datedLate {
+				page.Date = page.ReceivedAt.Truncate(clockStep)
+			}
 			page.AskedAt, page.ReceivedAt = page.AskedAt.Add(s.ahead), page.ReceivedAt.Add(s.ahead)
 			if !yield(page, err) {
 				return
@@ -373,7 +357,7 @@ func TestLagOfAClockAhead(t *testing.T) {
 					r.Log = slog.New(slog.NewJSONHandler(&logs, nil))
 					r.Now = func() time.Time { return time.Now().Add(ahead) }
 					for _, session := range []*Session{&r.LiveAPI, &r.SweepAPI, &r.BackfillAPI} {
-						*session = elsewhere{*session, ahead}
+						*session = elsewhere{*session, ahead, false}
 					}
 					report, err := r.Live(t.Context(), "schedule", false)
 					if err != nil {
@@ -406,7 +390,7 @@ func TestCutShortByAWrongClock(t *testing.T) {
 			r.Options.InitialLookback, r.Options.MaxAlerts = 4*time.Hour, limit
 			r.Now = func() time.Time { return time.Now().Add(ahead) }
 			for _, session := range []*Session{&r.LiveAPI, &r.SweepAPI, &r.BackfillAPI} {
-				*session = elsewhere{*session, ahead}
+				*session = elsewhere{*session, ahead, false}
 			}
 			if _, err := r.Live(t.Context(), "schedule", false); err != nil {
 				t.Fatal(err)

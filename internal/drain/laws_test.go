@@ -143,8 +143,11 @@ func (w *world) checkMessage(p *proc, m message.Message) {
 	w.checkSwept(p, a, b, m)
 
 	w.checkRuled(p, a, m)
-	// Law: no message has a password, unless nothing has ever said that it is one.
-	untold := m.Attributes["refs"] == "false" && !w.ledger[a.id].HasSecrets
+	// Law: no message has a password, unless nothing has ever said that it is one: no
+	// message had the document, or its record was lost.
+	bareData := m.Attributes["refs"] == "false"
+	untold := bareData && !w.ledger[a.id].HasSecrets && (!w.calm() || !w.told[a.id])
+	w.told[a.id] = w.told[a.id] || !bareData
 	if w.Masked && bytes.Contains(m.Data, []byte(password)) && !untold {
 		w.fail("%s publishes %s with its password", p.name, a.id)
 	}

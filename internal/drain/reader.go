@@ -178,8 +178,6 @@ type sliceListing struct {
 	past  int // alerts of the last pages that are past the slice's end, when no other were on them
 	cut   bool
 	light bool
-	// truncated: it has no documents, because one of them was too large.
-	truncated bool
 	// isFirst: no page came yet. firstTo is the last alert in order of the first one.
 	isFirst bool
 	firstTo time.Time
@@ -192,7 +190,6 @@ func (r *reader) fetch(ctx context.Context, pages chan<- fetched) {
 	for since := r.position(); ; {
 		l := &sliceListing{listing: base, isFirst: true}
 		l.query, l.light = r.query(since)
-		l.truncated = r.noRefs
 		l.order = orderFrom(l.query.Since)
 		again := false
 		for page, err := range r.engine.source.List(ctx, l.query) {
@@ -218,7 +215,7 @@ func (r *reader) fetch(ctx context.Context, pages chan<- fetched) {
 				r.detectClamp(since, page)
 			}
 			r.engine.noteAnswered()
-			if l.truncated {
+			if r.engine.opts.Refs && !l.query.Refs && !l.light { // one of its documents was too large
 				for i := range page.Alerts {
 					page.Alerts[i].Truncated = true
 				}

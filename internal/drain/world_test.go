@@ -56,6 +56,7 @@ type world struct {
 	// acked counts the messages of the alerts topic by their dedupe_key, rejected
 	// those of the rejects topic by their text.
 	acked    map[string]int
+	told     map[string]bool // alerts of which a message had the document
 	rejected map[string]int
 	latest   map[string]sent // the newest version of an alert that was sent
 	asksOf   map[string]bool // the alerts for which a rule's write-back was asked
@@ -77,7 +78,7 @@ type sent struct {
 func newWorld(h history, store state.Store, feed string) *world {
 	w := &world{
 		history: h, start: time.Now(), store: store, feed: feed, byID: map[string]*knownAlert{},
-		ledger: map[string]state.Record{}, acked: map[string]int{}, rejected: map[string]int{}, latest: map[string]sent{},
+		ledger: map[string]state.Record{}, acked: map[string]int{}, told: map[string]bool{}, rejected: map[string]int{}, latest: map[string]sent{},
 		asksOf:    map[string]bool{},
 		backfills: map[string]*backfill{},
 	}
