@@ -107,17 +107,22 @@ const (
 	clockBroken = 5 * time.Minute
 )
 
-// examineClock compares this machine's clock with GTI's, which says whole seconds.
+// examineClock compares this machine's clock with GTI's, which says whole seconds, at some
+// moment between the question and the answer. Only the difference that is certain counts:
+// otherwise a slow answer would make a right clock wrong.
 func (d *doctor) examineClock(page dtm.Page) {
 	if page.Date.IsZero() {
 		d.add("clock", isOpen, "GTI does not say its time", "")
 		return
 	}
-	here := page.AskedAt.Add(page.ReceivedAt.Sub(page.AskedAt) / 2)
-	ahead := here.Sub(page.Date.Add(time.Second / 2)).Round(time.Second)
-	found := fmt.Sprintf("%s fast", ahead)
-	if ahead < 0 {
-		found = fmt.Sprintf("%s slow", -ahead)
+	least, most := page.AskedAt.Sub(page.Date.Add(time.Second)), page.ReceivedAt.Sub(page.Date)
+	ahead := (max(least, 0) + min(most, 0)).Round(time.Second)
+	found := "agrees with GTI's"
+	switch {
+	case ahead > 0:
+		found = fmt.Sprintf("at least %s fast", ahead)
+	case ahead < 0:
+		found = fmt.Sprintf("at least %s slow", -ahead)
 	}
 	const do = "set this machine's clock, by NTP"
 	switch {
