@@ -185,21 +185,31 @@ func (a *App) postBackfill(w http.ResponseWriter, r *http.Request) {
 	answer(w, status, "application/json", out)
 }
 
+// mostWarnings bounds what a note repeats of a filter: a body can name thousands of types.
+const mostWarnings = 5
+
 // readBackfill reads what is asked for, cut to what is before the live position.
 func (a *App) readBackfill(body *strictjson.Object, feed state.Feed, now time.Time) (b state.Backfill, note string, p *problem) {
-	sinceText, untilText := body.String("since"), body.String("until")
+	before := len(body.Problems())
+	sinceText := body.String("since")
+	sinceMissing := sinceText == "" && len(body.Problems()) == before
+	untilText := body.String("until")
 	var filterText json.RawMessage
 	given := body.Decode("filter", "a JSON object as DTM_FILTER takes", &filterText)
 	b = state.Backfill{
 		Republish: body.Bool("republish"), DryRun: body.Bool("dry_run"), ID: body.String("id"),
 		State: state.Pending, RequestedAt: now, Filter: a.cfg.Filter.String(),
 	}
+	var notes []string
 	if given {
-		filter, _, err := dtm.ParseFilter(string(filterText))
+		filter, warnings, err := dtm.ParseFilter(string(filterText))
 		if err != nil {
 			for line := range strings.SplitSeq(err.Error(), "\n") {
 				body.AddProblem("the field \"filter\": %s", line)
 			}
+		}
+		for _, w := range warnings[:min(len(warnings), mostWarnings)] {
+			notes = append(notes, `the field "filter": `+w)
 		}
 		b.Filter = filter.String()
 	}
@@ -215,9 +225,10 @@ func (a *App) readBackfill(body *strictjson.Object, feed state.Feed, now time.Ti
 		position = feed.Position()
 	}
 	sinceOK := false
-	if sinceText == "" {
+	switch {
+	case sinceMissing:
 		body.AddProblem("the field \"since\" is missing; allowed: an RFC 3339 time, or a duration back from now such as \"72h\"")
-	} else {
+	case sinceText != "":
 		b.Since, sinceOK = readMoment(body, "since", sinceText, now)
 	}
 	b.Until = position
@@ -235,7 +246,7 @@ func (a *App) readBackfill(body *strictjson.Object, feed state.Feed, now time.Ti
 			body.AddProblem("the range begins at %s, and from the live position %s on the live feed is responsible",
 				b.Since.Format(time.RFC3339Nano), position.Format(time.RFC3339Nano))
 		case b.Until.After(position):
-			note = fmt.Sprintf("the range was cut at the live position %s: from there on the live feed is responsible", position.Format(time.RFC3339Nano))
+			notes = append(notes, fmt.Sprintf("the range was cut at the live position %s: from there on the live feed is responsible", position.Format(time.RFC3339Nano)))
 			b.Until = position
 		}
 	}
@@ -246,7 +257,7 @@ func (a *App) readBackfill(body *strictjson.Object, feed state.Feed, now time.Ti
 	text, _ := json.Marshal([]any{sinceText, untilText, b.Filter, b.Republish}) // strings and a bool always marshal
 	sum := sha256.Sum256(text)
 	b.Request = hex.EncodeToString(sum[:])
-	return b, note, nil
+	return b, strings.Join(notes, "; "), nil
 }
 
 // readMoment reads an RFC 3339 time, or a duration back from now.

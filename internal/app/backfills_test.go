@@ -135,3 +135,31 @@ func TestAnUnfinishedBackfillIsFound(t *testing.T) {
 		t.Errorf("got %s, which is asked for with another range", got)
 	}
 }
+
+// TestATypeThatNobodyKnowsIsNoted: it is no error, since the API's list grows, and it may
+// be a slip of the pen that matches nothing. What a note repeats is bounded.
+func TestATypeThatNobodyKnowsIsNoted(t *testing.T) {
+	store := openStore(t)
+	occupy(t, store)
+	ingest := newIngest(t, store, http.NotFoundHandler())
+	types := strings.Repeat(`"`+strings.Repeat("z", 500)+`",`, 1000)
+	for _, c := range []struct {
+		filter, want string
+		most         int
+	}{
+		{`{"alert_type":["Message","Leter"]}`, `the field "filter": alert_type: "Leter" is none of the types known to this version`, 1000},
+		{`{"alert_type":[` + types + `"Message"]}`, `is none of the types known`, 5000},
+		{`{"alert_type":["Message"]}`, "", 1000},
+	} {
+		w := httptest.NewRecorder()
+		ingest.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/backfill",
+			strings.NewReader(`{"since":"96h","filter":`+c.filter+`}`)))
+		var b struct{ Note string }
+		if err := json.Unmarshal(w.Body.Bytes(), &b); err != nil || w.Code != http.StatusAccepted {
+			t.Fatalf("%.100s: %d %s", c.filter, w.Code, w.Body)
+		}
+		if said := strings.Contains(b.Note, "none of the types"); said != (c.want != "") || !strings.Contains(b.Note, c.want) || len(b.Note) > c.most {
+			t.Errorf("%.100s: the note of %d bytes is %.300q", c.filter, len(b.Note), b.Note)
+		}
+	}
+}

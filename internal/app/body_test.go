@@ -49,6 +49,22 @@ func TestARepeatedFieldIsAProblem(t *testing.T) {
 	}
 }
 
+// TestAWrongSinceIsNotMissing, too.
+func TestAWrongSinceIsNotMissing(t *testing.T) {
+	const missing = `the field "since" is missing; allowed: an RFC 3339 time, or a duration back from now such as "72h"`
+	for body, want := range map[string][]string{
+		`{"since":5}`:                     {`the field "since" is 5; allowed: a string`},
+		`{"since":[],"since":5}`:          {`the field "since" is named more than once`, `the field "since" is 5; allowed: a string`},
+		`{"dry_run":true,"dry_run":true}`: {`the field "dry_run" is named more than once`, missing},
+		`{"since":null}`:                  {missing},
+		`{"since":""}`:                    {missing},
+	} {
+		if diff := cmp.Diff(want, refused(t, "/backfill", body).Errors); diff != "" {
+			t.Errorf("%s: %s", body, diff)
+		}
+	}
+}
+
 // TestOnlyTheFirstProblemsAreListed: whatever a body of a megabyte holds.
 func TestOnlyTheFirstProblemsAreListed(t *testing.T) {
 	fields := func(n int) string {

@@ -87,7 +87,7 @@ func ParseFilter(text string) (f Filter, warnings []string, err error) {
 			for _, t := range f.AlertType {
 				if !slices.Contains(alertTypes, t) {
 					warnings = append(warnings, fmt.Sprintf("alert_type: %q is none of the types known to this version (%s); it is sent as it is",
-						t, strings.Join(alertTypes, ", ")))
+						Shorten(t), strings.Join(alertTypes, ", ")))
 				}
 			}
 		case "tags":
