@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -61,16 +62,22 @@ func run(args []string) int {
 	if err != nil {
 		return fail(err)
 	}
+	var wrong []error
+	collectWrongValues(parser.Model.Node, &wrong)
 	command, err := parser.Parse(args)
-	if err != nil {
-		var parse *kong.ParseError
-		if errors.As(err, &parse) && parse.Context.Command() != "" {
-			return fail(usagef("%w (see dtmrelay %s --help)", err, parse.Context.Command()))
+	var parse *kong.ParseError
+	if errors.As(err, &parse) {
+		command = parse.Context
+		if len(wrong) > 0 { // what was checked without them can be false
+			err = command.Error
 		}
-		return fail(usagef("%w (see dtmrelay --help)", err))
 	}
-	if err := emptyValues(command); err != nil {
-		return fail(usagef("%w (see dtmrelay %s --help)", err, command.Command()))
+	if err := errors.Join(append(wrong, err)...); err != nil {
+		help := "dtmrelay --help"
+		if command != nil && command.Command() != "" {
+			help = "dtmrelay " + command.Command() + " --help"
+		}
+		return fail(usagef("%w (see %s)", err, help))
 	}
 	if err := command.Run(); err != nil {
 		return fail(err)
@@ -78,16 +85,55 @@ func run(args []string) int {
 	return 0
 }
 
-// emptyValues names the flags that were given an empty text. Taken for flags that were not
-// given, an unset variable of a script would send alerts elsewhere than it says.
-func emptyValues(command *kong.Context) error {
-	var errs []error
-	for _, p := range command.Path {
-		if p.Flag != nil && p.Flag.Target.Kind() == reflect.String && p.Flag.Target.String() == "" {
-			errs = append(errs, fmt.Errorf("--%s is empty: give it a value, or leave it out", p.Flag.Name))
+// collectWrongValues lets the parser of n and the commands below it go on after a flag's
+// value that is not allowed. It adds the problem to wrong, so that all are told at once.
+func collectWrongValues(n *kong.Node, wrong *[]error) {
+	for _, f := range n.Flags {
+		if !f.IsBool() { // the mapper of these says more than how to decode
+			f.Mapper = collectingMapper{f.Mapper, wrong}
 		}
 	}
-	return errors.Join(errs...)
+	for _, child := range n.Children {
+		collectWrongValues(child, wrong)
+	}
+}
+
+type collectingMapper struct {
+	kong.Mapper
+
+	wrong *[]error
+}
+
+func (m collectingMapper) Decode(ctx *kong.DecodeContext, target reflect.Value) error {
+	v := ctx.Value
+	add := func(format string, args ...any) {
+		*m.wrong = append(*m.wrong, fmt.Errorf("--"+v.Name+format, args...))
+	}
+	if ctx.Scan.Peek().IsEOL() {
+		add(" needs a value")
+		return nil
+	}
+	err := m.Mapper.Decode(ctx, target)
+	switch {
+	case err != nil:
+		add(": %w", err)
+	case v.Enum != "" && !v.EnumMap()[target.String()]:
+		add(": %q is not allowed: it must be one of %s", target, strings.Join(v.EnumSlice(), ", "))
+		target.SetString(v.Default)
+	case target.Kind() != reflect.String || target.String() != "":
+	case slices.ContainsFunc(v.Tag.Envs, isEmptyVariable):
+		target.SetString(v.Default) // as the function takes it
+	default:
+		// Taken for a flag that was not given, an unset variable of a script would send
+		// alerts elsewhere than it says.
+		add(" is empty: give it a value, or leave it out")
+	}
+	return nil
+}
+
+func isEmptyVariable(name string) bool {
+	text, set := os.LookupEnv(name)
+	return set && text == ""
 }
 
 // usageError is the caller's mistake.
