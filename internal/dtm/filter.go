@@ -32,8 +32,10 @@ var Statuses = []string{
 	"duplicate", "not_relevant", "tracked_external",
 }
 
+// Severities are the severities that an alert may have (DTM API), the worst first.
+var Severities = []string{"high", "medium", "low"}
+
 var (
-	severities = []string{"high", "medium", "low"}
 	// alertTypes are the ones known in 2026. The API's list grows.
 	alertTypes = []string{
 		"Compromised Credentials", "Document", "Domain Discovery", "Email", "Forum Post",
@@ -95,7 +97,7 @@ func ParseFilter(text string) (f Filter, warnings []string, err error) {
 		case "match_value":
 			f.MatchValue, err = stringList(value)
 		case "severity":
-			f.Severity, err = enumList(value, severities)
+			f.Severity, err = enumList(value, Severities)
 		case "mscore_gte":
 			f.MScoreGTE, err = score(value)
 		case "search":

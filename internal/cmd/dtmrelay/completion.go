@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/alecthomas/kong"
+
+	"dtmrelay.internal/dtmrelay/internal/dtm"
 )
 
 type completionCmd struct {
@@ -80,10 +82,15 @@ func valuesOf(v *kong.Value) []string {
 	if _, ok := v.Target.Interface().(outputFormat); ok {
 		return []string{string(formatJSON), string(formatJSONL), string(formatCSV), string(formatTable)}
 	}
-	if v.Enum == "" {
-		return nil
+	switch {
+	case v.Enum != "":
+		return v.EnumSlice()
+	case v.Name == "status" || v.Name == "expect-status":
+		return dtm.Statuses
+	case v.Name == "severity":
+		return dtm.Severities
 	}
-	return v.EnumSlice()
+	return nil
 }
 
 // shellCases are for bash and zsh, which read them alike: what a word does to the
