@@ -179,7 +179,13 @@ func intact(p *secretmanagerpb.SecretPayload) bool {
 
 // explain says what to do about an answer of Secret Manager.
 func (k *Key) explain(err error) error {
-	switch status.Code(err) {
+	code := status.Code(err)
+	if errors.Is(err, context.DeadlineExceeded) { // the client library's own pause ended so
+		code = codes.DeadlineExceeded
+	}
+	switch code {
+	case codes.DeadlineExceeded, codes.Unavailable:
+		return fmt.Errorf("reading secret %s: no answer of Secret Manager: see whether the relay reaches secretmanager.googleapis.com (its VPC connector or egress rules, DNS): %w", k.name, err)
 	case codes.NotFound:
 		return fmt.Errorf("secret %s: %w: it does not exist or has no version: %s: %w", k.name, ErrMissing, k.howToAdd(), err)
 	case codes.FailedPrecondition:

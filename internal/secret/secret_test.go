@@ -244,7 +244,8 @@ func TestAReadIsBounded(t *testing.T) {
 		f := &fake{delay: time.Hour}
 		f.answer("1", "key")
 		start := time.Now()
-		if _, err := New(f, name, TTL).Key(t.Context()); status.Code(err) != codes.DeadlineExceeded {
+		if _, err := New(f, name, TTL).Key(t.Context()); status.Code(err) != codes.DeadlineExceeded ||
+			!strings.Contains(err.Error(), "see whether the relay reaches secretmanager.googleapis.com") {
 			t.Errorf("error %v", err)
 		}
 		if d := time.Since(start); d > 10*time.Second {
