@@ -108,7 +108,7 @@ const (
 )
 
 // examineClock compares this machine's clock with GTI's, which says whole seconds, at some
-// moment between the question and the answer. Only the difference that is certain counts:
+// moment between the question and the answer. A difference that these explain is none:
 // otherwise a slow answer would make a right clock wrong.
 func (d *doctor) examineClock(page dtm.Page) {
 	if page.Date.IsZero() {
@@ -116,13 +116,13 @@ func (d *doctor) examineClock(page dtm.Page) {
 		return
 	}
 	least, most := page.AskedAt.Sub(page.Date.Add(time.Second)), page.ReceivedAt.Sub(page.Date)
-	ahead := (max(least, 0) + min(most, 0)).Round(time.Second)
-	found := "agrees with GTI's"
+	ahead := ((least + most) / 2).Round(time.Second)
+	found := fmt.Sprintf("%s fast", ahead)
 	switch {
-	case ahead > 0:
-		found = fmt.Sprintf("at least %s fast", ahead)
+	case least <= 0 && most >= 0:
+		ahead, found = 0, "agrees with GTI's"
 	case ahead < 0:
-		found = fmt.Sprintf("at least %s slow", -ahead)
+		found = fmt.Sprintf("%s slow", -ahead)
 	}
 	const do = "set this machine's clock, by NTP"
 	switch {
