@@ -151,12 +151,12 @@ func (c *alertHistoryCmd) Run() error {
 	if err != nil {
 		return err
 	}
-	answer, err := relay.call(ctx, http.MethodGet, "/alerts/"+url.PathEscape(string(c.ID)), nil)
+	answer, err := relay.call(ctx, http.MethodGet, "/alerts/"+url.PathEscape(string(c.ID)), nil, "alert_id")
 	err = errors.Join(err, closeRelay())
 	if err != nil {
 		return err
 	}
-	return printHistory(os.Stdout, c.Format.or(os.Stdout, formatJSON), answer.Body)
+	return printHistory(os.Stdout, c.Format.or(os.Stdout, formatJSON), answer)
 }
 
 // alertHistory is what a table shows of GET /alerts/{id}.
@@ -377,12 +377,12 @@ func (c *alertSetCmd) write(ctx context.Context) (done setOutcome, err error) {
 	if err != nil {
 		return done, err
 	}
-	answer, err := relay.send(ctx, relay.push, http.MethodPost, "/", pushOf(c.message(), time.Now()))
+	answer, err := relay.send(ctx, relay.push, http.MethodPost, "/", pushOf(c.message(), time.Now()), "outcome")
 	err = errors.Join(err, closeRelay())
 	if err != nil {
 		return done, err
 	}
-	err = json.Unmarshal(answer.Body, &done)
+	err = json.Unmarshal(answer, &done)
 	return done, err
 }
 

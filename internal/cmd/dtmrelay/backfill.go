@@ -213,13 +213,13 @@ func (c *backfillStartCmd) post(ctx context.Context, relay relayClient, request 
 	looking, stop := context.WithCancel(ctx)
 	looked := make(chan backfillRecord, 1)
 	go func() { looked <- c.look(looking, relay, request, bar) }()
-	answer, err := relay.call(ctx, http.MethodPost, "/backfill", request)
+	answer, err := relay.call(ctx, http.MethodPost, "/backfill", request, "id")
 	stop()
 	seen := <-looked
 	if err != nil {
 		return seen, err
 	}
-	err = last.read(answer.Body)
+	err = last.read(answer)
 	return last, err
 }
 
@@ -435,11 +435,11 @@ func isMissing(err error) bool {
 func oneBackfill(ctx context.Context, relay relayClient, method, id string) (b backfillRecord, err error) {
 	ctx, cancel := context.WithTimeout(ctx, readTime)
 	defer cancel()
-	answer, err := relay.call(ctx, method, "/backfill/"+url.PathEscape(id), nil)
+	answer, err := relay.call(ctx, method, "/backfill/"+url.PathEscape(id), nil, "id")
 	if err != nil {
 		return b, err
 	}
-	err = b.read(answer.Body)
+	err = b.read(answer)
 	return b, err
 }
 
@@ -452,11 +452,11 @@ type backfillPage struct {
 func listBackfills(ctx context.Context, relay relayClient, limit int) (page backfillPage, err error) {
 	ctx, cancel := context.WithTimeout(ctx, readTime)
 	defer cancel()
-	answer, err := relay.call(ctx, http.MethodGet, "/backfill?limit="+strconv.Itoa(limit), nil)
+	answer, err := relay.call(ctx, http.MethodGet, "/backfill?limit="+strconv.Itoa(limit), nil, "backfills")
 	if err != nil {
 		return page, err
 	}
-	if err = json.Unmarshal(answer.Body, &page); err != nil {
+	if err = json.Unmarshal(answer, &page); err != nil {
 		return page, fmt.Errorf("the relay's list of backfills: %w", err)
 	}
 	return page, nil

@@ -164,32 +164,27 @@ type relayClient struct {
 	push      http.RoundTripper // to SyncStatus; nil where it can't be called
 }
 
-// relayAnswer is what a relay answered with success, or with the failure of a run.
-type relayAnswer struct {
-	Status int
-	Body   json.RawMessage
-}
-
 // maxAnswer bounds what is read of an answer; 200 backfills have far less.
 const maxAnswer = 64 << 20
 
-// call sends a request. The error says what the relay's answer says of a problem.
-func (r relayClient) call(ctx context.Context, method, path string, body any) (relayAnswer, error) {
-	return r.send(ctx, r.transport, method, path, body)
+// call sends a request. What a relay answers to it is an object with the member; the
+// error says what the relay's answer says of a problem.
+func (r relayClient) call(ctx context.Context, method, path string, body any, member string) (json.RawMessage, error) {
+	return r.send(ctx, r.transport, method, path, body, member)
 }
 
-func (r relayClient) send(ctx context.Context, through http.RoundTripper, method, path string, body any) (relayAnswer, error) {
+func (r relayClient) send(ctx context.Context, through http.RoundTripper, method, path string, body any, member string) (json.RawMessage, error) {
 	var sent io.Reader = http.NoBody
 	if body != nil {
 		text, err := json.Marshal(body)
 		if err != nil {
-			return relayAnswer{}, err
+			return nil, err
 		}
 		sent = bytes.NewReader(text)
 	}
 	req, err := http.NewRequestWithContext(ctx, method, r.base+path, sent)
 	if err != nil {
-		return relayAnswer{}, err
+		return nil, err
 	}
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
@@ -198,12 +193,12 @@ func (r relayClient) send(ctx context.Context, through http.RoundTripper, method
 	// Not a http.Client: it would take the identity token along to where a redirect leads.
 	resp, err := through.RoundTrip(req)
 	if err != nil {
-		return relayAnswer{}, fmt.Errorf("calling the relay: %w", err)
+		return nil, fmt.Errorf("calling the relay: %w", err)
 	}
 	defer resp.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err != nil {
-		return relayAnswer{}, fmt.Errorf("reading the relay's answer: %w", err)
+		return nil, fmt.Errorf("reading the relay's answer: %w", err)
 	}
 	who := fmt.Sprintf("the relay answers %d: ", resp.StatusCode)
 	if r.base == "" {
@@ -213,13 +208,25 @@ func (r relayClient) send(ctx context.Context, through http.RoundTripper, method
 	kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
 	switch {
 	case kind == "application/problem+json":
-		return relayAnswer{}, problemOf(resp.StatusCode, who, text)
-	case kind == "application/json" && json.Valid(text) && (resp.StatusCode < 300 || resp.StatusCode >= 500):
-		return relayAnswer{resp.StatusCode, bytes.TrimSpace(text)}, nil
+		return nil, problemOf(resp.StatusCode, who, text)
+	case kind == "application/json" && answersRequest(method, resp.StatusCode) && hasMember(text, member):
+		return bytes.TrimSpace(text), nil
 	case resp.StatusCode == http.StatusUnauthorized, resp.StatusCode == http.StatusForbidden:
-		return relayAnswer{}, fmt.Errorf("%s does not let this caller in (%d): grant the account roles/run.invoker on the function", r.base, resp.StatusCode)
+		return nil, fmt.Errorf("%s does not let this caller in (%d): grant the account roles/run.invoker on the function", r.base, resp.StatusCode)
 	}
-	return relayAnswer{}, fmt.Errorf("%s answers %d, not as a relay does: is it the address of the function Ingest?", r.base, resp.StatusCode)
+	return nil, fmt.Errorf("%s answers %d, not as a relay does: is it the address of the function Ingest?", r.base, resp.StatusCode)
+}
+
+// answersRequest reports whether a relay answers so what was asked for. A POST that failed
+// on its way is answered with how far it came.
+func answersRequest(method string, status int) bool {
+	return status == http.StatusOK || status == http.StatusAccepted || method == http.MethodPost && status >= 500
+}
+
+func hasMember(text []byte, name string) bool {
+	var members map[string]json.RawMessage
+	err := json.Unmarshal(text, &members)
+	return err == nil && members[name] != nil && string(members[name]) != "null"
 }
 
 // relayProblem is an answer that says what is wrong.

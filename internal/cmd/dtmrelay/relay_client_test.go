@@ -16,9 +16,14 @@ func TestRelayAnswers(t *testing.T) {
 		status            int
 		kind, body, wants string // wants is a part of the error; empty: there is none
 	}{
-		"good":           {200, "application/json", `{"a":1}`, ""},
-		"recorded":       {202, "application/json; charset=utf-8", `{}`, ""},
-		"a failed run":   {502, "application/json", `{"error":"x"}`, ""},
+		"good":           {200, "application/json", `{"feed":"f","a":1}`, ""},
+		"recorded":       {202, "application/json; charset=utf-8", `{"feed":"f"}`, ""},
+		"a failed run":   {502, "application/json", `{"feed":"f","error":"x"}`, "answers 502, not as a relay does"},
+		"a gateway":      {503, "application/json", `{"error":"x"}`, "answers 503, not as a relay does"},
+		"created":        {201, "application/json", `{"feed":"f"}`, "answers 201, not as a relay does"},
+		"another object": {200, "application/json", `{"alerts":[]}`, "answers 200, not as a relay does"},
+		"null":           {200, "application/json", `{"feed":null}`, "answers 200, not as a relay does"},
+		"a list":         {200, "application/json", `["feed"]`, "answers 200, not as a relay does"},
 		"one problem":    {400, "application/problem+json", `{"detail":"the field \"x\" is unknown","errors":["the field \"x\" is unknown"],"problems":1}`, `the relay answers 400: the field "x" is unknown`},
 		"problems":       {400, "application/problem+json", `{"detail":"a; b","errors":["a","b"],"problems":3}`, "the relay answers 400: 3 problems\n  a\n  b\n  and 1 more"},
 		"configuration":  {500, "application/problem+json", `{"detail":"the configuration has problems","errors":["A: x","B: y"],"problems":2}`, "the configuration has problems\n  A: x\n  B: y"},
@@ -42,18 +47,37 @@ func TestRelayAnswers(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			answer, err := relay.call(t.Context(), http.MethodGet, "/status", nil)
+			answer, err := relay.call(t.Context(), http.MethodGet, "/status", nil, "feed")
 			switch {
 			case test.wants == "" && err != nil:
 				t.Error(err)
-			case test.wants == "" && string(answer.Body) != test.body:
-				t.Errorf("the answer is %s", answer.Body)
+			case test.wants == "" && string(answer) != test.body, test.wants != "" && answer != nil:
+				t.Errorf("the answer is %s", answer)
 			case test.wants != "" && (err == nil || !strings.HasSuffix(err.Error(), test.wants) && !strings.Contains(err.Error(), test.wants+":") && !strings.Contains(err.Error(), test.wants+" ")):
 				t.Errorf("the error is %q; want %q", fmt.Sprint(err), test.wants)
 			case test.wants != "" && strings.ContainsAny(err.Error(), "\x1b\u009b"):
 				t.Errorf("the error controls a terminal: %q", err)
 			}
 		})
+	}
+}
+
+// TestRelayAnswersToAPost: with how far a run came that failed.
+func TestRelayAnswersToAPost(t *testing.T) {
+	for body, good := range map[string]bool{`{"id":"b","error":"x"}`: true, `{"error":"x"}`: false} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(http.StatusBadGateway)
+			_, _ = io.WriteString(w, body)
+		}))
+		relay, err := relayFlags{URL: server.URL}.remote(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if answer, err := relay.call(t.Context(), http.MethodPost, "/backfill", backfillRequest{Since: "1h"}, "id"); (err == nil) != good {
+			t.Errorf("%s: %s, %v", body, answer, err)
+		}
+		server.Close()
 	}
 }
 
@@ -101,7 +125,7 @@ func TestRelayCallEnds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := relay.call(ctx, http.MethodPost, "/backfill", backfillRequest{Since: "1h"}); err == nil {
+	if _, err := relay.call(ctx, http.MethodPost, "/backfill", backfillRequest{Since: "1h"}, "id"); err == nil {
 		t.Error("no error")
 	}
 }

@@ -86,8 +86,8 @@ func (c *statusCmd) read(ctx context.Context) (json.RawMessage, error) {
 	if err != nil {
 		return nil, err
 	}
-	answer, err := relay.call(ctx, http.MethodGet, "/status", nil)
-	return answer.Body, errors.Join(err, closeRelay())
+	answer, err := relay.call(ctx, http.MethodGet, "/status", nil, "feed")
+	return answer, errors.Join(err, closeRelay())
 }
 
 // lastPoll is the status after the last poll of the process that has the files open.
