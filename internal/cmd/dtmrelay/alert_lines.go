@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -29,7 +28,7 @@ type alertLines struct {
 func openAlertLines(path string, files localFiles) (*alertLines, error) {
 	l := &alertLines{out: os.Stdout, name: "standard output"}
 	if path != "" {
-		file, err := openToAppend(path)
+		file, err := openToAppend(path, formatJSONL)
 		if err != nil {
 			return nil, err
 		}
@@ -40,45 +39,6 @@ func openAlertLines(path string, files localFiles) (*alertLines, error) {
 		return nil, errors.Join(err, l.closeOutput())
 	}
 	return l, nil
-}
-
-// openToAppend opens a file of alerts, for its owner alone, because they may hold
-// passwords. A last line that has no end is ended, or is left out where it is the beginning
-// of an alert: that one comes again, and would be lost to who reads the file line by line.
-func openToAppend(path string) (*os.File, error) {
-	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
-	if err != nil {
-		// Some files can only be written to.
-		return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
-	}
-	if err := endLastLine(file); err != nil {
-		return nil, errors.Join(fmt.Errorf("ending the last line of %s: %w", path, err), file.Close())
-	}
-	return file, nil
-}
-
-func endLastLine(file *os.File) error {
-	info, err := file.Stat()
-	if err != nil || !info.Mode().IsRegular() || info.Size() == 0 {
-		return err
-	}
-	const longest = 64 << 20 // of an alert
-	size := info.Size()
-	tail := make([]byte, min(size, longest))
-	if _, err := file.ReadAt(tail, size-int64(len(tail))); err != nil {
-		return err
-	}
-	end := bytes.LastIndexByte(tail, '\n') + 1
-	last := tail[end:]
-	switch {
-	case len(last) == 0:
-		return nil
-	case end == 0 && size > longest: // no line of ours
-	case last[0] == '{' && !json.Valid(last):
-		return file.Truncate(size - int64(len(last)))
-	}
-	_, err = file.WriteString("\n")
-	return err
 }
 
 // Publish writes the messages and returns one error for each. After a failure it writes

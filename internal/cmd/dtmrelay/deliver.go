@@ -169,6 +169,7 @@ func runWith(ctx context.Context, line string, data []byte) error {
 // alertPrinter shows the alerts of a poll as they come: lines, or for people a table.
 type alertPrinter struct {
 	w      io.Writer
+	path   string // of w; empty: it is standard output
 	format outputFormat
 	headed bool // of CSV, or of the table of this poll
 
@@ -176,6 +177,34 @@ type alertPrinter struct {
 	counts map[class]int
 	n      int
 }
+
+// writeTo writes to a file from now on.
+func (p *alertPrinter) writeTo(file *os.File) error {
+	info, err := file.Stat()
+	if err != nil {
+		return fmt.Errorf("--output: %w", err)
+	}
+	p.w, p.headed = file, info.Size() > 0
+	return nil
+}
+
+// begin begins a poll.
+func (p *alertPrinter) begin() error {
+	if p.path == "" {
+		return nil
+	}
+	before := p.w.(*os.File)
+	file, err := reopened(before, p.path, p.format)
+	if err != nil {
+		return fmt.Errorf("--output: %w", err)
+	}
+	if file == before {
+		return nil
+	}
+	return p.writeTo(file)
+}
+
+func (p *alertPrinter) close() error { return p.w.(*os.File).Close() }
 
 // countedFrom is from how many alerts of one poll on they are counted below its table.
 const countedFrom = 20

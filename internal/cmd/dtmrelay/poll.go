@@ -167,16 +167,15 @@ func (c *pollCmd) values() map[string]string {
 func (c *pollCmd) printer(p *poller) (*alertPrinter, error) {
 	out := &alertPrinter{w: os.Stdout, format: c.Format.or(os.Stdout, formatJSONL), counts: map[class]int{}}
 	if c.Output != "" {
-		file, err := openToAppend(c.Output)
+		out.path, out.format = c.Output, cmp.Or(c.Format, formatJSONL)
+		file, err := openToAppend(out.path, out.format)
 		if err != nil {
 			return nil, fmt.Errorf("--output: %w", err)
 		}
-		p.closers = append(p.closers, file.Close)
-		info, err := file.Stat()
-		if err != nil {
-			return nil, fmt.Errorf("--output: %w", err)
+		p.closers = append(p.closers, out.close)
+		if err := out.writeTo(file); err != nil {
+			return nil, err
 		}
-		out.w, out.format, out.headed = file, cmp.Or(c.Format, formatJSONL), info.Size() > 0
 	}
 	return out, nil
 }
@@ -249,6 +248,9 @@ func (p *poller) loop(ctx context.Context, polls int, interval time.Duration) er
 // poll polls once. An error is one to end with: a failure that may pass is shown, unless
 // it is the last poll's. wait is what GTI asks for before the next, 0 for nothing.
 func (p *poller) poll(ctx context.Context, last bool) (wait time.Duration, err error) {
+	if err := p.delivery.out.begin(); err != nil {
+		return 0, err
+	}
 	before := p.delivery.sent
 	report, failure := p.app.Run(ctx, "cli", "", false)
 	if err := p.delivery.end(); err != nil {

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// TestACutRecordIsLeftOut: after a full disk or a crash of the machine a file of alerts ends
+// anywhere. Of a file of somebody else's nothing is cut off.
+func TestACutRecordIsLeftOut(t *testing.T) {
+	const (
+		head = "event,id,title\r\n"
+		one  = "created,a,\"says \"\"hi\"\",\r\nand more\"\r\n"
+		two  = "status_changed,b,plain\r\n"
+	)
+	for name, test := range map[string]struct {
+		format       outputFormat
+		before, want string
+	}{
+		"whole":                {formatCSV, head + one + two, head + one + two},
+		"a word":               {formatCSV, head + one + "status_cha", head + one},
+		"in quotes":            {formatCSV, head + two + "created,a,\"says", head + two},
+		"after a line break":   {formatCSV, head + two + "created,a,\"says \"\"hi\"\",\r\n", head + two},
+		"after a quote":        {formatCSV, head + "updated,a,\"says\"", head},
+		"half of a line's end": {formatCSV, head + two + "created,c,x\r", head + two},
+		"in the head":          {formatCSV, "event,i", ""},
+		"nothing":              {formatCSV, "", ""},
+		"of somebody else":     {formatCSV, "name,size\r\nfoo,1", "name,size\r\nfoo,1\r\n"},
+		"an odd quote":         {formatCSV, "5\" disks\r\nof somebody", "5\" disks\r\nof somebody\r\n"},
+		"a cut line":           {formatJSONL, "{\"id\":1}\n{\"id\"", "{\"id\":1}\n"},
+		"a whole one":          {formatJSONL, "{\"id\":1}", "{\"id\":1}\n"},
+		"of text":              {formatJSONL, "text", "text\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "alerts")
+			if err := os.WriteFile(path, []byte(test.before), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			file, err := openToAppend(path, test.format)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := file.WriteString("next"); err != nil {
+				t.Fatal(err)
+			}
+			if err := file.Close(); err != nil {
+				t.Fatal(err)
+			}
+			got, err := os.ReadFile(path)
+			if err != nil || string(got) != test.want+"next" {
+				t.Errorf("%q, %v; want %q", got, err, test.want+"next")
+			}
+		})
+	}
+}
+
+// TestAFileThatWasMovedAway: the next poll writes to a new one of that name, with its head.
+func TestAFileThatWasMovedAway(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "alerts.csv")
+	file, err := openToAppend(path, formatCSV)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := &alertPrinter{path: path, format: formatCSV, counts: map[class]int{}}
+	if err := out.writeTo(file); err != nil {
+		t.Fatal(err)
+	}
+	poll := func() {
+		t.Helper()
+		alert := []byte(`{"id":"a"}`)
+		for _, err := range []error{out.begin(), out.alert(alert, alert, map[string]string{"event": "created"}), out.printRows(), out.end()} {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	poll()
+	poll()
+	twice, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path, path+".1"); err != nil {
+		t.Fatal(err)
+	}
+	poll()
+	poll()
+	if err := os.Remove(path + ".1"); err != nil {
+		t.Fatal(err)
+	}
+	if again, err := os.ReadFile(path); err != nil || string(again) != string(twice) {
+		t.Errorf("%q, %v; want %q", again, err, twice)
+	}
+	if err := out.close(); err != nil {
+		t.Error(err)
+	}
+}
