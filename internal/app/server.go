@@ -58,7 +58,7 @@ func (l *Lazy) SyncStatus(w http.ResponseWriter, r *http.Request) {
 // stops between pages and answers before it does: the functions framework itself
 // would cut it.
 func (l *Lazy) serve(w http.ResponseWriter, r *http.Request, function func(*App) http.Handler) {
-	l.signals.Do(l.endOnSignal)
+	l.EndOnSignal()
 	l.mu.Lock()
 	if l.stopping.Err() != nil {
 		l.mu.Unlock()
@@ -115,7 +115,10 @@ func fail(w http.ResponseWriter, r *http.Request, err error) {
 	p.write(w)
 }
 
-// endOnSignal ends the process on SIGTERM and SIGINT, after what is under way.
+// EndOnSignal ends the process on SIGTERM and SIGINT from now on, after what is under way.
+// Without it that begins with the first request.
+func (l *Lazy) EndOnSignal() { l.signals.Do(l.endOnSignal) }
+
 func (l *Lazy) endOnSignal() {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGTERM, os.Interrupt)

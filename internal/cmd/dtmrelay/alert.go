@@ -266,9 +266,12 @@ var topicName = regexp.MustCompile(`^projects/([^/]+)/topics/[^/]+$`)
 
 func (c *alertSetCmd) Validate() error {
 	var problems []error
-	if c.ID != "" { // else kong says that it is missing
-		_, err := writeback.ParseRequest(c.message(), "", time.Now())
-		problems = append(problems, err)
+	if c.Status == "" && len(c.AddTag)+len(c.RemoveTag) == 0 {
+		problems = append(problems, errors.New("there is nothing to change: --status, --add-tag or --remove-tag is needed"))
+	} else if c.ID != "" { // else kong says that it is missing
+		if _, err := writeback.ParseRequest(c.message(), "", time.Now()); err != nil {
+			problems = append(problems, errors.New(asFlags.Replace(err.Error())))
+		}
 	}
 	if c.Topic != "" && !topicName.MatchString(c.Topic) {
 		problems = append(problems, fmt.Errorf("--topic is %q: it must be projects/PROJECT/topics/NAME", c.Topic))
@@ -278,6 +281,11 @@ func (c *alertSetCmd) Validate() error {
 	}
 	return errors.Join(problems...)
 }
+
+// asFlags says of a request's fields which flags they are.
+var asFlags = strings.NewReplacer(
+	"in tags or add_tags too", "an --add-tag too", "add_tags", "--add-tag", "remove_tags", "--remove-tag", "expect_status", "--expect-status",
+)
 
 // message is the write-back's data.
 func (c *alertSetCmd) message() []byte {
@@ -309,7 +317,10 @@ func (c *alertSetCmd) Run() error {
 	} else {
 		done, err = c.write(ctx)
 	}
-	if err != nil {
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return fmt.Errorf("interrupted; whether the alert was changed, this shows: %s alert get %s", self(), c.ID)
+	case err != nil:
 		return err
 	}
 	return done.print(os.Stdout, c.Format.or(os.Stdout, formatJSON))
@@ -325,7 +336,7 @@ type setOutcome struct {
 
 func (o setOutcome) print(w io.Writer, format outputFormat) error {
 	if o.Outcome == writeback.Rejected {
-		return fmt.Errorf("alert %s is not changed: %s", o.AlertID, clean(o.Reason))
+		return fmt.Errorf("alert %s is not changed: %s", o.AlertID, clean(asFlags.Replace(o.Reason)))
 	}
 	switch format {
 	case formatCSV:

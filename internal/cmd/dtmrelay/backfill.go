@@ -68,14 +68,18 @@ Examples:
 }
 
 func (c *backfillStartCmd) Validate() error {
-	problems := []error{c.check(), c.problems()}
+	problems := []error{c.check(), c.problems(), checkOutput(c.Output)}
 	if c.ID != "" && !state.ValidBackfillID(c.ID) {
 		problems = append(problems, fmt.Errorf("--id is %q: it must be 1 to 128 letters, digits, dots, dashes and underscores, a letter or digit first", c.ID))
 	}
 	if c.URL != "" && c.Output != "" {
 		problems = append(problems, errors.New("--output is for a relay of this machine: a deployed one publishes to its topic"))
 	}
-	if now := time.Now(); c.Until != nil && !c.Since.before(now).Before(c.Until.before(now)) {
+	now := time.Now()
+	if !c.Since.before(now).Before(now) && c.Since != (moment{}) { // else kong says that it is missing
+		problems = append(problems, errFuture)
+	}
+	if c.Until != nil && !c.Since.before(now).Before(c.Until.before(now)) {
 		problems = append(problems, errEmptyRange)
 	}
 	if filter := c.over(dtm.Filter{}); filter.String() != "{}" {

@@ -78,6 +78,14 @@ func shown(flags []*kong.Flag) (all []*kong.Flag) {
 	return all
 }
 
+// namesOf are a flag, and what turns it around.
+func namesOf(f *kong.Flag) []string {
+	if f.Tag.Negatable != "" {
+		return []string{"--" + f.Name, "--no-" + f.Name}
+	}
+	return []string{"--" + f.Name}
+}
+
 func valuesOf(v *kong.Value) []string {
 	if _, ok := v.Target.Interface().(outputFormat); ok {
 		return []string{string(formatJSON), string(formatJSONL), string(formatCSV), string(formatTable)}
@@ -105,7 +113,7 @@ func shellCases(places []place) string {
 			reply = append(reply, c.Name)
 		}
 		for _, f := range p.flags {
-			reply = append(reply, "--"+f.Name)
+			reply = append(reply, namesOf(f)...)
 			if !f.IsBool() && !f.IsCounter() {
 				after = append(after, fmt.Sprintf("    %q) kind=%q; reply=%q ;;", p.path+" --"+f.Name, "value", strings.Join(valuesOf(f.Value), " ")))
 			}
@@ -113,6 +121,7 @@ func shellCases(places []place) string {
 		words = append(words, fmt.Sprintf("    %q) reply=%q ;;", p.path, strings.Join(reply, " ")))
 	}
 	return `  for word in "${args[@]}"; do
+    [ "$word" != = ] || continue
     case "$path_ $word" in
     ` + strings.Join(descend, "|") + `) path_="$path_ $word" ;;
     esac
@@ -133,9 +142,10 @@ const (
 	bashCompletion = `# Completion of dtmrelay for bash.
 _dtmrelay() {
   local path_="" kind="" reply="" word="" last=""
-  local args=("${COMP_WORDS[@]:1:COMP_CWORD-1}")
+  local args=("${COMP_WORDS[@]:1:COMP_CWORD-1}") current="${COMP_WORDS[COMP_CWORD]}"
+  [ "$current" != = ] || current="" # bash takes --flag=value for three words
 %s
-  COMPREPLY=($(compgen -W "$reply" -- "${COMP_WORDS[COMP_CWORD]}"))
+  COMPREPLY=($(compgen -W "$reply" -- "$current"))
 }
 complete -o default -F _dtmrelay dtmrelay
 `
@@ -145,10 +155,12 @@ _dtmrelay() {
   local path_="" kind="" reply="" word="" last=""
   local -a args
   args=("${(@)words[2,CURRENT-1]}")
+  if [[ ${words[CURRENT]} == --*=* ]]; then
+    args+=("${words[CURRENT]%%%%=*}")
+    compset -P '*='
+  fi
 %s
-  if [ -n "$reply" ]; then
-    compadd -- ${=reply}
-  else
+  if [ -z "$reply" ] || ! compadd -- ${=reply}; then
     _files
   fi
 }
@@ -194,7 +206,9 @@ end
 			} else if !f.IsBool() && !f.IsCounter() {
 				takes = " -r"
 			}
-			fmt.Fprintf(&out, "%s -l %s%s -d %s\n", begin, f.Name, takes, fishQuote(f.Help))
+			for _, name := range namesOf(f) {
+				fmt.Fprintf(&out, "%s -l %s%s -d %s\n", begin, strings.TrimPrefix(name, "--"), takes, fishQuote(f.Help))
+			}
 		}
 	}
 	return out.String()

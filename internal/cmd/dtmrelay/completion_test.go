@@ -30,6 +30,8 @@ var completions = []struct {
 	{[]string{"dtmrelay", "fetch", "--severity", ""}, []string{"high", "medium", "low"}, []string{"new", "--since"}},
 	{[]string{"dtmrelay", "alert", "set", "abc", "--status", "in"}, []string{"in_progress"}, []string{"closed"}},
 	{[]string{"dtmrelay", "alert", "set", "abc", "--expect-status", ""}, []string{"new", "tracked_external"}, nil},
+	{[]string{"dtmrelay", "fetch", "--format=c"}, []string{"csv"}, []string{"json", "--csv"}},
+	{[]string{"dtmrelay", "fetch", "--no"}, []string{"--no-has-analysis"}, nil},
 	{[]string{"dtmrelay", "completion", ""}, []string{"bash", "zsh", "fish"}, nil},
 	{[]string{"dtmrelay", "serve", "--"}, []string{"--local"}, []string{"--until-eof"}},
 }
@@ -55,7 +57,15 @@ func TestCompletionInBash(t *testing.T) {
 	}
 	testCompletions(t, func(ctx context.Context, path string, line []string) *exec.Cmd {
 		const ask = `source "$1"; shift; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _dtmrelay; printf '%s\n' "${COMPREPLY[@]}"`
-		return exec.CommandContext(ctx, bash, append([]string{"-uc", ask, "bash", path}, line...)...)
+		var words []string // bash takes --flag=value for three
+		for _, word := range line {
+			if flag, value, given := strings.Cut(word, "="); given {
+				words = append(words, flag, "=", value)
+			} else {
+				words = append(words, word)
+			}
+		}
+		return exec.CommandContext(ctx, bash, append([]string{"-uc", ask, "bash", path}, words...)...)
 	}, scriptOf(t, "bash"))
 }
 
@@ -66,6 +76,7 @@ func TestCompletionInZsh(t *testing.T) {
 	}
 	testCompletions(t, func(ctx context.Context, path string, line []string) *exec.Cmd {
 		const ask = `compdef() { :; }; _files() { :; }
+			compset() { words[CURRENT]=${words[CURRENT]#*=}; }
 			compadd() { shift; for word in "$@"; do [[ $word == ${words[CURRENT]}* ]] && print -r -- $word; done; true; }
 			source "$1"; shift; words=("$@"); CURRENT=$#; _dtmrelay`
 		return exec.CommandContext(ctx, zsh, append([]string{"-fc", ask, "zsh", path}, line...)...)
@@ -93,7 +104,10 @@ func testCompletions(t *testing.T, ask func(ctx context.Context, path string, li
 		}
 		var got []string
 		for line := range strings.Lines(string(out)) {
-			word, _, _ := strings.Cut(strings.TrimSpace(line), "\t") // fish has the help after it
+			word, _, _ := strings.Cut(strings.TrimSpace(line), "\t") // fish has the help after it,
+			if strings.Contains(test.line[len(test.line)-1], "=") {
+				_, word, _ = cutLast(word, "=") // and the flag before a value
+			}
 			got = append(got, word)
 		}
 		for _, want := range test.want {
@@ -107,6 +121,12 @@ func testCompletions(t *testing.T, ask func(ctx context.Context, path string, li
 			}
 		}
 	}
+}
+
+// cutLast is strings.Cut at the last separator; without one, after is the text.
+func cutLast(text, separator string) (before, after string, found bool) {
+	i := strings.LastIndex(text, separator)
+	return text[:max(i, 0)], text[i+1:], i >= 0
 }
 
 // Every command has an example in its help, and nothing in its name or its flags that a

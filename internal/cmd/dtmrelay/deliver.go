@@ -155,10 +155,12 @@ func runWith(ctx context.Context, line string, data []byte) error {
 	cmd.Stdin = bytes.NewReader(data)
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 	cmd.WaitDelay = time.Second
+	endGroup := inGroup(cmd)
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "GTI_API_KEY=") })
 	err := cmd.Run()
 	switch {
 	case ctx.Err() != nil:
+		endGroup()
 		return context.Cause(ctx)
 	case err != nil:
 		return fmt.Errorf("the command of --exec failed: %w", err)

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -166,16 +167,46 @@ func TestNewWebhook(t *testing.T) {
 		"https://example.com/secret": true, "http://127.0.0.1:8080/secret": true, "http://localhost/secret": true, "http://[::1]/secret": true,
 		"http://example.com/secret": false, "example.com/secret": false, "ftp://example.com/secret": false, "https:///secret": false, "https://%zz/secret": false,
 	} {
-		_, err := newWebhook(address, "")
+		err := checkWebhook(address)
 		if (err == nil) != ok {
 			t.Errorf("%s: %v", address, err)
 		}
-		if err != nil && (strings.Contains(err.Error(), "secret") || !errors.As(err, new(usageError))) {
+		if err != nil && strings.Contains(err.Error(), "secret") {
 			t.Errorf("%v", err)
 		}
 	}
 	_, err := newWebhook("https://example.com", header)
 	if err == nil || strings.Count(err.Error(), "not shown") != 3 || strings.Contains(err.Error(), "secret") {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestWhatACommandHasStartedEndsWithIt: it would work on beside the command's repetition.
+func TestWhatACommandHasStartedEndsWithIt(t *testing.T) {
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		// The shell waits for a child, which has the fifo open, too.
+		ended <- runWith(ctx, "exec 3>"+fifo+"; echo begun >&3; sleep 1000; true", nil)
+	}()
+	r, err := os.Open(fifo)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if _, err := r.Read(make([]byte, 100)); err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	// It has an end when nobody can write to it any more.
+	if left, err := io.ReadAll(r); err != nil || len(left) > 0 {
+		t.Errorf("%q, %v", left, err)
 	}
 }

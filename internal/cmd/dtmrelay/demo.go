@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"dtmrelay.internal/dtmrelay/internal/drain"
@@ -53,7 +51,7 @@ func (c *demoCmd) Validate() error {
 }
 
 func (c *demoCmd) Run() error {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := commandContext()
 	defer stop()
 	files, unlock, err := c.folder()
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -188,6 +189,10 @@ func (d *doctor) examineFolder(ctx context.Context, dir string, cfg config.Confi
 	}
 	store, err := bolt.OpenCopy(path)
 	if err != nil {
+		if errors.Is(err, fs.ErrPermission) {
+			d.add("data", isRed, err.Error(), "run this as the user that the relay runs as, who must be able to read and write the file")
+			return
+		}
 		d.add("data", isRed, err.Error(), "if the file is damaged, move it away: the next run begins at INITIAL_LOOKBACK, and repeats alerts")
 		return
 	}

@@ -57,7 +57,7 @@ var (
 
 // Validate names all problems of the flags.
 func (c *fetchCmd) Validate() error {
-	errs := []error{c.problems()}
+	errs := []error{c.problems(), checkOutput(c.Output)}
 	if c.Limit != nil && *c.Limit < 1 {
 		errs = append(errs, fmt.Errorf("--limit is %d: it must be 1 or more", *c.Limit))
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 
 	"github.com/sethvargo/go-envconfig"
 
@@ -18,8 +19,21 @@ import (
 // keyFlags are of a command that asks GTI. There is no flag with the key itself: every
 // user of the machine could read it in the list of processes.
 type keyFlags struct {
-	KeyFile   string `placeholder:"FILE" help:"File that holds the API key; else GTI_API_KEY is the key."`
-	KeySecret string `placeholder:"NAME" help:"Secret of Secret Manager that holds the API key: projects/PROJECT/secrets/NAME."`
+	KeyFile   string     `placeholder:"FILE" help:"File that holds the API key; else GTI_API_KEY is the key."`
+	KeySecret secretName `placeholder:"NAME" help:"Secret of Secret Manager that holds the API key: projects/PROJECT/secrets/NAME."`
+}
+
+// secretName is a flag's value.
+type secretName string
+
+var secretNames = regexp.MustCompile(`^projects/[^/]+/secrets/[^/]+(/versions/[^/]+)?$`)
+
+// UnmarshalText reads the name of a secret. Its error doesn't show it: it may be a key.
+func (n *secretName) UnmarshalText(text []byte) error {
+	if *n = secretName(text); !secretNames.Match(text) {
+		return errors.New("the value (not shown, it may be a key) is not allowed: it must be projects/PROJECT/secrets/NAME, with /versions/latest or /versions/NUMBER after it if one likes")
+	}
+	return nil
 }
 
 var errNoKey = errors.New("there is no API key: set GTI_API_KEY to it, or name the file that holds it with --key-file FILE, " +
@@ -43,7 +57,7 @@ func (k keyFlags) environment(values map[string]string) (envconfig.Lookuper, err
 		}
 		over["GTI_API_KEY"], over["GTI_API_KEY_SECRET"] = string(key), ""
 	case k.KeySecret != "":
-		over["GTI_API_KEY"], over["GTI_API_KEY_SECRET"] = "", k.KeySecret
+		over["GTI_API_KEY"], over["GTI_API_KEY_SECRET"] = "", string(k.KeySecret)
 	case os.Getenv("GTI_API_KEY") == "" && os.Getenv("GTI_API_KEY_SECRET") == "":
 		return nil, errNoKey
 	}

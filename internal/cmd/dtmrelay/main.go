@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"reflect"
-	"slices"
 	"strings"
 	"syscall"
 
@@ -62,6 +61,9 @@ func run(args []string) int {
 	if err != nil {
 		return fail(err)
 	}
+	if err := tidyVariables(parser.Model.Node); err != nil {
+		return fail(err)
+	}
 	var wrong []error
 	collectWrongValues(parser.Model.Node, &wrong)
 	command, err := parser.Parse(args)
@@ -73,16 +75,29 @@ func run(args []string) int {
 		}
 	}
 	if err := errors.Join(append(wrong, err)...); err != nil {
-		help := "dtmrelay --help"
-		if command != nil && command.Command() != "" {
-			help = "dtmrelay " + command.Command() + " --help"
-		}
-		return fail(usagef("%w (see %s)", err, help))
+		return fail(usagef("%w (see dtmrelay%s --help)", err, pathOf(command)))
 	}
-	if err := command.Run(); err != nil {
+	err = command.Run()
+	if isInterrupted() && err != nil && !errors.As(err, new(usageError)) {
+		err = partialError{err}
+	}
+	if err != nil {
 		return fail(err)
 	}
 	return 0
+}
+
+// pathOf are the words of a command, with a space before each.
+func pathOf(command *kong.Context) (path string) {
+	if command == nil {
+		return ""
+	}
+	for word := range strings.FieldsSeq(command.Command()) {
+		if !strings.HasPrefix(word, "<") {
+			path += " " + word
+		}
+	}
+	return path
 }
 
 // collectWrongValues lets the parser of n and the commands below it go on after a flag's
@@ -90,8 +105,11 @@ func run(args []string) int {
 func collectWrongValues(n *kong.Node, wrong *[]error) {
 	for _, f := range n.Flags {
 		if !f.IsBool() { // the mapper of these says more than how to decode
-			f.Mapper = collectingMapper{f.Mapper, wrong}
+			f.Mapper = collectingMapper{f.Mapper, "--" + f.Name, wrong}
 		}
+	}
+	for _, argument := range n.Positional {
+		argument.Mapper = collectingMapper{argument.Mapper, argument.Summary(), wrong}
 	}
 	for _, child := range n.Children {
 		collectWrongValues(child, wrong)
@@ -101,29 +119,31 @@ func collectWrongValues(n *kong.Node, wrong *[]error) {
 type collectingMapper struct {
 	kong.Mapper
 
+	name  string
 	wrong *[]error
 }
 
 func (m collectingMapper) Decode(ctx *kong.DecodeContext, target reflect.Value) error {
 	v := ctx.Value
 	add := func(format string, args ...any) {
-		*m.wrong = append(*m.wrong, fmt.Errorf("--"+v.Name+format, args...))
+		*m.wrong = append(*m.wrong, fmt.Errorf(m.name+format, args...))
 	}
 	if ctx.Scan.Peek().IsEOL() {
 		add(" needs a value")
 		return nil
 	}
 	err := m.Mapper.Decode(ctx, target)
+	text := target
+	if target.Kind() == reflect.Slice && target.Len() > 0 {
+		text = target.Index(target.Len() - 1)
+	}
 	switch {
 	case err != nil:
 		add(": %w", err)
 	case v.Enum != "" && !v.EnumMap()[target.String()]:
 		add(": %q is not allowed: it must be one of %s", target, strings.Join(v.EnumSlice(), ", "))
 		target.SetString(v.Default)
-	case target.Kind() != reflect.String || target.String() != "":
-	case slices.ContainsFunc(v.Tag.Envs, isEmptyVariable):
-		target.SetString(v.Default) // as the function takes it
-	default:
+	case text.Kind() == reflect.String && text.String() == "":
 		// Taken for a flag that was not given, an unset variable of a script would send
 		// alerts elsewhere than it says.
 		add(" is empty: give it a value, or leave it out")
@@ -131,9 +151,24 @@ func (m collectingMapper) Decode(ctx *kong.DecodeContext, target reflect.Value) 
 	return nil
 }
 
-func isEmptyVariable(name string) bool {
-	text, set := os.LookupEnv(name)
-	return set && text == ""
+// tidyVariables makes of the variables that flags have what they are for the function
+// (docs/configuration.md): white space around a value is cut, and an empty one is not set.
+func tidyVariables(n *kong.Node) error {
+	var errs []error
+	for _, f := range n.Flags {
+		for _, name := range f.Envs {
+			text, set := os.LookupEnv(name)
+			if text = strings.TrimSpace(text); text != "" {
+				errs = append(errs, os.Setenv(name, text))
+			} else if set {
+				errs = append(errs, os.Unsetenv(name))
+			}
+		}
+	}
+	for _, child := range n.Children {
+		errs = append(errs, tidyVariables(child))
+	}
+	return errors.Join(errs...)
 }
 
 // usageError is the caller's mistake.

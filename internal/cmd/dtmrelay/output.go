@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/csv"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -40,6 +41,14 @@ func (f *outputFormat) UnmarshalText(text []byte) error {
 		return nil
 	}
 	return fmt.Errorf("%q is not allowed: it must be json, jsonl, csv or table", text)
+}
+
+// checkOutput refuses a dash, which elsewhere stands for a standard stream.
+func checkOutput(path string) error {
+	if path == "-" {
+		return errors.New("--output is -: it must name a file; without it the alerts are on standard output")
+	}
+	return nil
 }
 
 // or is the format that the user named, or else a table on a terminal, and piped
@@ -348,6 +357,15 @@ func (e partialError) Unwrap() error { return e.error }
 // closedPipe takes the signal and nobody reads it: what was written is an error anyway.
 var closedPipe = make(chan os.Signal, 1)
 
+// command is the context of the command that runs.
+var command = context.Background()
+
+// isInterrupted reports whether a signal ended the command.
+func isInterrupted() bool {
+	cause := context.Cause(command)
+	return cause != nil && cause != context.Canceled //nolint:errorlint // what names the signal is one of these, too
+}
+
 // commandContext ends with Ctrl-C or SIGTERM. The second one ends the process. From here
 // on, writing to a closed pipe is an error (syscall.EPIPE) and doesn't end the process.
 func commandContext() (ctx context.Context, stop func()) {
@@ -355,5 +373,6 @@ func commandContext() (ctx context.Context, stop func()) {
 	signal.Notify(closedPipe, syscall.SIGPIPE)
 	ctx, stop = signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
+	command = ctx
 	return ctx, stop
 }

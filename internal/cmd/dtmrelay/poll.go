@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,6 +19,7 @@ import (
 	"dtmrelay.internal/dtmrelay/internal/message"
 	"dtmrelay.internal/dtmrelay/internal/observe"
 	"dtmrelay.internal/dtmrelay/internal/publish"
+	"dtmrelay.internal/dtmrelay/internal/state"
 	"dtmrelay.internal/dtmrelay/internal/state/bolt"
 )
 
@@ -63,8 +63,9 @@ func (c *pollCmd) Validate() error {
 	if c.Polls < 0 {
 		errs = append(errs, fmt.Errorf("--polls is %d: it must be 0 or more", c.Polls))
 	}
-	if c.Format == formatJSON {
-		errs = append(errs, errors.New("--format is json, and alerts come one by one: it must be jsonl, csv or table"))
+	errs = append(errs, checkOutput(c.Output))
+	if c.Webhook != "" {
+		errs = append(errs, checkWebhook(c.Webhook))
 	}
 	if c.WebhookHeaderFile != "" && c.Webhook == "" {
 		errs = append(errs, errors.New("--webhook-header-file is for --webhook: add it, or leave this out"))
@@ -138,6 +139,11 @@ func (c *pollCmd) open(ctx context.Context, p *poller) error {
 		return fmt.Errorf("%w (--data takes another folder)", err)
 	}
 	p.closers = append(p.closers, store.Close)
+	if c.Since != nil {
+		if err := sayWhereItGoesOn(ctx, store, cfg.Feed, p.files.dir); err != nil {
+			return err
+		}
+	}
 	if d.Rejects, err = publish.OpenRejects(p.files.rejects); err != nil {
 		return err
 	}
@@ -145,6 +151,19 @@ func (c *pollCmd) open(ctx context.Context, p *poller) error {
 	p.delivery = d
 	p.app, err = newLocal(cfg, app.Parts{Store: store, Publisher: d, Keys: keys})
 	return err
+}
+
+// sayWhereItGoesOn says that --since is without effect where there is a position.
+func sayWhereItGoesOn(ctx context.Context, store state.Store, feed, dir string) error {
+	found, err := store.Open(ctx, feed, "")
+	if err != nil {
+		return err
+	}
+	if !found.Feed.BeginsAt.IsZero() {
+		fmt.Fprintf(os.Stderr, "dtmrelay: --since is for the first poll of all, and %s has read up to %s: for what was before, there is %s backfill --since WHEN --data %[1]s\n",
+			dir, localTime(found.Feed.Position()), self())
+	}
+	return nil
 }
 
 // values are the variables that flags replace.
@@ -166,8 +185,14 @@ func (c *pollCmd) values() map[string]string {
 
 func (c *pollCmd) printer(p *poller) (*alertPrinter, error) {
 	out := &alertPrinter{w: os.Stdout, format: c.Format.or(os.Stdout, formatJSONL), counts: map[class]int{}}
+	if out.format == formatJSON {
+		out.format = formatJSONL // a list would have no end
+	}
 	if c.Output != "" {
-		out.path, out.format = c.Output, cmp.Or(c.Format, formatJSONL)
+		out.path = c.Output
+		if c.Format == "" {
+			out.format = formatJSONL
+		}
 		file, err := openToAppend(out.path, out.format)
 		if err != nil {
 			return nil, fmt.Errorf("--output: %w", err)

@@ -38,6 +38,14 @@ Examples:
 	dtmrelay fetch --since 720h --all | dtmrelay report --alerts - --format table`
 }
 
+// checkFeed checks the value of --feed, or of FEED.
+func checkFeed(feed string) error {
+	if !config.IsFeed(feed) {
+		return fmt.Errorf("--feed (or FEED) is %q: it must be a small letter, then up to 62 small letters, digits and dashes", feed)
+	}
+	return nil
+}
+
 func (c *reportCmd) Validate() error {
 	var errs []error
 	if (c.Data == "") == (len(c.Alerts)+len(c.Files) == 0) {
@@ -46,8 +54,8 @@ func (c *reportCmd) Validate() error {
 	if len(c.Alerts) == 0 && len(c.Files) > 0 && c.Data == "" {
 		errs = append(errs, errors.New("files of alerts come after --alerts"))
 	}
-	if c.Data != "" && !config.IsFeed(c.Feed) {
-		errs = append(errs, fmt.Errorf("--feed is %q: it must be a small letter, then up to 62 small letters, digits and dashes", c.Feed))
+	if c.Data != "" {
+		errs = append(errs, checkFeed(c.Feed))
 	}
 	if c.Format == formatCSV || c.Format == formatJSONL {
 		errs = append(errs, fmt.Errorf("--format is %s: it must be table or json; without it, HTML is written", c.Format))

@@ -28,9 +28,13 @@ func (f ruleFile) read(feed string) (rules.List, *rules.Rules, error) {
 		return nil, nil, err
 	}
 	defer input.Close()
-	text, err := io.ReadAll(input)
+	const most = 16 << 20 // it may be an endless one
+	text, err := io.ReadAll(io.LimitReader(input, most+1))
 	if err != nil {
 		return nil, nil, fmt.Errorf("reading %s: %w", f, err)
+	}
+	if len(text) > most {
+		return nil, nil, fmt.Errorf("%s has more than %d bytes: it must be a JSON list of rules", f, most)
 	}
 	if strings.TrimSpace(string(text)) == "" {
 		return nil, nil, fmt.Errorf("%s is empty: it must be a JSON list of rules, or [] for none", f)

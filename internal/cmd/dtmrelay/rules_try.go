@@ -47,6 +47,10 @@ func (c *rulesTestCmd) Validate() error {
 	if (c.Alerts == "") == (c.Since == nil) {
 		errs = append(errs, errors.New("the alerts come from --alerts FILE or from --since WHEN: name one of them"))
 	}
+	if now := time.Now(); c.Since != nil && !c.Since.before(now).Before(now) {
+		errs = append(errs, errFuture)
+	}
+	errs = append(errs, checkFeed(c.Feed))
 	if c.File == "-" && c.Alerts == "-" {
 		errs = append(errs, errTwoInputs)
 	}

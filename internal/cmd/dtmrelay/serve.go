@@ -72,6 +72,7 @@ func (c *serveCmd) Run() error {
 		}
 		relay = local
 	}
+	relay.EndOnSignal()
 	functions.HTTP(served, c.handler(relay).ServeHTTP)
 	if err := os.Setenv("FUNCTION_TARGET", served); err != nil {
 		return err

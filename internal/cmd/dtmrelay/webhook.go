@@ -39,13 +39,18 @@ type webhook struct {
 	random    func() float64 // at least 0 and below 1
 }
 
-// newWebhook checks the address, and reads the header of every request from a file,
-// unless it is named "". The errors show neither: both may hold a secret.
-func newWebhook(address, headerFile string) (*webhook, error) {
+// checkWebhook checks an address. Its error doesn't show it: it may hold a secret.
+func checkWebhook(address string) error {
 	u, err := url.Parse(address)
 	if err != nil || u.Hostname() == "" || u.Scheme != "https" && (u.Scheme != "http" || !dtm.Loopback(u.Hostname())) {
-		return nil, usagef("--webhook: the value (not shown) is not allowed: it must be an address with https, or with http for this machine, such as https://example.com/hook")
+		return errors.New("--webhook: the value (not shown) is not allowed: it must be an address with https, or with http for this machine, such as https://example.com/hook")
 	}
+	return nil
+}
+
+// newWebhook reads the header of every request from a file, unless it is named "". The
+// errors show nothing of it: it may hold a secret.
+func newWebhook(address, headerFile string) (*webhook, error) {
 	w := &webhook{url: address, header: http.Header{}, transport: http.DefaultTransport, random: rand.Float64}
 	if headerFile != "" {
 		text, err := os.ReadFile(headerFile)

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"bytes"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestCtrlCIsCode3 ends commands while the server that they ask has their request.
+func TestCtrlCIsCode3(t *testing.T) {
+	t.Parallel()
+	program, err := exec.LookPath("dtmrelay")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rules := filepath.Join(t.TempDir(), "rules.json")
+	if err := os.WriteFile(rules, []byte("[]"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for args, says := range map[string]string{
+		"status --url URL":              "",
+		"alert history x --url URL":     "",
+		"backfill list --url URL":       "",
+		"backfill cancel x --url URL":   "",
+		"alert get x":                   "",
+		"alert set x --status closed":   "interrupted; whether the alert was changed, this shows: dtmrelay alert get x",
+		"rules test RULES --since 5h":   "",
+		"doctor --data there-is-none":   "",
+		"fetch":                         "interrupted after 0 alerts",
+		"poll --polls 1 --data new":     "interrupted after 0 alerts",
+		"backfill --since 5h --url URL": "interrupted",
+	} {
+		t.Run(args, func(t *testing.T) {
+			t.Parallel()
+			asked := make(chan struct{}, 100)
+			server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+				_, _ = io.Copy(io.Discard, r.Body) // or the server does not see that the caller is gone
+				asked <- struct{}{}
+				<-r.Context().Done()
+			}))
+			t.Cleanup(server.Close)
+			words := strings.Fields(strings.NewReplacer("URL", server.URL, "RULES", rules).Replace(args))
+			cmd := exec.CommandContext(t.Context(), program, words...)
+			cmd.Dir = t.TempDir()
+			cmd.Env = append(os.Environ(), "GTI_API_KEY=k", "GTI_BASE_URL="+server.URL+"/api/v3")
+			var out bytes.Buffer
+			cmd.Stdout, cmd.Stderr = &out, &out
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			<-asked
+			if err := cmd.Process.Signal(os.Interrupt); err != nil {
+				t.Error(err)
+			}
+			if err := cmd.Wait(); err == nil || cmd.ProcessState.ExitCode() != exitPartial || !strings.Contains(out.String(), says) {
+				t.Errorf("%v: %s", err, out.Bytes())
+			}
+		})
+	}
+}
+
+// TestServeEndsBeforeItsFirstRequest as after it: by a signal, with 0.
+func TestServeEndsBeforeItsFirstRequest(t *testing.T) {
+	t.Parallel()
+	program, err := exec.LookPath("dtmrelay")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), program, "serve", "--local", "--port", "0")
+	cmd.Dir = t.TempDir()
+	cmd.Env = append(os.Environ(), "GTI_API_KEY=k")
+	said, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var text []byte
+	for b := make([]byte, 1000); !bytes.Contains(text, []byte(listening)); {
+		n, err := said.Read(b)
+		if text = append(text, b[:n]...); err != nil {
+			t.Fatalf("%v: %s", err, text)
+		}
+	}
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Error(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+}
