@@ -25,7 +25,7 @@ func (p *Processor) hydrate(ctx context.Context, items []*item, counts *Counts) 
 	for _, it := range items {
 		// What was written back has changed nothing of the document.
 		young := !p.FullSince.IsZero() && !it.alert.CreatedAt.Before(p.FullSince) && it.origin == state.FromGTI
-		if (it.event == Created || young || p.hasSecrets(it)) && it.alert.Invalid == "" {
+		if it.alert.Invalid == "" && (it.event == Created || young || p.needsDocument(it)) {
 			toFetch = append(toFetch, it)
 		} else {
 			listed = append(listed, it)
@@ -55,6 +55,7 @@ func (p *Processor) hydrateBatch(ctx context.Context, batch []*item, counts *Cou
 		group.Go(func() (err error) {
 			pages[i], err = p.FetchFull(ctx, it.alert.ID)
 			it.alert.Truncated = dtm.Kind(err) == dtm.PageTooLarge || dtm.Kind(err) == dtm.NoMemory
+			it.unseen = err != nil && dtm.Kind(err) != dtm.PageTooLarge
 			gone[i], noMemory[i], err = p.outcomeOfFetch(ctx, it, err)
 			failed[i] = err != nil
 			return err
@@ -120,7 +121,8 @@ func (p *Processor) outcomeOfFetch(ctx context.Context, it *item, err error) (go
 	case ctx.Err() != nil:
 	case kind == dtm.NotFound:
 		return true, false, nil
-	case kind.Final(), kind == dtm.Refused, kind == dtm.Interrupted, kind == dtm.Unavailable, kind == dtm.Unreadable: // after all attempts
+	case kind.Final(), kind == dtm.Refused, kind == dtm.Redirected, kind == dtm.NoAnswer, kind == dtm.Interrupted, kind == dtm.Unavailable,
+		kind == dtm.Unreadable: // after all attempts
 		return false, false, nil
 	}
 	return false, false, fmt.Errorf("fetching alert %s: %w", it.alert.ID, err)
@@ -128,12 +130,13 @@ func (p *Processor) outcomeOfFetch(ctx context.Context, it *item, err error) (go
 
 // take makes what was fetched of use to an item.
 func (p *Processor) take(it *item, page dtm.Page) {
-	if it.event == Created || !p.hasSecrets(it) {
+	if it.event == Created || !p.needsDocument(it) {
 		p.replace(it, page)
 		return
 	}
 	// A change is published as it was listed.
-	if len(page.Alerts) == 1 && page.Alerts[0].ID == it.alert.ID && page.Alerts[0].HasDoc {
+	had := it.entry.Record.HasSecrets
+	if len(page.Alerts) == 1 && page.Alerts[0].ID == it.alert.ID && (page.Alerts[0].HasDoc || !had) {
 		if _, masked, valid := p.Redactor.Redact(page.Alerts[0].Raw); valid {
 			it.whole = &masked
 		}

@@ -154,23 +154,23 @@ type key struct{}
 func (key) Key(context.Context) (string, error)           { return "key-1", nil }
 func (key) Renew(context.Context, string) (string, error) { return "key-1", nil }
 
-// TestHydrateWhenGTIAnswersBadly: what GTI does answer with, and nobody can read, is
-// published as it was listed. Of the network one knows nothing: that alert is left,
-// and the others are published all the same.
+// TestHydrateWhenGTIAnswersBadly: an alert that can't be had after all attempts is published
+// as it was listed. Its listing came through a moment before, so a network that is down
+// costs the document of a few; an alert at which every connection ends would stop the sweep
+// for good.
 func TestHydrateWhenGTIAnswersBadly(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		fault dtmsim.Fault
-		took  []string
-		left  bool // with an error
 	}{
-		{"no JSON to the end", dtmsim.Fault{Status: 200, Body: `{"id":"bad","created_at":`}, []string{"bad created bare of Brand", "good created of Brand"}, false},
-		{"cut off", dtmsim.Fault{Truncate: 40}, []string{"bad created bare of Brand", "good created of Brand"}, false},
-		{"silent within", dtmsim.Fault{Truncate: 40, Hang: true}, []string{"bad created bare of Brand", "good created of Brand"}, false},
-		{"a proxy's page", dtmsim.Fault{HTML: true}, []string{"bad created bare of Brand", "good created of Brand"}, false},
-		{"503, each time", dtmsim.Fault{Status: 503}, []string{"bad created bare of Brand", "good created of Brand"}, false},
-		{"silent", dtmsim.Fault{Hang: true}, []string{"good created of Brand"}, true},
-		{"a network that is down", dtmsim.Fault{ResetBefore: true}, []string{"good created of Brand"}, true},
+		{"no JSON to the end", dtmsim.Fault{Status: 200, Body: `{"id":"bad","created_at":`}},
+		{"cut off", dtmsim.Fault{Truncate: 40}},
+		{"silent within", dtmsim.Fault{Truncate: 40, Hang: true}},
+		{"a proxy's page", dtmsim.Fault{HTML: true}},
+		{"503, each time", dtmsim.Fault{Status: 503}},
+		{"silent", dtmsim.Fault{Hang: true}},
+		{"a network that is down", dtmsim.Fault{ResetBefore: true}},
+		{"a redirect", dtmsim.Fault{Status: 302}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -200,7 +200,7 @@ func TestHydrateWhenGTIAnswersBadly(t *testing.T) {
 					page[i].CreatedAt, page[i].UpdatedAt = created, created
 				}
 				_, err = processor.Process(t.Context(), page, all)
-				if diff := cmp.Diff(c.took, topic.took); diff != "" || (err != nil) != c.left {
+				if diff := cmp.Diff([]string{"bad created bare of Brand", "good created of Brand"}, topic.took); diff != "" || err != nil {
 					t.Errorf("%v, published (-want +got):\n%s", err, diff)
 				}
 			})

@@ -149,6 +149,9 @@ type item struct {
 	requested bool // what its rules want written back was acknowledged
 	redacted  bool
 	secret    bool // more than the text of its document was masked
+	unseen    bool // its document could not be had
+	// fingerprint is that of its texts, when these were looked at with all that was to be had.
+	fingerprint string
 	// whole is what is masked in the alert with its document, where the version comes
 	// without; nil: nobody has looked.
 	whole *redact.Masked

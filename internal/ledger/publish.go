@@ -36,7 +36,10 @@ func (p *Processor) publish(ctx context.Context, items []*item) error {
 		default:
 			var fits bool
 			if it.msg, fits = message.Fit(p.seen(it, raw, masked)); fits {
-				it.redacted, it.secret = masked.Any(), masked.Secret()
+				it.redacted, it.secret = masked.Any(), masked.Secret() || it.whole != nil && it.whole.Secret()
+				if !it.unseen {
+					it.fingerprint = masked.Fingerprint()
+				}
 				publishes = append(publishes, it)
 			} else {
 				rejects = append(rejects, p.reject(it, message.ReasonTooLarge))
@@ -77,6 +80,16 @@ func (p *Processor) publish(ctx context.Context, items []*item) error {
 	return errors.Join(failed, unrejected)
 }
 
+// needsDocument reports whether a version without its document may hold a secret that only
+// the document would tell: one was masked before, or its texts are others than those that
+// were looked at together with it.
+func (p *Processor) needsDocument(it *item) bool {
+	if p.hasSecrets(it) {
+		return true
+	}
+	return p.FetchFull != nil && !it.alert.HasDoc && p.Redactor.Masks() && it.entry.Record.Fingerprint != p.Redactor.Fingerprint(it.alert.Raw)
+}
+
 // hasSecrets reports whether the version may hold what was masked in an earlier one, and
 // has no document, which alone tells what that is.
 func (p *Processor) hasSecrets(it *item) bool {
@@ -88,7 +101,7 @@ func (p *Processor) secrets(it *item) redact.Masked {
 	switch {
 	case it.whole != nil:
 		return *it.whole
-	case p.hasSecrets(it):
+	case p.hasSecrets(it), it.unseen && (it.event == Created || p.needsDocument(it)):
 		return redact.Everything()
 	}
 	return redact.Masked{}

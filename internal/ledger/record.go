@@ -153,6 +153,9 @@ func (p *Processor) merge(rec *state.Record, it *item, now time.Time) {
 		it.noteSent(rec)
 	}
 	rec.HasSecrets = rec.HasSecrets || it.secret
+	if it.fingerprint != "" {
+		rec.Fingerprint = it.fingerprint
+	}
 	rec.Versions = trim(append(slices.Clone(rec.Versions), v))
 	rec.ExpireAt = now.Add(p.TTL)
 }

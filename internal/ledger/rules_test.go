@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
@@ -425,5 +426,90 @@ func TestRedactionOfWhatAttributesSay(t *testing.T) {
 		if len(topics.messages) != 2 || topics.messages[1].Attributes["event"] != ledger.StatusChanged {
 			t.Errorf("%s: %v", format, topics.messages)
 		}
+	}
+}
+
+// TestRedactionOfWhatIsNotKnown: a version without its document may be published as it is
+// only with the texts that were looked at with the document, and by this REDACT.
+func TestRedactionOfWhatIsNotKnown(t *testing.T) {
+	const secret = "hunter2hunter2"
+	withDoc := func(password, title string) dtm.Alert {
+		a := version("a", "new", 0)
+		a.Raw = fmt.Appendf(nil, `{"id":"a","doc":{"service_account":{"password":{"plain_text":%q}}},"title":%q,"monitor_name":"Brand"}`, password, title)
+		a.HasDoc = true
+		return a
+	}
+	slim := func(title string, at int) dtm.Alert {
+		a := version("a", "read", at)
+		a.Raw = fmt.Appendf(nil, `{"status":"read","title":%q,"id":"a"}`, title)
+		a.HasDoc = false
+		return a
+	}
+	const harmless, found = "nothing known yet", secret + " was found"
+	for name, c := range map[string]struct {
+		before, after string // REDACT at the first version and at the change
+		first         *dtm.Alert
+		change        dtm.Alert
+		full          dtm.Alert // what the alert is when it is fetched
+		err           error     // of fetching
+		bare          bool      // the feed has no documents
+		fetched       int
+		title         string
+	}{
+		"the same texts":                      {`["credentials"]`, `["credentials"]`, new(withDoc("********", harmless)), slim(harmless, 9), dtm.Alert{}, nil, false, 0, harmless},
+		"a secret that came later":            {`["credentials"]`, `["credentials"]`, new(withDoc("********", harmless)), slim(found, 9), withDoc(secret, found), nil, false, 1, "[redacted:12-15] was found"},
+		"later, and not to be had":            {`["credentials"]`, `["credentials"]`, new(withDoc("********", harmless)), slim(found, 9), dtm.Alert{}, &dtm.APIError{Status: 503}, false, 1, "[redacted:16+]"},
+		"gone since":                          {`["credentials"]`, `["credentials"]`, new(withDoc("********", harmless)), slim(found, 9), dtm.Alert{}, &dtm.APIError{Status: 404}, false, 1, "[redacted:16+]"},
+		"masking begins":                      {`[]`, `["credentials"]`, new(withDoc(secret, found)), slim(found, 9), withDoc(secret, found), nil, false, 1, "[redacted:12-15] was found"},
+		"another REDACT":                      {`["text"]`, `["text","credentials"]`, new(withDoc(secret, found)), slim(found, 9), withDoc(secret, found), nil, false, 1, "[redacted:12-15] was found"},
+		"other texts without a secret":        {`["credentials"]`, `["credentials"]`, new(withDoc("********", harmless)), slim("still nothing", 9), withDoc("********", "still nothing"), nil, false, 1, "still nothing"},
+		"a late alert that can't be had":      {`["credentials"]`, `["credentials"]`, nil, slim(found, 9), dtm.Alert{}, &dtm.APIError{Status: 500}, false, 1, "[redacted:16+]"},
+		"nothing is masked":                   {`[]`, `[]`, new(withDoc(secret, found)), slim(found+"!", 9), dtm.Alert{}, nil, false, 0, found + "!"},
+		"a feed that never has the documents": {`["credentials"]`, `["credentials"]`, new(slim(harmless, 0)), slim(found, 9), dtm.Alert{}, nil, true, 0, found},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p, _, topics := newRuleProcessor(t, `[]`)
+			use := func(list string) {
+				redactor, _, err := redact.Parse(list)
+				if err != nil {
+					t.Fatal(err)
+				}
+				p.Redactor = redactor
+			}
+			use(c.before)
+			if c.first != nil {
+				process(t, p, *c.first)
+			}
+			topics.messages, topics.to = nil, nil
+			use(c.after)
+			fetched := 0
+			if !c.bare {
+				p.FetchFull = func(context.Context, string) (dtm.Page, error) {
+					fetched++
+					if c.err != nil {
+						return dtm.Page{}, c.err
+					}
+					return dtm.Page{Alerts: []dtm.Alert{c.full}}, nil
+				}
+			}
+			process(t, p, c.change)
+			if fetched != c.fetched || len(topics.messages) != 1 || !strings.Contains(string(topics.messages[0].Data), fmt.Sprintf(`"title":%q`, c.title)) {
+				t.Fatalf("%d fetched, %d messages: %s", fetched, len(topics.messages), topics.messages[0].Data)
+			}
+			// Then nothing is asked again, where the alert was seen.
+			again := c.change
+			again.UpdatedAt, again.Status = again.UpdatedAt.Add(time.Minute), "closed"
+			process(t, p, again)
+			if want := c.fetched + 1; c.fetched > 0 && (c.err != nil || strings.Contains(c.title, "redacted")) && fetched != want {
+				t.Errorf("%d fetched, want %d", fetched, want)
+			} else if c.fetched > 0 && c.err == nil && c.title == "still nothing" && fetched != c.fetched {
+				t.Errorf("%d fetched, want %d", fetched, c.fetched)
+			}
+			for _, m := range topics.messages {
+				if strings.Contains(string(m.Data), secret) && c.after != "[]" && !c.bare {
+					t.Errorf("leaked: %s", m.Data)
+				}
+			}
+		})
 	}
 }

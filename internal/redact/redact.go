@@ -18,6 +18,7 @@ type Redactor struct {
 	root        *node // nil: masks nothing
 	credentials bool
 	text        bool
+	salt        uint64 // of Fingerprint
 }
 
 // Parse reads a JSON list of presets ("credentials", "text") and paths; the empty list
@@ -37,7 +38,7 @@ func Parse(list string) (*Redactor, []string, error) {
 	if len(elements) == 0 {
 		return new(Redactor), nil, nil
 	}
-	r := &Redactor{root: new(node)}
+	r := &Redactor{root: new(node), salt: hash([]byte(list))}
 	var known *node // only a path is compared with it: a cold start pays for presets alone
 	var warnings []string
 	var problems []error
@@ -118,6 +119,7 @@ type Masked struct {
 	texts  []string        // all that was masked
 	topics map[string]bool // ids of the topics that are secrets
 	all    bool            // Everything
+	prints uint64          // for Fingerprint; 0: there are none
 }
 
 // Everything is for RedactPart what was masked in an alert that can't be had.
@@ -129,6 +131,14 @@ func (m Masked) Any() bool { return m.values > 0 }
 // Secret says whether anything was masked that is more than the text of a document, which
 // the preset of that name masks: it may stand in a version without the document, too.
 func (m Masked) Secret() bool { return m.secret }
+
+// Fingerprint is that of the alert, see [Redactor.Fingerprint].
+func (m Masked) Fingerprint() string {
+	if m.prints == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%016x", m.prints)
+}
 
 // Text masks another text that belongs to the alert, of at most 1,024 bytes or a member
 // of it: what was masked in the alert is masked in the text, if it has six characters or
@@ -184,6 +194,22 @@ func (r *Redactor) Hides(name string) bool {
 	return n != nil && n.mask || r.root.any != nil && r.root.any.mask
 }
 
+// Fingerprint tells one set of texts in an alert from another, as far as this Redactor could
+// find a secret in them: two versions with the same one differ in their document at most,
+// or in what can be no secret. Another Redactor has other ones. It is empty when nothing is
+// masked, or when raw can't be read.
+func (r *Redactor) Fingerprint(raw []byte) string {
+	if !r.Masks() {
+		return ""
+	}
+	w := scratch.Get().(*walker)
+	defer w.free()
+	if !w.walk(r, raw) {
+		return ""
+	}
+	return Masked{prints: r.salt + w.prints}.Fingerprint()
+}
+
 // Redact masks an alert. valid is false when raw is not JSON as encoding/json has it
 // (nested at most 10,000 deep) or over 2 GiB: there is no telling then where a secret is, so
 // out is nil and nothing of raw may be published. A Redactor that masks nothing returns
@@ -217,17 +243,18 @@ func (r *Redactor) RedactPart(raw []byte, whole Masked) (out []byte, masked Mask
 	}
 	topics := w.judgeGroups(whole)
 	n, secret, texts := w.collect()
+	prints := r.salt + w.prints
 	if n == 0 && len(whole.texts) == 0 && !whole.all {
-		return raw, Masked{}, true
+		return raw, Masked{prints: prints}, true
 	}
 	m := newMasked(n, append(texts, whole.texts...), max(w.longest, maxTextBytes))
-	m.topics, m.secret = topics, secret
+	m.topics, m.secret, m.prints = topics, secret, prints
 	if whole.all {
 		m.secrets = &matcher{all: true}
 	}
 	out, found := w.write(m.secrets)
 	if m.values += found; m.values == 0 {
-		return raw, Masked{}, true
+		return raw, Masked{prints: prints}, true
 	}
 	return out, m, true
 }

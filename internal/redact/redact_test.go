@@ -547,3 +547,40 @@ func TestSecret(t *testing.T) {
 		}
 	}
 }
+
+// TestFingerprint: it changes with every text in which a secret could be, and with nothing
+// else that differs between two answers about one alert.
+func TestFingerprint(t *testing.T) {
+	parse := func(list string) *Redactor {
+		r, _, err := Parse(list)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	r := parse(`["credentials"]`)
+	const alert = `{"id":"a1","status":"new","title":"a title\u00fc","tags":["brand:x"],"topic_matches":[{"topic_id":"t","value":"v","offsets":[1]}]}`
+	first := r.Fingerprint([]byte(alert))
+	for raw, same := range map[string]bool{
+		alert: true,
+		`{"doc":{"password":"hunter2hunter2"},"topics":[{"id":"t","value":"hunter2hunter2"}],"labels":[{"label":"something"}],` + alert[1:]:      true,
+		`{"monitor_name":"a name","updated_at":"2026-01-01T00:00:00Z",` + alert[1:]:                                                              true,
+		`{"topic_matches":[{"value":"v","topic_id":"t"}], "tags":["brand:x"], "title":"a title` + "\u00fc" + `","status":"closed","id":"a1"}`:    true,
+		strings.Replace(alert, "a title", "another title", 1):                                                                                    false,
+		strings.Replace(alert, `"value":"v"`, `"value":"w"`, 1):                                                                                  false,
+		strings.Replace(alert, "brand:x", "brand:y", 1):                                                                                          false,
+		`{"alert_summary":"a summary",` + alert[1:]:                                                                                              false,
+		`{"of_tomorrow":{"text":"a text"},` + alert[1:]:                                                                                          false,
+		`{"id":"a1","status":"new","topic_matches":[{"topic_id":"t","value":"v","offsets":[1]}],"title":"brand:x","tags":["a title\u00fc and"]}`: false,
+	} {
+		if got := r.Fingerprint([]byte(raw)); (got == first) != same || len(got) != 16 {
+			t.Errorf("%s: %s, and of the first %s", raw, got, first)
+		}
+	}
+	if parse(`["credentials","text"]`).Fingerprint([]byte(alert)) == first {
+		t.Error("another REDACT has the same one")
+	}
+	if got := parse(`[]`).Fingerprint([]byte(alert)) + r.Fingerprint([]byte("{")); got != "" {
+		t.Errorf("of nothing: %s", got)
+	}
+}

@@ -2,6 +2,7 @@ package redact
 
 import (
 	"bytes"
+	"hash/crc32"
 	"maps"
 	"math"
 	"strings"
@@ -44,6 +45,7 @@ type place struct {
 	keep     bool
 	card     bool // below a payment card
 	doc      bool // below the document
+	apart    bool // below what not every answer about the alert has
 	outside  bool // in no object
 	role     role
 }
@@ -56,6 +58,7 @@ type walker struct {
 	values  []value
 	groups  [][2]int // of a topic or match: its first value, and the one after its last
 	longest int      // bytes of the longest string that is searched
+	prints  uint64   // the sum of the strings' hashes, see Fingerprint
 
 	name, normal, decoded []byte // memory for one name or text
 	parts                 []found
@@ -132,6 +135,14 @@ func (w *walker) add(i, end int, p place, text, escaped bool) {
 	if searched {
 		w.longest = max(w.longest, end-i)
 	}
+	if text && !mask && !p.keep && !p.apart && (searched || p.role == roleValue) {
+		inner := w.b[i+1 : end-1]
+		if escaped {
+			w.decoded = appendDecoded(w.decoded[:0], inner)
+			inner = w.decoded
+		}
+		w.prints += hash(inner)
+	}
 	if searched || mask || p.role != noRole {
 		w.values = append(w.values, value{
 			start: uint32(i), end: uint32(end), role: p.role, text: text, escaped: escaped, mask: mask, prose: p.prose && !p.card, keep: p.keep,
@@ -190,7 +201,7 @@ func (w *walker) array(i int, p place, depth int) int {
 	if depth > maxDepth {
 		return -1
 	}
-	e := place{from: len(w.active), to: len(w.active), mask: p.mask, prose: p.prose, card: p.card, doc: p.doc, outside: p.outside, role: p.role}
+	e := place{from: len(w.active), to: len(w.active), mask: p.mask, prose: p.prose, card: p.card, doc: p.doc, apart: p.apart, outside: p.outside, role: p.role}
 	group := false
 	for _, n := range w.active[p.from:p.to] {
 		if n.elem != nil {
@@ -227,7 +238,10 @@ func (w *walker) array(i int, p place, depth int) int {
 
 // member is the place of a member of the object at p.
 func (w *walker) member(p place, name []byte) place {
-	m := place{from: len(w.active), to: len(w.active), mask: p.mask, prose: p.prose, card: p.card, doc: p.doc, role: p.role}
+	m := place{from: len(w.active), to: len(w.active), mask: p.mask, prose: p.prose, card: p.card, doc: p.doc, apart: p.apart, role: p.role}
+	if p.from < p.to && w.active[p.from] == w.r.root {
+		m.apart = isApart(name)
+	}
 	kind := unknownName
 	for _, n := range w.active[p.from:p.to] {
 		if next := n.names[string(name)]; next != nil {
@@ -269,6 +283,24 @@ func (w *walker) enter(p *place, n *node) {
 	if n.role != noRole {
 		p.role = n.role
 	}
+}
+
+// isApart reports whether a member at the top is only in an answer with refs, or only in a
+// listing.
+func isApart(name []byte) bool {
+	switch string(name) {
+	case "doc", "labels", "topics", "monitor_name":
+		return true
+	}
+	return false
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// hash is the same in every process. Processors have instructions for both checksums: any
+// other hash takes as long as all else that is done with the text.
+func hash(text []byte) uint64 {
+	return uint64(crc32.ChecksumIEEE(text))<<32 | uint64(crc32.Checksum(text, castagnoli))
 }
 
 // judgeGroups masks the values of topics and matches that are secrets: first those that

@@ -32,6 +32,10 @@ type Record struct {
 	// HasSecrets: something was masked in a version that was published, beyond the text of
 	// its document.
 	HasSecrets bool `json:"has_secrets"`
+	// Fingerprint tells the texts of the latest version of which secrets were looked for
+	// with all that was to be had, and by which REDACT (redact.Redactor.Fingerprint); empty:
+	// none was. A version with other texts may hold a secret that this one had not.
+	Fingerprint string `json:"fingerprint"`
 
 	// Backfill is the one that last published or rejected a version, so that it
 	// does so once.

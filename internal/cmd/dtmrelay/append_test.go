@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"testing"
@@ -89,7 +90,7 @@ func TestAFileThatWasMovedAway(t *testing.T) {
 	if err := os.Remove(path + ".1"); err != nil {
 		t.Fatal(err)
 	}
-	if again, err := os.ReadFile(path); err != nil || string(again) != string(twice) {
+	if again, err := os.ReadFile(path); err != nil || !bytes.Equal(again, twice) {
 		t.Errorf("%q, %v; want %q", again, err, twice)
 	}
 	if err := out.close(); err != nil {

@@ -357,12 +357,12 @@ func (e partialError) Unwrap() error { return e.error }
 // closedPipe takes the signal and nobody reads it: what was written is an error anyway.
 var closedPipe = make(chan os.Signal, 1)
 
-// command is the context of the command that runs.
-var command = context.Background()
+// causeOfEnd is why the command that runs was told to end; nil: it was not.
+var causeOfEnd = func() error { return nil }
 
 // isInterrupted reports whether a signal ended the command.
 func isInterrupted() bool {
-	cause := context.Cause(command)
+	cause := causeOfEnd()
 	return cause != nil && cause != context.Canceled //nolint:errorlint // what names the signal is one of these, too
 }
 
@@ -373,6 +373,6 @@ func commandContext() (ctx context.Context, stop func()) {
 	signal.Notify(closedPipe, syscall.SIGPIPE)
 	ctx, stop = signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
-	command = ctx
+	causeOfEnd = func() error { return context.Cause(ctx) }
 	return ctx, stop
 }

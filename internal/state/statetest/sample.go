@@ -78,6 +78,7 @@ func sampleRecord(id string) state.Record {
 			{Field: state.IntentTags, Values: []string{"b", "a", "b"}, At: odd(8), By: "soar", Expect: "read", Skip: true, Seq: 9, Open: true},
 		},
 		HasSecrets:   true,
+		Fingerprint:  "0123456789abcdef",
 		IntentSeq:    10,
 		Echoes:       []state.Echo{{Version: odd(11), At: odd(12), Seq: 31, Status: "closed", Tags: []string{"b", "a", "b"}}},
 		WriteLease:   &state.Lease{Owner: "instance-1", ExpiresAt: odd(13)},
