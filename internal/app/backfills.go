@@ -194,6 +194,7 @@ func (a *App) readBackfill(body *strictjson.Object, feed state.Feed, now time.Ti
 	sinceText := body.String("since")
 	sinceMissing := sinceText == "" && len(body.Problems()) == before
 	untilText := body.String("until")
+	_ = body.Bool("suspected") // an element of the gaps in GET /status can be pasted as it is
 	var filterText json.RawMessage
 	given := body.Decode("filter", "a JSON object as DTM_FILTER takes", &filterText)
 	b = state.Backfill{

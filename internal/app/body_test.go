@@ -53,11 +53,12 @@ func TestARepeatedFieldIsAProblem(t *testing.T) {
 func TestAWrongSinceIsNotMissing(t *testing.T) {
 	const missing = `the field "since" is missing; allowed: an RFC 3339 time, or a duration back from now such as "72h"`
 	for body, want := range map[string][]string{
-		`{"since":5}`:                     {`the field "since" is 5; allowed: a string`},
-		`{"since":[],"since":5}`:          {`the field "since" is named more than once`, `the field "since" is 5; allowed: a string`},
-		`{"dry_run":true,"dry_run":true}`: {`the field "dry_run" is named more than once`, missing},
-		`{"since":null}`:                  {missing},
-		`{"since":""}`:                    {missing},
+		`{"since":5}`:                                 {`the field "since" is 5; allowed: a string`},
+		`{"since":[],"since":5}`:                      {`the field "since" is named more than once`, `the field "since" is 5; allowed: a string`},
+		`{"dry_run":true,"dry_run":true}`:             {`the field "dry_run" is named more than once`, missing},
+		`{"since":null}`:                              {missing},
+		`{"since":"96h","until":"95h","suspected":1}`: {`the field "suspected" is 1; allowed: true or false`},
+		`{"since":""}`:                                {missing},
 	} {
 		if diff := cmp.Diff(want, refused(t, "/backfill", body).Errors); diff != "" {
 			t.Errorf("%s: %s", body, diff)

@@ -295,6 +295,10 @@ func (p *problems) durations(env environment, c *Config) {
 			c.LedgerTTL, c.UpdatesWindow)
 		okTTL = false
 	}
+	if okTTL && c.AuditWindow > 0 && c.LedgerTTL <= c.AuditWindow {
+		p.warn("LEDGER_TTL", fmt.Sprintf("%s is not more than AUDIT_WINDOW (%s): an alert whose record is deleted before the last audit has read it is published once more",
+			c.LedgerTTL, c.AuditWindow))
+	}
 	if !okOverlap || !okSettle {
 		return
 	}

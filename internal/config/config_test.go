@@ -427,6 +427,7 @@ func TestWarnings(t *testing.T) {
 		{with("REJECTS_TOPIC", "projects/my-project/topics/dtm-alerts"), "REJECTS_TOPIC: "},
 		{with("GTI_API_KEY", "0123abcd"), "GTI_API_KEY_SECRET: "},
 		{with("DTM_FILTER", `{"alert_type":["Something New"]}`), "DTM_FILTER: "},
+		{with("UPDATES_WINDOW", "24h", "LEDGER_TTL", "72h"), "LEDGER_TTL: 72h0m0s is not more than AUDIT_WINDOW (72h0m0s): "},
 	}
 	for _, tt := range tests {
 		_, warnings, err := Load(t.Context(), envconfig.MapLookuper(tt.env))

@@ -185,14 +185,14 @@ func TestRuleWritebacks(t *testing.T) {
 		t.Errorf("asked again: %s", asked[0].Data)
 	}
 	// GTI's own statuses are needed to tell an analyst's change. A rule that fails for want
-	// of one does not drop either.
+	// of one does not drop either; all else of it applies.
 	p.Mode, topics.messages = ledger.Live, nil
 	counts := process(t, p, alertOf("c", "odd", "high", 0), alertOf("d", "", "low", 0))
 	if counts.Created != 2 || counts.Dropped != 0 || counts.RulesFailed != 3 || len(topics.on("status")) > 0 {
 		t.Errorf("%+v", counts)
 	}
 	for _, m := range topics.on("alerts") {
-		if m.Attributes["rules"] != "" || m.Attributes["priority"] > "P2" {
+		if want := map[string]string{"c": "ours", "d": "noise,ours"}[m.Attributes["alert_id"]]; m.Attributes["rules"] != want || m.Attributes["priority"] > "P2" {
 			t.Errorf("published with %v", m.Attributes)
 		}
 	}

@@ -22,7 +22,8 @@ type Result struct {
 	// WriteBacks are what the rules that matched want written to GTI, in their order.
 	// Whether this version is one to write back for is the caller's to decide.
 	WriteBacks []WriteBack
-	// Failed are the rules that failed, in their order. None of them matched.
+	// Failed are the rules that failed, in their order. None of them matched, but for those
+	// of which nothing could be written back.
 	Failed []Failure
 }
 
@@ -44,8 +45,9 @@ type Failure struct {
 // status the last one counts.
 //
 // A rule that fails does not match, and raises the priority to P2 at least, whatever
-// the rules after it say. All rules fail for an alert that is invalid or was not held, and
-// where nothing can be written back those that would match and set a status or tags.
+// the rules after it say. All rules fail for an alert that is invalid or was not held.
+// Where nothing can be written back, a rule that sets a status or tags has failed, too: its
+// other effects apply, but it doesn't drop.
 func (r *Rules) Evaluate(a dtm.Alert, event, previousStatus string, canWriteBack bool, now time.Time) Result {
 	result := Result{Priority: message.Priority(a.Severity)}
 	if r == nil || len(r.rules) == 0 {
@@ -55,9 +57,12 @@ func (r *Rules) Evaluate(a dtm.Alert, event, previousStatus string, canWriteBack
 	defer v.close()
 	for i := range r.rules {
 		rule := &r.rules[i]
+		effects := rule.Rule
 		matched, reason := rule.evaluate(v)
 		if matched && !canWriteBack && rule.writesBack() {
-			matched, reason = false, unwritable
+			// A drop would hide what could not be closed.
+			effects.SetStatus, effects.Tags, effects.Drop = "", nil, nil
+			reason = unwritable
 		}
 		if reason != "" {
 			result.Failed = append(result.Failed, Failure{rule.Name, reason})
@@ -65,7 +70,7 @@ func (r *Rules) Evaluate(a dtm.Alert, event, previousStatus string, canWriteBack
 		if !matched {
 			continue
 		}
-		result.apply(&rule.Rule)
+		result.apply(&effects)
 		if rule.Stop {
 			break
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"time"
 
 	"dtmrelay.internal/dtmrelay/internal/dtm"
@@ -118,16 +119,25 @@ func isOwnAnswer(err error) bool {
 // request is worth another delivery.
 const reasonUnknown = "unknown alert"
 
+// isForGood reports whether a status says that the same request will never be taken. Others
+// of GTI's, such as 409 and 424, may pass.
+func isForGood(status int) bool {
+	switch status {
+	case http.StatusMethodNotAllowed, http.StatusGone, http.StatusRequestEntityTooLarge, http.StatusRequestURITooLong, http.StatusUnsupportedMediaType:
+		return true
+	}
+	return false
+}
+
 // asPermanent makes a permanentError of an error that no further delivery changes.
 func asPermanent(err error) error {
+	var api *dtm.APIError
 	switch kind := dtm.Kind(err); {
 	case kind == dtm.PageTooLarge:
 		return permanentError("the alert is too large to be read")
 	case kind == dtm.NotFound:
 		return permanentError(reasonUnknown)
-	case kind.Final():
-		var api *dtm.APIError
-		_ = errors.As(err, &api) // its kind says so
+	case errors.As(err, &api) && (kind.Final() || !api.Foreign && isForGood(api.Status)):
 		return permanentError("refused by GTI: " + api.Error())
 	}
 	return err
