@@ -22,10 +22,10 @@ func TestGivenUpRequestsCount(t *testing.T) {
 		t.Fatal(err)
 	}
 	sim := dtmsim.New(dtmsim.Options{MaxConcurrent: 1}, []dtmsim.Alert{a})
-	sim.AddFault(dtmsim.Fault{Times: 1, Delay: 100 * time.Millisecond})
-	arrived := make(chan struct{}, 10)
+	arrived, answers := make(chan struct{}, 10), make(chan struct{})
 	ts := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		arrived <- struct{}{}
+		<-answers
 		sim.ServeHTTP(w, r.WithContext(context.WithoutCancel(r.Context())))
 	}))
 	defer ts.Close()
@@ -44,6 +44,7 @@ func TestGivenUpRequestsCount(t *testing.T) {
 	if _, err := collect(ctx, c.Session(liveShare), Query{}); !errors.Is(err, giveUp) {
 		t.Errorf("given up: %v", err)
 	}
+	time.AfterFunc(100*time.Millisecond, func() { close(answers) }) // the next request waits for it, or is one too many
 	if _, err := collect(t.Context(), c.Session(sweepShare), Query{}); err != nil {
 		t.Error(err)
 	}

@@ -181,6 +181,7 @@ func TestEqualBackfillsAtTheSameMoment(t *testing.T) {
 	t.Parallel()
 	alerts := past(31, 600)
 	w := newWorld(t, dtmsim.Options{Latency: 20 * time.Millisecond}, alerts)
+	gate := w.after(0) // a request that comes after the first one's end would mean another backfill
 	processes := []*process{w.start(), w.start()}
 	var calls sync.WaitGroup
 	ids := make(chan string, 8)
@@ -193,12 +194,13 @@ func TestEqualBackfillsAtTheSameMoment(t *testing.T) {
 			ids <- b.ID
 		})
 	}
-	calls.Wait()
-	close(ids)
 	distinct := map[string]bool{}
-	for id := range ids {
-		distinct[id] = true
+	for range 7 {
+		distinct[<-ids] = true
 	}
+	gate.open()
+	calls.Wait()
+	distinct[<-ids] = true
 	if len(distinct) != 1 {
 		t.Errorf("one text, backfills %v", distinct)
 	}

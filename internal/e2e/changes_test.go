@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -211,8 +212,9 @@ func TestSweepOutOfTime(t *testing.T) {
 	for _, a := range alerts[:1200] {
 		w.sim.Update(a.ID, func(a *dtmsim.Alert) { a.Status = other(*a) })
 	}
-	w.sim.AddFault(dtmsim.Fault{Kind: dtmsim.Page, Delay: 700 * time.Millisecond, Times: 4})
-	p = w.start("RUN_BUDGET=2s")
+	var pages atomic.Int32
+	w.sim.AddFault(dtmsim.Fault{Kind: dtmsim.Page, Hang: true, When: func(*http.Request) bool { return pages.Add(1) > 2 }})
+	p = w.start("RUN_BUDGET=20s")
 	_, r := p.post("")
 	if r.Outcome != "partial" || r.StopReason != "budget" {
 		t.Fatalf("%+v", r)
@@ -225,6 +227,7 @@ func TestSweepOutOfTime(t *testing.T) {
 		t.Fatalf("status: %s", text)
 	}
 	p.kill()
+	w.sim.ClearFaults()
 	p = w.start()
 	w.finish(p)
 	await(t, "1,200 changes", func() bool { return w.sub.total.Load() >= 2700 })

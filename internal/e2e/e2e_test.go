@@ -335,6 +335,8 @@ func TestWrongKey(t *testing.T) {
 	// Several slices are pending, so that several workers could ask at once.
 	p := w.start("RUN_BUDGET=1s", "MAX_QPS=2")
 	p.post("")
+	p.kill()
+	p = w.start()
 	w.sim.SetKey("another-key")
 	before := w.sim.Stats().Errors
 	status, r := p.post("")

@@ -84,6 +84,14 @@ func TestRules(t *testing.T) {
 	if n := len(w.requested()); n != want["low"]+want["high"] {
 		t.Errorf("%d requests after the second run", n)
 	}
+	await(t, "the echoes", func() bool {
+		for id, s := range severity {
+			if s == "high" && w.last(id)["origin"] != "writeback" {
+				return false
+			}
+		}
+		return true
+	})
 	for id, s := range severity {
 		switch a := w.last(id); {
 		case (s == "low") != (a == nil):

@@ -17,8 +17,8 @@ import (
 const host = "127.0.0.1"
 
 const (
-	startTimeout = 60 * time.Second // a loaded machine takes its time
-	stopTimeout  = 5 * time.Second  // it usually ends within half a second
+	startTimeout = 5 * time.Minute // beside twelve other programs an emulator took most of one
+	stopTimeout  = 5 * time.Second // it usually ends within half a second
 )
 
 // watched runs a command that ends with this process, however this process

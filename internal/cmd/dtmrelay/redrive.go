@@ -152,7 +152,7 @@ const (
 	// brings another: Pub/Sub's longest.
 	holdTime = 600 // seconds
 	// endTime is what giving back has, also after Ctrl-C.
-	endTime = time.Second
+	endTime = 10 * time.Second
 )
 
 func (r *redrive) run(ctx context.Context) error {

@@ -14,6 +14,9 @@ import (
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 	"cloud.google.com/go/pubsub/v2/pstest"
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/api/option"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 
 	"dtmrelay.internal/dtmrelay/internal/emulatortest"
 )
@@ -27,18 +30,27 @@ const (
 
 // pubsubWorld is a Pub/Sub with a topic of dead letters, their subscription, and a topic
 // to which they go back.
-func pubsubWorld(t *testing.T) *pstest.Server {
+func pubsubWorld(t *testing.T) *pubsubServer {
 	t.Helper()
+	t.Parallel() // most of the time is waiting
 	server := pstest.NewServer()
 	t.Cleanup(func() { _ = server.Close() })
 	fillPubSub(t, server.Addr)
-	return server
+	return &pubsubServer{server}
+}
+
+type pubsubServer struct{ *pstest.Server }
+
+// program runs this program against the server, see [program].
+func (s *pubsubServer) program(t *testing.T, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	return programWith(t, "PUBSUB_EMULATOR_HOST="+s.Addr, args...)
 }
 
 func fillPubSub(t *testing.T, address string) *pubsub.Client {
 	t.Helper()
-	t.Setenv("PUBSUB_EMULATOR_HOST", address)
-	client, err := pubsub.NewClient(t.Context(), "p")
+	client, err := pubsub.NewClient(t.Context(), "p", option.WithEndpoint(address), option.WithoutAuthentication(),
+		option.WithGRPCDialOption(grpc.WithTransportCredentials(insecure.NewCredentials())))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +70,9 @@ func fillPubSub(t *testing.T, address string) *pubsub.Client {
 
 // The emulator answers a pull as Pub/Sub does: after a while, with none.
 func TestRedriveWithEmulator(t *testing.T) {
-	client := fillPubSub(t, emulatortest.PubSub(t))
+	t.Parallel()
+	address := emulatortest.PubSub(t)
+	client := fillPubSub(t, address)
 	_, err := client.TopicAdminClient.Publish(t.Context(), &pubsubpb.PublishRequest{Topic: deadTopic, Messages: []*pubsubpb.PubsubMessage{
 		{Data: []byte("dead"), Attributes: map[string]string{deadLetterSource: "status", deadLetterProject: "p", "by": "soar"}},
 		{Data: []byte("digest"), Attributes: map[string]string{"reason": "too_large"}},
@@ -66,9 +80,9 @@ func TestRedriveWithEmulator(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	args := []string{"redrive", "--subscription", deadSub, "--topic", statusTopic, "--wait", "2s"}
+	args := []string{"redrive", "--subscription", deadSub, "--topic", statusTopic, "--wait", "6s"}
 	for _, more := range [][]string{{"--dry-run"}, nil} {
-		code, out, failed := program(t, append(args, more...)...)
+		code, out, failed := programWith(t, "PUBSUB_EMULATOR_HOST="+address, append(args, more...)...)
 		if code != exitPartial || !strings.HasPrefix(out, `{"redriven":1,"left":1,"newer":0,`) {
 			t.Fatalf("%q: %d, %s%s", more, code, out, failed)
 		}
@@ -91,12 +105,18 @@ func TestRedriveWithEmulator(t *testing.T) {
 // program runs this program and returns its exit code.
 func program(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
+	return programWith(t, "", args...)
+}
+
+// programWith is program with a variable, as NAME=VALUE.
+func programWith(t *testing.T, variable string, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
 	path, err := exec.LookPath("dtmrelay")
 	if err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.CommandContext(t.Context(), path, args...)
-	cmd.Env, cmd.Dir = os.Environ(), t.TempDir()
+	cmd.Env, cmd.Dir = append(os.Environ(), variable), t.TempDir()
 	var out, failed bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &failed
 	err = cmd.Run()
@@ -108,7 +128,7 @@ func program(t *testing.T, args ...string) (code int, stdout, stderr string) {
 }
 
 // published are the messages of the topic to which dead letters go back, by their data.
-func published(server *pstest.Server) map[string]map[string]string {
+func published(server *pubsubServer) map[string]map[string]string {
 	found := map[string]map[string]string{}
 	for _, m := range server.Messages() {
 		if m.Topic == statusTopic {
@@ -119,7 +139,7 @@ func published(server *pstest.Server) map[string]map[string]string {
 }
 
 // unacknowledged are the messages of the dead letters that stay, by their data.
-func unacknowledged(server *pstest.Server) (left []string) {
+func unacknowledged(server *pubsubServer) (left []string) {
 	for _, m := range server.Messages() {
 		if m.Topic == deadTopic && m.Acks == 0 {
 			left = append(left, string(m.Data))
@@ -131,7 +151,7 @@ func unacknowledged(server *pstest.Server) (left []string) {
 func TestRedrive(t *testing.T) {
 	server := pubsubWorld(t)
 	redrive := func(more ...string) (int, string, string) {
-		return program(t, append([]string{"redrive", "--subscription", deadSub, "--topic", statusTopic, "--wait", "1s"}, more...)...)
+		return server.program(t, append([]string{"redrive", "--subscription", deadSub, "--topic", statusTopic, "--wait", "6s"}, more...)...)
 	}
 	server.Publish(deadTopic, []byte("dead"), map[string]string{
 		deadLetterSource: "status", "CloudPubSubDeadLetterSourceDeliveryCount": "100", "by": "soar",
@@ -171,7 +191,7 @@ func TestRedriveLeavesWhatIsNewer(t *testing.T) {
 	server := pubsubWorld(t)
 	server.SetTimeNowFunc(func() time.Time { return time.Now().Add(time.Hour) })
 	server.Publish(deadTopic, []byte("newer"), nil)
-	code, out, failed := program(t, "redrive", "--subscription", deadSub, "--topic", statusTopic, "--wait", "1s")
+	code, out, failed := server.program(t, "redrive", "--subscription", deadSub, "--topic", statusTopic, "--wait", "6s")
 	if code != 0 || !strings.Contains(out, `"redriven":0,"left":0,"newer":1`) || len(published(server)) > 0 || len(unacknowledged(server)) != 1 {
 		t.Errorf("%d, %s%s", code, out, failed)
 	}
@@ -181,7 +201,7 @@ func TestRedriveLeavesWhatIsNewer(t *testing.T) {
 func TestRedriveToMissingTopic(t *testing.T) {
 	server := pubsubWorld(t)
 	server.Publish(deadTopic, []byte("dead"), nil)
-	code, _, failed := program(t, "redrive", "--subscription", deadSub, "--topic", "projects/p/topics/none", "--wait", "1s")
+	code, _, failed := server.program(t, "redrive", "--subscription", deadSub, "--topic", "projects/p/topics/none", "--wait", "6s")
 	if code != exitFailed || !strings.Contains(failed, "there is no such topic") || len(unacknowledged(server)) != 1 {
 		t.Errorf("%d, %s; %v is left", code, failed, unacknowledged(server))
 	}
@@ -193,7 +213,7 @@ func TestRedriveToItsTopic(t *testing.T) {
 	for data, source := range map[string]string{"of status": "status", "of another": "dead", "of what is gone": "gone"} {
 		server.Publish(deadTopic, []byte(data), map[string]string{deadLetterSource: source, deadLetterProject: "p"})
 	}
-	code, out, failed := program(t, "redrive", "--subscription", deadSub, "--topic", statusTopic, "--wait", "1s")
+	code, out, failed := server.program(t, "redrive", "--subscription", deadSub, "--topic", statusTopic, "--wait", "6s")
 	if code != exitPartial || !strings.Contains(out, `"redriven":2,"left":1,`) {
 		t.Errorf("%d, %s%s", code, out, failed)
 	}
@@ -203,7 +223,7 @@ func TestRedriveToItsTopic(t *testing.T) {
 }
 
 func TestRedriveRefuses(t *testing.T) {
-	pubsubWorld(t)
+	server := pubsubWorld(t)
 	tests := map[string]struct {
 		args []string
 		code int
@@ -217,7 +237,7 @@ func TestRedriveRefuses(t *testing.T) {
 		"wait":            {[]string{"--subscription", deadSub, "--topic", statusTopic, "--wait", "1ms"}, exitUsage, "--wait is 1ms: it must be 1s to 10m"},
 	}
 	for name, test := range tests {
-		code, out, failed := program(t, append([]string{"redrive"}, test.args...)...)
+		code, out, failed := server.program(t, append([]string{"redrive"}, test.args...)...)
 		if code != test.code || !strings.Contains(failed, test.want) {
 			t.Errorf("%s: %d, %s%s; want %d with %q", name, code, out, failed, test.code, test.want)
 		}
@@ -226,7 +246,7 @@ func TestRedriveRefuses(t *testing.T) {
 
 func TestAlertSetByTopic(t *testing.T) {
 	server := pubsubWorld(t)
-	code, out, failed := program(t, "alert", "set", "a1", "--status", "closed", "--add-tag", "a<b", "--topic", statusTopic)
+	code, out, failed := server.program(t, "alert", "set", "a1", "--status", "closed", "--add-tag", "a<b", "--topic", statusTopic)
 	if code != 0 || strings.TrimSpace(out) != `{"outcome":"published","alert_id":"a1","topic":"`+statusTopic+`"}` {
 		t.Fatalf("%d, %s%s", code, out, failed)
 	}
@@ -238,7 +258,7 @@ func TestAlertSetByTopic(t *testing.T) {
 	if len(published(server)) != 1 {
 		t.Errorf("%d messages are published", len(published(server)))
 	}
-	code, _, failed = program(t, "alert", "set", "a1", "--status", "closed", "--topic", "projects/p/topics/none")
+	code, _, failed = server.program(t, "alert", "set", "a1", "--status", "closed", "--topic", "projects/p/topics/none")
 	if code != exitFailed || !strings.Contains(failed, "there is no such topic") {
 		t.Errorf("%d, %s", code, failed)
 	}
