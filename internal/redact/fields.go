@@ -73,11 +73,13 @@ const (
 // host_access); the other names are what such fields are called, so that a type of
 // document that comes tomorrow is masked as well.
 var secretFields = []string{
-	"**.*password*", "**.*passwd*", "**.*passphrase", "**.*passcode", "**.*pwd", "**.pass", "**.pin",
+	"**.*password*", "**.*passwd*", "**.*passphrase", "**.*passcode", "**.*pwd", "**.pass", "**.pin", "**.*pin_code", "**.plain_text",
 	"**.*secret", "**.*credential", "**.*token", "**.*jwt", "**.*cookie", "**.*session_id", "**.authorization",
+	"**.*secret_value", "**.*token_value", "**.*cookie_value", "**.bearer",
 	"**.*api_key", "**.*access_key", "**.*secret_key", "**.*private_key", "**.*encryption_key", "**.*master_key",
-	"**.*session_key", "**.*auth_key", "**.*ssh_key", "**.*seed_phrase", "**.*recovery_code", "**.mnemonic", "**.otp",
-	"**.*card_number", "**.*cvv", "**.*cvv2", "**.*cvc",
+	"**.*session_key", "**.*auth_key", "**.*ssh_key", "**.*pgp_key", "**.*api_key_value", "**.*private_key_pem",
+	"**.*seed_phrase", "**.*recovery_code", "**.mnemonic", "**.otp", "**.*secret_answer", "**.*security_answer",
+	"**.*card_number", "**.pan", "**.*cvv", "**.*cvv2", "**.*cvc", "**.*cvv_code",
 }
 
 // cardFields are masked but for the members that cardKept names.

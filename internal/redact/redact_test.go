@@ -146,6 +146,16 @@ func TestRedact(t *testing.T) {
 			`{"doc":{"payment_card":{"brand":"mastercard","full_number":null,"expiry_date":"[redacted:1-7]","owner":{"name":"[redacted:1-7]","geo_location":{"country":"Japan","country_code":"JP","city":"[redacted:1-7]"}},"track1_available":null},"price":10},"title":"[redacted:1-7]"}`,
 		},
 		{
+			"credentials: other names", `["credentials"]`,
+			`{"doc":{"plain_text":"aaaaaaa1","cookie_value":"aaaaaaa2","bearer":"aaaaaaa3","pgp_key":"aaaaaaa4","pan":5,"cvv_code":6,"secret_answer":"x","pin_code":"1234","japan":"y","secret_question":"z?"}}`,
+			`{"doc":{"plain_text":"[redacted:8-11]","cookie_value":"[redacted:8-11]","bearer":"[redacted:8-11]","pgp_key":"[redacted:8-11]","pan":null,"cvv_code":null,"secret_answer":"[redacted:1-7]","pin_code":"[redacted:1-7]","japan":"y","secret_question":"z?"}}`,
+		},
+		{
+			"credentials: types that are paths", `["credentials"]`,
+			`{"topics":[{"id":"a","type":"payment_card.number","value":"4111 1111"},{"id":"b","type":"payment_card.brand","value":"visa"}],"topic_matches":[{"topic_id":"a","value":"4111 1111"}]}`,
+			`{"topics":[{"id":"a","type":"payment_card.number","value":"[redacted:8-11]"},{"id":"b","type":"payment_card.brand","value":"visa"}],"topic_matches":[{"topic_id":"a","value":"[redacted:8-11]"}]}`,
+		},
+		{
 			"credentials: several payment cards", `["credentials"]`,
 			`{"doc":{"payment_cards":[{"brand":"visa","full_number":4111111111111111},{"brand":"mastercard","holder":["Al"]}]}}`,
 			`{"doc":{"payment_cards":[{"brand":"visa","full_number":null},{"brand":"mastercard","holder":["[redacted:1-7]"]}]}}`,

@@ -348,11 +348,7 @@ func (w *walker) isSecretGroup(values []value) bool {
 			continue
 		}
 		switch v.role {
-		case roleType:
-			if kindOf(w.textOf(v), w.normal) != plainName {
-				return true
-			}
-		case rolePath:
+		case roleType, rolePath: // a type may be a path, too: payment_card.number
 			if isSecretPath(w.textOf(v), w.normal) {
 				return true
 			}
