@@ -24,6 +24,7 @@ const (
 	unreadable              // a page holds an element that can't be read, for the first time
 	noMemory                // the page didn't fit into the workers' share
 	tooLarge                // the page is larger than a page may be
+	faulty                  // GTI fails at the page, after all attempts
 	anew                    // the rest is to be asked for in another way: in full pages, or up to the slice's new end
 	refusedSince            // the API answers 400 to this since
 	stopped                 // fetching has ended
@@ -134,7 +135,8 @@ const (
 //	repeated                     list again    list again   unclear
 //	broken                       list again    list again   an error, the second time
 //	unreadable, noMemory,        list again in another way: this says nothing
-//	tooLarge, anew, refusedSince about what was listed
+//	tooLarge, faulty, anew,     about what was listed
+//	refusedSince
 //
 // Six listings in a row that bring nothing are an error, whatever ended them.
 type endings struct {
@@ -162,7 +164,7 @@ func (e *endings) add(end listingEnd, progressed bool, cause error) (decision, e
 	if progressed {
 		e.before, e.withoutProgress, e.followUp = goesOn, 0, false
 	}
-	if end == unreadable || end == noMemory || end == tooLarge || end == anew || end == refusedSince {
+	if end == unreadable || end == noMemory || end == tooLarge || end == faulty || end == anew || end == refusedSince {
 		return listAgain, nil
 	}
 	if !progressed {

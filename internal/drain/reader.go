@@ -2,6 +2,7 @@ package drain
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -26,6 +27,8 @@ type reader struct {
 	ahead       int       // how many pages were listed before the one that was too large
 	oversizedAt time.Time // created_at of that one alert, once it is known
 	lastAt      time.Time // created_at of the last alert that was listed with its document
+	isolating   bool      // GTI fails at a page, though it answers: each is asked for once
+	failures    int       // at a page of one alert
 	order       order     // of what the pass has published
 	doubts      doubts
 	endings     endings
@@ -71,7 +74,16 @@ func (r *reader) readSlice() (done bool, err error) {
 				r.since = time.Time{}
 			}
 		}
-		if end == tooLarge {
+		if end == faulty {
+			again, err := r.isolate(cause)
+			if err != nil {
+				return false, err
+			}
+			if again {
+				continue
+			}
+		}
+		if end == tooLarge || end == faulty {
 			if err := r.shrinkPage(cause); err != nil {
 				return false, err
 			}
@@ -280,6 +292,7 @@ func (r *reader) query(since time.Time) (q dtm.Query, light bool) {
 	defer r.engine.mu.Unlock()
 	r.slice.wasCut = false
 	q = dtm.Query{
+		Once: r.isolating,
 		// Whether the bounds are inclusive is unknown (DTM API), so ask for a
 		// millisecond more on both sides.
 		Since: since.Add(-ms), Until: r.slice.To.Add(ms),
@@ -353,6 +366,8 @@ func (r *reader) failed(ctx context.Context, pages chan<- fetched, q dtm.Query, 
 	case dtm.Kind(err) == dtm.Wait:
 		r.engine.stopAll(err)
 		return
+	case failsAtPage(err) && (f.end == goesOn || r.isolating):
+		f.end, r.ahead = faulty, pageNo
 	case f.end == tooLarge:
 		r.ahead = pageNo
 	case f.end != goesOn:
@@ -494,6 +509,90 @@ func (r *reader) position() time.Time {
 	return r.slice.DoneUntil
 }
 
+// failsAtPage reports whether an error can be about what is on a page, such as an alert that
+// GTI can't write down: an answer of 500, or one that is cut off.
+func failsAtPage(err error) bool {
+	var restart *dtm.RestartError
+	if errors.As(err, &restart) {
+		err = restart.Cause
+	}
+	switch dtm.Kind(err) {
+	case dtm.Unavailable, dtm.Interrupted, dtm.NoAnswer, dtm.Unreadable:
+		return true
+	default:
+		return false
+	}
+}
+
+// isolate follows up a page at which GTI fails. When GTI answers nothing else either, cause
+// is the end of it. Else less and less is asked for, so that one alert at which GTI fails
+// doesn't stop the feed. What fails at one alert alone is asked for once again first.
+func (r *reader) isolate(cause error) (again bool, err error) {
+	if !r.isolating {
+		if !r.answersFrom(r.position().Add(-ms)) {
+			return false, listingFailed(cause)
+		}
+		r.isolating, r.failures = true, 0
+		return false, nil
+	}
+	if r.size != 1 {
+		return false, nil
+	}
+	r.failures++
+	switch {
+	case r.failures%2 == 1:
+		return true, nil
+	case r.noRefs || r.slice.light || !r.engine.opts.Refs:
+		return true, r.stepOver(cause)
+	}
+	return false, nil
+}
+
+// answersFrom reports whether GTI answers to the least that can be asked for.
+func (r *reader) answersFrom(since time.Time) bool {
+	q, _ := r.query(r.position())
+	q.Since, q.Size, q.Refs, q.Once = since, 1, false, true
+	for page, err := range r.engine.source.List(r.engine.deadlines.fetching, q) {
+		page.Release()
+		return err == nil
+	}
+	return false
+}
+
+// stepOver gives up an alert at which GTI fails however it is asked for. Where it lies is
+// not known: the gap reaches from the position to a moment from which GTI answers again.
+func (r *reader) stepOver(cause error) error {
+	from := later(r.position(), r.order.last()) // the position is short of what was seen last
+	for step := ms; ; step *= 10 {
+		bound := from.Add(step + ms)
+		switch {
+		case !bound.Before(r.until()):
+			return &listingError{fmt.Errorf("after %s: %w", from.Format(time.RFC3339Nano), cause)}
+		case r.answersFrom(bound):
+			r.goOnAt(bound.Add(ms)) // a listing begins a millisecond before the position
+			return nil
+		}
+	}
+}
+
+// goOnAt gives up what lies before a moment in this slice: it becomes a gap.
+func (r *reader) goOnAt(bound time.Time) {
+	r.size, r.noRefs, r.isolating, r.passing = 0, false, false, 0
+	r.engine.mu.Lock()
+	defer r.engine.mu.Unlock()
+	if g, ok := cutBefore(&r.slice.Slice, bound); ok {
+		r.engine.addGap(g)
+	}
+	r.slice.fetched = r.slice.DoneUntil
+	r.engine.checkpoint()
+}
+
+func (r *reader) until() time.Time {
+	r.engine.mu.Lock()
+	defer r.engine.mu.Unlock()
+	return r.slice.To
+}
+
 // shrinkPage asks for a quarter of the size that was too large, down to one alert,
 // and then for that one without its document.
 func (r *reader) shrinkPage(cause error) error {
@@ -534,7 +633,7 @@ func (r *reader) restored(page dtm.Page, o outcome) bool {
 	if r.passing > 0 {
 		return false
 	}
-	r.size = 0
+	r.size, r.isolating = 0, false
 	return true
 }
 
@@ -554,6 +653,6 @@ func (r *reader) isPastOversized(f fetched) bool {
 	if r.position().Before(next) && !r.engine.advance(r.slice, orderFrom(next), f) {
 		return false
 	}
-	r.size, r.noRefs = 0, false
+	r.size, r.noRefs, r.isolating = 0, false, false
 	return true
 }

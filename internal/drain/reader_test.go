@@ -64,6 +64,9 @@ func (s *scripted) List(_ context.Context, q dtm.Query) iter.Seq2[dtm.Page, erro
 		if q.Alone {
 			asked += " alone"
 		}
+		if q.Once {
+			asked += " once"
+		}
 		s.asked = append(s.asked, asked)
 		if len(s.listings) == 0 {
 			yield(dtm.Page{}, errors.New("the script has ended"))
@@ -122,9 +125,11 @@ func (n *recordingProcessor) Process(_ context.Context, alerts []dtm.Alert, _ fu
 }
 
 var (
-	errSpent = &dtm.RestartError{Cause: errors.New("reset")}
-	errOld   = &dtm.APIError{Status: 400}
-	errLarge = &dtm.PageTooLargeError{}
+	errSpent    = &dtm.RestartError{Cause: errors.New("reset")}
+	errOld      = &dtm.APIError{Status: 400}
+	errLarge    = &dtm.PageTooLargeError{}
+	err500      = &dtm.APIError{Status: 500}
+	errSpent500 = &dtm.RestartError{Cause: err500}
 )
 
 // TestReader reads [0 s, 1000 s) with pages of 4 alerts from a source that
@@ -359,6 +364,55 @@ func TestReader(t *testing.T) {
 			},
 			asked:   []string{"since -0.001", "since 9.999", "since 9.999 size 1", "since 10.999 size 1 without refs", "since 202.001"},
 			publish: "10 200 202 11 500 501",
+		},
+		{
+			name: "an alert at which GTI fails comes without its document, the one after it with it",
+			listings: [][]scriptedPage{
+				{fails(err500)},
+				{page("a", 1)}, // it answers
+				{page("b", 1), fails(errSpent500)},
+				{page("c", 1), fails(errSpent500)},
+				{page("d", 1), page("e", 2), page("f", 3)},
+				{page("", 3, 4)},
+			},
+			asked: []string{
+				"since -0.001", "since -0.001 size 1 without refs once", "since -0.001 size 1 once", "since -0.001 size 1 once",
+				"since -0.001 size 1 without refs once", "since 2.001",
+			},
+			publish: "1 2 bare 3 4",
+		},
+		{
+			name: "an alert at which GTI fails in any case becomes a gap",
+			listings: [][]scriptedPage{
+				{page("a", 1), fails(errSpent500)},
+				{fails(err500)},
+				{page("b", 1)}, // it answers
+				{page("c", 1), fails(errSpent500)},
+				{page("d", 1), fails(errSpent500)},
+				{page("e", 1), fails(errSpent500)},
+				{page("f", 1), fails(errSpent500)},
+				{fails(err500)},
+				{fails(err500)},
+				{fails(err500)},
+				{fails(err500)},
+				{page("g", 3)},
+				{page("", 20)},
+			},
+			asked: []string{
+				"since -0.001", "since -0.001", "since -0.001 size 1 without refs once", "since -0.001 size 1 once", "since -0.001 size 1 once",
+				"since -0.001 size 1 without refs once", "since -0.001 size 1 without refs once",
+				"since 1.002 size 1 without refs once", "since 1.011 size 1 without refs once", "since 1.101 size 1 without refs once",
+				"since 2.001 size 1 without refs once", "since 11.001 size 1 without refs once", "since 11.001",
+			},
+			publish: "1 20",
+			gaps:    []state.Gap{{TimeRange: state.TimeRange{Since: sec(0), Until: sec(11).Add(2 * ms)}}},
+		},
+		{
+			name:     "GTI that fails at everything",
+			listings: [][]scriptedPage{{fails(err500)}, {fails(err500)}},
+			asked:    []string{"since -0.001", "since -0.001 size 1 without refs once"},
+			left:     []state.Slice{{From: sec(0), To: sec(1000), DoneUntil: sec(0)}},
+			err:      "500",
 		},
 		{
 			name:     "an alert too large even so",

@@ -158,4 +158,6 @@ type Query struct {
 	// Alone waits until a whole page's memory is reserved before asking: set when
 	// an earlier try ended with ErrMemory.
 	Alone bool
+	// Once asks for each page once, without a repetition after a failure.
+	Once bool
 }

@@ -47,7 +47,7 @@ func (c *Client) listing(q Query) request {
 		v.Set("until", q.Until.UTC().Format(queryTime))
 	}
 	q.Filter.addTo(v)
-	req := request{method: http.MethodGet, target: *c.alerts, size: q.Size, refs: q.Refs, alone: q.Alone}
+	req := request{method: http.MethodGet, target: *c.alerts, size: q.Size, refs: q.Refs, alone: q.Alone, once: q.Once}
 	req.last = q.Size == 1 && !q.Refs
 	req.read = func(got response) ([]Alert, error) { return readPageOf(got, q.Size == 1) }
 	req.target.RawQuery = v.Encode()

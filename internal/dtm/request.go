@@ -33,6 +33,7 @@ type request struct {
 	size  int
 	refs  bool
 	alone bool
+	once  bool
 	last  bool // there is no smaller page to ask for
 	// expires is when the page context ends. It is zero for what is no later page
 	// of a listing, and may be asked again at will.
@@ -128,7 +129,7 @@ func (s *Session) decideRetry(req request, attempt int, err error) (wait time.Du
 	default:
 		return 0, err
 	}
-	if s.once && rekey == nil {
+	if (s.once || req.once) && rekey == nil {
 		return 0, err
 	}
 	if attempt == maxAttempts {
