@@ -1,8 +1,12 @@
 package emulatortest
 
 import (
+	"bufio"
+	"fmt"
+	"io"
 	"net"
 	"os"
+	"os/exec"
 	"strconv"
 	"strings"
 	"testing"
@@ -104,6 +108,49 @@ func TestFreePort(t *testing.T) {
 			t.Fatal(err)
 		}
 		l.Close()
+	}
+}
+
+// The other process is this test once more.
+func TestPortsOfTwoProcesses(t *testing.T) {
+	const n, other = 2000, "EMULATORTEST_PORTS"
+	if os.Getenv(other) != "" {
+		for range n {
+			fmt.Println("port", FreePort(t))
+		}
+		fmt.Println("port")
+		_, _ = io.Copy(io.Discard, os.Stdin) // its ports are its own while it runs
+		return
+	}
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$")
+	cmd.Env = append(os.Environ(), other+"=1")
+	end, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	others := map[string]bool{}
+	lines := bufio.NewScanner(out)
+	for lines.Scan() && lines.Text() != "port" {
+		others[lines.Text()] = true
+	}
+	if len(others) != n {
+		t.Errorf("the other process got %d ports", len(others))
+	}
+	for range n {
+		if port := FreePort(t); others["port "+port] {
+			t.Errorf("port %s is given to two processes", port)
+		}
+	}
+	end.Close()
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -142,7 +142,7 @@ func (p *process) stop() {
 
 // FreePort returns a loopback port for a process that can't be asked where it
 // listens: the emulators, with port 0, listen somewhere and don't say where. It
-// returns no port twice.
+// returns no port twice, and none that another process which runs has got from it.
 func FreePort(tb testing.TB) string {
 	tb.Helper()
 	port, err := freePort()
@@ -159,31 +159,54 @@ func FreePort(tb testing.TB) string {
 const (
 	lowestPort  = 10_000
 	highestPort = 32_000
+	// blockSize is how many ports a process takes for itself at a time.
+	blockSize = 100
 )
 
+// given is what this process may give. Another process may not give the same: seconds
+// pass until an emulator listens. Of two with one port the Firestore emulator ends, but
+// the Pub/Sub emulator goes on without listening, and the other one answers for it.
 var given struct {
 	sync.Mutex
-	ports map[int]bool
+	ports []int            // those of its last block that it has not given yet
+	locks []net.PacketConn // they keep its blocks from other processes until it ends
 }
 
 func freePort() (string, error) {
 	given.Lock()
 	defer given.Unlock()
-	if given.ports == nil {
-		given.ports = map[int]bool{}
-	}
-	var err error
-	for range highestPort - lowestPort {
-		n := lowestPort + rand.IntN(highestPort-lowestPort)
-		if given.ports[n] {
-			continue
+	for {
+		if len(given.ports) == 0 {
+			if err := takeBlock(); err != nil {
+				return "", err
+			}
 		}
-		given.ports[n] = true
-		port := strconv.Itoa(n)
-		var l net.Listener
-		if l, err = new(net.ListenConfig).Listen(context.Background(), "tcp", net.JoinHostPort(host, port)); err == nil {
+		port := strconv.Itoa(given.ports[0])
+		given.ports = given.ports[1:]
+		l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", net.JoinHostPort(host, port))
+		if err == nil {
 			return port, l.Close()
 		}
 	}
-	return "", fmt.Errorf("no free port from %d to %d: %w", lowestPort, highestPort, err)
+}
+
+// takeBlock takes a block of ports that no process has. Whoever has it holds the block's
+// first port for UDP, which no emulator uses. The system gives it back when the process
+// ends, however it ends.
+func takeBlock() error {
+	var err error
+	for _, block := range rand.Perm((highestPort - lowestPort) / blockSize) {
+		first := lowestPort + block*blockSize
+		var lock net.PacketConn
+		lock, err = new(net.ListenConfig).ListenPacket(context.Background(), "udp", net.JoinHostPort(host, strconv.Itoa(first)))
+		if err != nil {
+			continue
+		}
+		given.locks = append(given.locks, lock)
+		for _, i := range rand.Perm(blockSize) {
+			given.ports = append(given.ports, first+i)
+		}
+		return nil
+	}
+	return fmt.Errorf("no free ports from %d to %d: %w", lowestPort, highestPort, err)
 }
