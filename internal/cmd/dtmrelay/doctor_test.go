@@ -3,7 +3,10 @@ package main
 import (
 	"context"
 	"errors"
+	"net/http"
 	"net/http/httptest"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -73,6 +76,37 @@ func TestDoctorInTheCloud(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, states(d.findings)); diff != "" {
 		t.Errorf("findings (-want +got):\n%s\n%+v", diff, d.findings)
+	}
+}
+
+// TestDoctorWithoutQuota: the first request is the last one of the day, whatever the time
+// is at which the test runs.
+func TestDoctorWithoutQuota(t *testing.T) {
+	sim := dtmsim.New(dtmsim.Options{}, nil)
+	requests := 0
+	sim.AddFault(dtmsim.Fault{Status: http.StatusTooManyRequests, Body: dtmsim.QuotaExceeded, When: func(*http.Request) bool {
+		requests++
+		return requests > 1
+	}})
+	api := httptest.NewServer(sim)
+	t.Cleanup(api.Close)
+	t.Setenv("GTI_API_KEY", "any-key")
+	t.Setenv("GTI_BASE_URL", api.URL+"/api/v3")
+	for _, want := range [][][2]string{
+		{{"configuration", isGreen}, {"key", isGreen}, {"entitlement", isGreen}, {"clock", isGreen}, {"monitors", isYellow}, {"filter", isYellow}, {"data", isYellow}},
+		{{"configuration", isGreen}, {"key", isGreen}, {"quota", isRed}, {"data", isYellow}},
+	} {
+		d := &doctor{now: time.Now}
+		c := doctorCmd{Data: filepath.Join(t.TempDir(), "there-is-none")}
+		c.examine(t.Context(), d)
+		if diff := cmp.Diff(want, states(d.findings)); diff != "" {
+			t.Errorf("findings (-want +got):\n%s\n%+v", diff, d.findings)
+		}
+		for _, f := range d.findings {
+			if f.Check == "quota" && !strings.HasPrefix(f.Found, "the API key's quota is used up") || f.Check == "monitors" && !strings.HasPrefix(f.Found, "they can't be looked at") {
+				t.Errorf("%+v", f)
+			}
+		}
 	}
 }
 
