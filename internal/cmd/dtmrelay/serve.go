@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/GoogleCloudPlatform/functions-framework-go/funcframework"
@@ -144,36 +145,57 @@ const listening = "listening on "
 
 // listen serves until the process is told to end.
 func (c *serveCmd) listen() error {
+	address, ended, err := c.begin(funcframework.StartHostPort)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(os.Stderr, listening+"http://"+address)
+	return <-ended
+}
+
+// portTries is how many free ports are tried.
+const portTries = 10
+
+// begin calls serve in the background, and returns once something listens where it is to.
+// serve ends the channel.
+func (c *serveCmd) begin(serve func(host, port string) error) (address string, ended <-chan error, err error) {
+	for range portTries {
+		if address, ended, err = c.beginOnce(serve); c.Port != 0 || !errors.Is(err, syscall.EADDRINUSE) {
+			break // otherwise the port was free, and another program got it first
+		}
+	}
+	return address, ended, err
+}
+
+func (c *serveCmd) beginOnce(serve func(host, port string) error) (string, <-chan error, error) {
 	// The framework neither takes a listener nor tells the port that it got.
 	free, err := net.Listen("tcp", net.JoinHostPort(c.Host, strconv.Itoa(int(c.Port))))
 	if err != nil {
-		return err
+		return "", nil, err
 	}
 	address := free.Addr().String()
 	if err := free.Close(); err != nil {
-		return err
+		return "", nil, err
 	}
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
-		return err
+		return "", nil, err
 	}
 	ended := make(chan error, 1)
 	go func() {
-		ended <- funcframework.StartHostPort(bracketed(host), port)
+		ended <- serve(bracketed(host), port)
 	}()
 	for dialer := (net.Dialer{}); ; {
 		select {
 		case err := <-ended:
-			return err
+			return "", nil, err
 		case <-time.After(5 * time.Millisecond):
 		}
 		if conn, err := dialer.DialContext(context.Background(), "tcp", address); err == nil {
 			_ = conn.Close()
-			break
+			return address, ended, nil
 		}
 	}
-	fmt.Fprintln(os.Stderr, listening+"http://"+address)
-	return <-ended
 }
 
 // bracketed is a host as it stands before a colon.
