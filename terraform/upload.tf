@@ -8,17 +8,16 @@ locals {
   # Patterns of files: the others of these lines are folders, which gcloud has to be told
   # that it may look into.
   shipped_patterns = [for line in split("\n", file("${local.root}/.gcloudignore")) : trimprefix(line, "!/") if startswith(line, "!/") && !endswith(line, "/")]
-  is_shipped       = { for f in flatten([for pattern in local.shipped_patterns : tolist(fileset(local.root, pattern))]) : f => dirname(f)... }
-  shipped          = keys(local.is_shipped)
+  shipped          = { for f in flatten([for pattern in local.shipped_patterns : tolist(fileset(local.root, pattern))]) : f => dirname(f)... }
 
-  shipped_folders = { for folder in flatten([for folder in keys({ for f, folders in local.is_shipped : folders[0] => true... }) :
+  shipped_folders = { for folder in flatten([for folder in keys({ for f, folders in local.shipped : folders[0] => true... }) :
     [for depth in range(length(split("/", folder))) : join("/", slice(split("/", folder), 0, depth + 1))]
   ]) : folder => true... }
 
   # A folder that nothing is shipped of is left out as a whole: with each file by its name
   # a plan takes a second for a thousand of them. archive_file takes names as patterns, so
   # a name that is one would not mean itself: see odd_names.
-  others_by_folder = { for f in fileset(local.root, "**") : dirname(f) => f... if !can(local.is_shipped[f]) }
+  others_by_folder = { for f in fileset(local.root, "**") : dirname(f) => f... if !can(local.shipped[f]) }
   not_shipped = distinct(flatten([for folder, files in local.others_by_folder :
     can(local.shipped_folders[folder]) ? files : [can(local.shipped_folders[split("/", folder)[0]]) ? folder : split("/", folder)[0]]
   ]))
