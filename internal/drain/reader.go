@@ -529,11 +529,14 @@ func failsAtPage(err error) bool {
 // doesn't stop the feed. What fails at one alert alone is asked for once again first.
 func (r *reader) isolate(cause error) (again bool, err error) {
 	if !r.isolating {
-		if !r.answersFrom(r.position().Add(-ms)) {
-			return false, listingFailed(cause)
+		switch {
+		case r.answersFrom(r.position().Add(-ms)):
+			r.isolating, r.failures = true, 0
+			return false, nil
+		case r.isOver():
+			return true, nil
 		}
-		r.isolating, r.failures = true, 0
-		return false, nil
+		return false, listingFailed(cause)
 	}
 	if r.size != 1 {
 		return false, nil
@@ -568,12 +571,17 @@ func (r *reader) stepOver(cause error) error {
 		switch {
 		case !bound.Before(r.until()):
 			return &listingError{fmt.Errorf("after %s: %w", from.Format(time.RFC3339Nano), cause)}
+		case r.isOver():
+			return nil
 		case r.answersFrom(bound):
 			r.goOnAt(bound.Add(ms)) // a listing begins a millisecond before the position
 			return nil
 		}
 	}
 }
+
+// isOver reports whether fetching has ended, so that the next pass ends as stopped.
+func (r *reader) isOver() bool { return r.engine.deadlines.fetching.Err() != nil }
 
 // goOnAt gives up what lies before a moment in this slice: it becomes a gap.
 func (r *reader) goOnAt(bound time.Time) {

@@ -128,32 +128,30 @@ func (p *Processor) outcomeOfFetch(ctx context.Context, it *item, err error) (go
 	return false, false, fmt.Errorf("fetching alert %s: %w", it.alert.ID, err)
 }
 
-// take makes what was fetched of use to an item.
+// take makes what was fetched of use to an item. What is published as it was listed is
+// masked by what the fetched alert tells. An answer that is no such alert tells nothing.
 func (p *Processor) take(it *item, page dtm.Page) {
-	if it.event == Created || !p.needsDocument(it) {
-		p.replace(it, page)
+	if len(page.Alerts) == 0 { // it could not be fetched
 		return
 	}
-	// A change is published as it was listed.
-	had := it.entry.Record.HasSecrets
-	if len(page.Alerts) == 1 && page.Alerts[0].ID == it.alert.ID && (page.Alerts[0].HasDoc || !had) {
-		if _, masked, valid := p.Redactor.Redact(page.Alerts[0].Raw); valid {
+	a := page.Alerts[0]
+	if a.Invalid != "" || a.ID != it.alert.ID {
+		it.unseen = true
+		return
+	}
+	if (it.event == Created || !p.needsDocument(it)) && (!a.UpdatedAt.Before(it.alert.UpdatedAt) || it.alert.Ahead) {
+		p.replace(it, a)
+		return
+	}
+	if a.HasDoc || !it.entry.Record.HasSecrets {
+		if _, masked, valid := p.Redactor.Redact(a.Raw); valid {
 			it.whole = &masked
 		}
 	}
 }
 
-// replace makes the fetched alert the item's, unless there is none or it is older
-// than what was listed, with a time that lies ahead or without. Only a listing
-// names the monitor.
-func (p *Processor) replace(it *item, page dtm.Page) {
-	if len(page.Alerts) != 1 {
-		return
-	}
-	a := page.Alerts[0]
-	if a.Invalid != "" || a.ID != it.alert.ID || a.UpdatedAt.Before(it.alert.UpdatedAt) && !it.alert.Ahead {
-		return
-	}
+// replace makes the fetched alert the item's. Only a listing names the monitor.
+func (p *Processor) replace(it *item, a dtm.Alert) {
 	if a.MonitorName == "" {
 		a.MonitorName = it.alert.MonitorName
 	}

@@ -464,6 +464,9 @@ func TestRedactionOfWhatIsNotKnown(t *testing.T) {
 		"another REDACT":                      {`["text"]`, `["text","credentials"]`, new(withDoc(secret, found)), slim(found, 9), withDoc(secret, found), nil, false, 1, "[redacted:12-15] was found"},
 		"other texts without a secret":        {`["credentials"]`, `["credentials"]`, new(withDoc("********", harmless)), slim("still nothing", 9), withDoc("********", "still nothing"), nil, false, 1, "still nothing"},
 		"a late alert that can't be had":      {`["credentials"]`, `["credentials"]`, nil, slim(found, 9), dtm.Alert{}, &dtm.APIError{Status: 500}, false, 1, "[redacted:16+]"},
+		"an older one is fetched":             {`["credentials"]`, `["credentials"]`, nil, slim(found, 9), withDoc(secret, found), nil, false, 1, "[redacted:12-15] was found"},
+		"another alert is fetched":            {`["credentials"]`, `["credentials"]`, nil, slim(found, 9), dtm.Alert{ID: "b"}, nil, false, 1, "[redacted:16+]"},
+		"an unusable one is fetched":          {`["credentials"]`, `["credentials"]`, new(withDoc("********", harmless)), slim(found, 9), dtm.Alert{ID: "a", Invalid: "x"}, nil, false, 1, "[redacted:16+]"},
 		"nothing is masked":                   {`[]`, `[]`, new(withDoc(secret, found)), slim(found+"!", 9), dtm.Alert{}, nil, false, 0, found + "!"},
 		"a feed that never has the documents": {`["credentials"]`, `["credentials"]`, new(slim(harmless, 0)), slim(found, 9), dtm.Alert{}, nil, true, 0, found},
 	} {

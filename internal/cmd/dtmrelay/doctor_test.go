@@ -118,15 +118,15 @@ func TestDoctorOnTheClock(t *testing.T) {
 		asked, received time.Duration // from gti, by this machine's clock
 		state, found    string
 	}{
-		"at once":           {999 * time.Millisecond, 999 * time.Millisecond, isGreen, "agrees with GTI's"},
-		"a slow answer":     {-5 * time.Minute, 5 * time.Minute, isGreen, "agrees with GTI's"},
-		"asked later":       {6 * time.Second, 7 * time.Second, isGreen, "6s fast"},
-		"answered before":   {-8 * time.Second, -7 * time.Second, isGreen, "8s slow"},
-		"half a minute off": {30500 * time.Millisecond, 30500 * time.Millisecond, isYellow, "30s fast"},
-		"behind":            {-29500 * time.Millisecond, -29500 * time.Millisecond, isYellow, "30s slow"},
-		"nearly":            {299 * time.Second, 300 * time.Second, isYellow, "4m59s fast"},
-		"five minutes off":  {301 * time.Second, 301 * time.Second, isRed, "5m1s fast"},
-		"minutes behind":    {-300 * time.Second, -300 * time.Second, isRed, "5m1s slow"},
+		"at once":            {999 * time.Millisecond, 999 * time.Millisecond, isGreen, "agrees with GTI's"},
+		"a slow answer":      {-5 * time.Minute, 5 * time.Minute, isGreen, "agrees with GTI's"},
+		"asked later":        {6 * time.Second, 7 * time.Second, isGreen, "6s fast"},
+		"answered before":    {-8 * time.Second, -7 * time.Second, isGreen, "8s slow"},
+		"half a minute off":  {30500 * time.Millisecond, 30500 * time.Millisecond, isYellow, "30s fast"},
+		"half a minute late": {-29500 * time.Millisecond, -29500 * time.Millisecond, isYellow, "30s slow"},
+		"nearly":             {299 * time.Second, 300 * time.Second, isYellow, "4m59s fast"},
+		"five minutes off":   {301 * time.Second, 301 * time.Second, isRed, "5m1s fast"},
+		"minutes late":       {-300 * time.Second, -300 * time.Second, isRed, "5m1s slow"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := new(doctor)
