@@ -7,6 +7,7 @@ import (
 	"iter"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -404,6 +405,65 @@ func TestCutShortByAWrongClock(t *testing.T) {
 		}
 		if n := strings.Count(strings.Join(to.ids, " "), alerts[5].ID); n != 2 {
 			t.Errorf("%s was published %d times, want 2", alerts[5].ID, n)
+		}
+	})
+}
+
+// dying is the database and the topic of a process that dies when it has published its
+// first alert.
+type dying struct {
+	state.Store
+	topic
+	dead atomic.Bool
+}
+
+func (d *dying) WriteFeed(ctx context.Context, feed string, f state.Feed, v state.Revision) (state.Revision, error) {
+	if d.dead.Load() {
+		<-ctx.Done()
+		return "", context.Cause(ctx)
+	}
+	return d.Store.WriteFeed(ctx, feed, f, v)
+}
+
+func (d *dying) Publish(ctx context.Context, m []message.Message) []error {
+	errs := make([]error, len(m))
+	if !d.dead.Swap(true) {
+		d.topic.Publish(ctx, m[:1])
+		return errs
+	}
+	<-ctx.Done()
+	for i := range errs {
+		errs[i] = context.Cause(ctx)
+	}
+	return errs
+}
+
+// TestFirstRunThatDies: a feed begins with its first run, also where that had a wrong
+// clock and died before it stored what it had read.
+func TestFirstRunThatDies(t *testing.T) {
+	s := newStore(t)
+	synctest.Test(t, func(t *testing.T) {
+		const ahead = 5 * 24 * time.Hour
+		alerts := everyMinute(30*time.Minute, 0)
+		api, first, to := dtmsim.New(dtmsim.Options{}, alerts), &dying{Store: s}, &topic{}
+		r := newRun(t, first, api.RoundTripper(), first)
+		r.Options.PageSize = 1
+		r.Now = func() time.Time { return time.Now().Add(ahead) }
+		for _, session := range []*Session{&r.LiveAPI, &r.SweepAPI, &r.BackfillAPI} {
+			*session = elsewhere{*session, ahead, false}
+		}
+		if report, err := r.Live(t.Context(), "schedule", false); err == nil || len(first.ids) != 1 {
+			t.Fatalf("the first run ends as %s (%v) and has published %v", report.Outcome, err, first.ids)
+		}
+		time.Sleep(3 * time.Hour)
+		if report, err := newRun(t, s, api.RoundTripper(), to).Live(t.Context(), "schedule", false); err != nil {
+			t.Fatalf("the next run ends as %s: %v", report.Outcome, err)
+		}
+		published := slices.Concat(first.ids, to.ids)
+		for _, a := range alerts {
+			if !slices.Contains(published, a.ID) {
+				t.Errorf("%s was never published", a.ID)
+			}
 		}
 	})
 }

@@ -66,6 +66,10 @@ func (w *work) drainLive(feed state.Feed) error {
 	}
 	// What a run that is cut short leaves is planned by the right clock, too.
 	if anew := w.replan(); anew && err == nil {
+		// A run after a crash would else begin where this one should have, by its own time.
+		if err := w.holder.Flush(w.deadlines.working); err != nil {
+			return err
+		}
 		return w.drainLive(w.holder.Feed())
 	}
 	return err

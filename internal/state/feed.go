@@ -37,7 +37,8 @@ type Feed struct {
 	LastSweep  time.Time `json:"last_sweep"`
 	SweepSince time.Time `json:"sweep_since"`
 	// SweptOverlap is the start of the last sweep that has read all of the overlap, too, or
-	// has left it to be listed (Owed).
+	// when it was last left to be listed: what came into the index earlier was shown, or is
+	// in Slices or Owed.
 	SweptOverlap time.Time     `json:"swept_overlap"`
 	LastAudit    time.Time     `json:"last_audit"` // when the last audit was asked for
 	LateMax      time.Duration `json:"late_max"`   // Backfill.LateMax of the last finished audits

@@ -61,6 +61,8 @@ type Holder struct {
 	due   time.Time // when it is to be written next
 	// confirmed is when the last confirmed write was sent.
 	confirmed time.Time
+	stored    int64         // Feed.Write of the last write that is known to be in the database
+	written   chan struct{} // is closed when stored changes
 
 	revision Revision // only the goroutine, and after it Release, use it
 }
@@ -79,7 +81,7 @@ func Acquire(ctx context.Context, store FeedStore, name, owner string, f Feed, v
 	f.Write = 0
 	h := &Holder{
 		store: store, name: name, feed: f, revision: v, confirmed: now,
-		quit: make(chan struct{}), kick: make(chan struct{}, 1), done: make(chan struct{}),
+		quit: make(chan struct{}), kick: make(chan struct{}, 1), done: make(chan struct{}), written: make(chan struct{}),
 	}
 	h.ctx, h.cancel = context.WithCancelCause(ctx)
 	h.writing, h.stopWriting = context.WithCancel(h.ctx)
@@ -134,14 +136,39 @@ func (h *Holder) Update(change func(*Feed)) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	change(&h.feed)
-	if h.dirty {
-		return
+	if !h.dirty {
+		h.writeAt(time.Now().Add(checkpointEvery))
 	}
-	h.dirty, h.due = true, time.Now().Add(checkpointEvery)
+}
+
+// writeAt has the goroutine write the document at a time. The lock is held.
+func (h *Holder) writeAt(at time.Time) {
+	h.dirty, h.due = true, at
 	select {
 	case h.kick <- struct{}{}:
 	default:
 	}
+}
+
+// Flush writes the document as it is now, and waits until that is stored. It returns an
+// error when ctx ends first, or the lease is lost.
+func (h *Holder) Flush(ctx context.Context) error {
+	h.mu.Lock()
+	h.writeAt(time.Now())
+	for this := h.feed.Write; h.stored <= this; {
+		written := h.written
+		h.mu.Unlock()
+		select {
+		case <-written:
+		case <-h.ctx.Done():
+			return context.Cause(h.ctx)
+		case <-ctx.Done():
+			return fmt.Errorf("storing feed %s: %w", h.name, context.Cause(ctx))
+		}
+		h.mu.Lock()
+	}
+	h.mu.Unlock()
+	return nil
 }
 
 // UpdateLazily changes the document in memory; it is written with whatever is written
@@ -269,6 +296,11 @@ func (h *Holder) write(ctx context.Context) (stored bool, err error) {
 		return false, err
 	}
 	h.revision, h.confirmed = v, sent
+	if stored {
+		h.stored = f.Write
+		close(h.written)
+		h.written = make(chan struct{})
+	}
 	if !h.dirty {
 		h.due = sent.Add(RenewEvery)
 	}

@@ -92,6 +92,22 @@ func repeated(_ context.Context, apply func() (state.Revision, error)) (state.Re
 	return apply()
 }
 
+// slow is a write that takes three seconds.
+func slow(_ context.Context, apply func() (state.Revision, error)) (state.Revision, error) {
+	time.Sleep(3 * time.Second)
+	return apply()
+}
+
+// flush has five seconds.
+func flush(t *testing.T, h *state.Holder, want error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	if err := h.Flush(ctx); !errors.Is(err, want) {
+		t.Errorf("flush: %v, want %v", err, want)
+	}
+}
+
 func acquire(t *testing.T, d *document) *state.Holder {
 	t.Helper()
 	h, err := state.Acquire(t.Context(), d, "feed", "run-1", d.feed, d.at())
@@ -109,23 +125,23 @@ func TestHolderCalls(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		on     map[int]func(context.Context, func() (state.Revision, error)) (state.Revision, error)
-		during func(*state.Holder)
+		during func(*testing.T, *state.Holder)
 		calls  []string
 		err    error
 	}{
 		{
 			name:   "nothing to do",
-			during: func(*state.Holder) {},
+			during: func(*testing.T, *state.Holder) {},
 			calls:  []string{"0s write ", "0s write last"},
 		},
 		{
 			name:   "renewed every 15 s",
-			during: func(*state.Holder) { time.Sleep(50 * time.Second) },
+			during: func(*testing.T, *state.Holder) { time.Sleep(50 * time.Second) },
 			calls:  []string{"0s write ", "15s write ", "30s write ", "45s write ", "50s write last"},
 		},
 		{
 			name: "checkpoints gather for a second",
-			during: func(h *state.Holder) {
+			during: func(_ *testing.T, h *state.Holder) {
 				for i := range 30 {
 					h.Update(set(fmt.Sprint(i)))
 					time.Sleep(150 * time.Millisecond)
@@ -135,7 +151,7 @@ func TestHolderCalls(t *testing.T) {
 		},
 		{
 			name: "a checkpoint renews the lease",
-			during: func(h *state.Holder) {
+			during: func(_ *testing.T, h *state.Holder) {
 				time.Sleep(10 * time.Second)
 				h.Update(set("a"))
 				time.Sleep(20 * time.Second)
@@ -144,13 +160,13 @@ func TestHolderCalls(t *testing.T) {
 		},
 		{
 			name:   "what was changed last is written by the release alone",
-			during: func(h *state.Holder) { h.Update(set("a")) },
+			during: func(_ *testing.T, h *state.Holder) { h.Update(set("a")) },
 			calls:  []string{"0s write ", "0s write last"},
 		},
 		{
 			name: "a write that fails is tried again after a second",
 			on:   on(2, down, 3, down),
-			during: func(h *state.Holder) {
+			during: func(_ *testing.T, h *state.Holder) {
 				h.Update(set("a"))
 				time.Sleep(10 * time.Second)
 			},
@@ -159,7 +175,7 @@ func TestHolderCalls(t *testing.T) {
 		{
 			name: "a write whose answer is lost is recognised",
 			on:   on(2, lost),
-			during: func(h *state.Holder) {
+			during: func(_ *testing.T, h *state.Holder) {
 				h.Update(set("a"))
 				time.Sleep(2500 * time.Millisecond)
 				h.Update(set("b"))
@@ -170,19 +186,19 @@ func TestHolderCalls(t *testing.T) {
 		{
 			name:   "a write that the client repeats is recognised",
 			on:     on(2, repeated),
-			during: func(h *state.Holder) { h.Update(set("a")); time.Sleep(5 * time.Second) },
+			during: func(_ *testing.T, h *state.Holder) { h.Update(set("a")); time.Sleep(5 * time.Second) },
 			calls:  []string{"0s write ", "1s write a", "1s open", "5s write last"},
 		},
 		{
 			name:   "the release is written again after a lost answer",
 			on:     on(2, lost),
-			during: func(*state.Holder) {},
+			during: func(*testing.T, *state.Holder) {},
 			calls:  []string{"0s write ", "0s write last", "1s write last", "1s open", "1s write last"},
 		},
 		{
 			name:   "the release is tried for as long as it may take",
 			on:     on(2, down, 3, down, 4, down, 5, down, 6, down, 7, down, 8, down, 9, down, 10, down, 11, down, 12, down),
-			during: func(*state.Holder) {},
+			during: func(*testing.T, *state.Holder) {},
 			calls: []string{
 				"0s write ", "0s write last", "1s write last", "2s write last", "3s write last", "4s write last",
 				"5s write last", "6s write last", "7s write last", "8s write last", "9s write last", "10s write last",
@@ -192,8 +208,48 @@ func TestHolderCalls(t *testing.T) {
 		{
 			name:   "a write that hangs does not keep the release",
 			on:     on(2, hangs),
-			during: func(h *state.Holder) { h.Update(set("a")); time.Sleep(2 * time.Second) },
+			during: func(_ *testing.T, h *state.Holder) { h.Update(set("a")); time.Sleep(2 * time.Second) },
 			calls:  []string{"0s write ", "1s write a", "3s write last"},
+		},
+		{
+			name: "a flush writes at once, and what is changed after it a second later",
+			during: func(t *testing.T, h *state.Holder) {
+				h.Update(set("a"))
+				flush(t, h, nil)
+				h.Update(set("b"))
+				time.Sleep(5 * time.Second)
+			},
+			calls: []string{"0s write ", "0s write a", "1s write b", "5s write last"},
+		},
+		{
+			name: "a flush waits until its write is stored, as the lost answer of one is recognised",
+			on:   on(2, down, 3, lost),
+			during: func(t *testing.T, h *state.Holder) {
+				h.UpdateLazily(set("a"))
+				flush(t, h, nil)
+			},
+			// The fourth write holds nothing new, but its number says so to nobody.
+			calls: []string{"0s write ", "0s write a", "1s write a", "2s write a", "2s open", "3s write a", "3s write last"},
+		},
+		{
+			name: "a flush doesn't count a write that was under way",
+			on:   on(2, slow),
+			during: func(t *testing.T, h *state.Holder) {
+				h.Update(set("a"))
+				time.Sleep(1500 * time.Millisecond)
+				h.Update(set("b"))
+				flush(t, h, nil)
+			},
+			calls: []string{"0s write ", "1s write a", "4s write b", "4s write last"},
+		},
+		{
+			name: "a flush ends with the time that it has",
+			on:   on(2, hangs),
+			during: func(t *testing.T, h *state.Holder) {
+				h.Update(set("a"))
+				flush(t, h, context.DeadlineExceeded)
+			},
+			calls: []string{"0s write ", "0s write a", "6s write last"},
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -203,7 +259,7 @@ func TestHolderCalls(t *testing.T) {
 					d.on = c.on
 				}
 				h := acquire(t, d)
-				c.during(h)
+				c.during(t, h)
 				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second+time.Millisecond)
 				defer cancel()
 				err := h.Release(ctx, set("last"))
