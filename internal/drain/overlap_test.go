@@ -59,8 +59,10 @@ func TestLightOverlap(t *testing.T) {
 		}
 		rewritten := alert("rewritten", 14*time.Minute, 14*time.Minute)
 		rewritten.Changes = []dtmsim.Change{{At: start.Add(16 * time.Minute), Apply: func(*dtmsim.Alert) {}}}
+		one := alert("one", 2*time.Minute, 2*time.Minute)
+		one.Changes = []dtmsim.Change{{At: start.Add(60 * time.Minute), Apply: func(a *dtmsim.Alert) { a.Status = "closed" }}}
 		api := &listedSince{start: start, RoundTripper: dtmsim.New(dtmsim.Options{}, []dtmsim.Alert{
-			alert("one", 2*time.Minute, 2*time.Minute),
+			one,
 			alert("late", 12*time.Minute, 21*time.Minute),
 			rewritten,
 			alert("later", 23*time.Minute, 26*time.Minute),
@@ -96,6 +98,11 @@ func TestLightOverlap(t *testing.T) {
 		run(30*time.Minute, true, 10*time.Minute-ms, "late created new", "later created new")
 		run(35*time.Minute, false, 30*time.Minute-settle-overlap-ms)
 		run(40*time.Minute, false, 35*time.Minute-settle-ms)
+		run(45*time.Minute, true, 40*time.Minute-settle-ms)
+		run(120*time.Minute, true, 30*time.Minute-ms)
+		// The sweep reads back to the last one, and not to when the overlap was listed.
+		run(125*time.Minute, false, 120*time.Minute-settle-overlap-ms, "one status_changed closed bare")
+		run(130*time.Minute, false, 125*time.Minute-settle-ms)
 	})
 }
 

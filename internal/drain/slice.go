@@ -44,7 +44,11 @@ func extend(f *state.Feed, end time.Time, o Options) (listed time.Time) {
 		if since, until := f.Owed.Since, earlier(f.Owed.Until, from); since.Before(until) {
 			f.Slices = tidy(append(f.Slices, state.Slice{From: since, To: until, DoneUntil: since}))
 		}
-		f.Owed = state.TimeRange{}
+		if !f.Owed.Since.IsZero() {
+			// It is pending now, and listed later than this. Owed once more by the next run, a
+			// listing that takes more than one would never be over.
+			f.Owed, f.SweptOverlap = state.TimeRange{}, later(f.SweptOverlap, end)
+		}
 	case end.After(f.End):
 		f.Slices = tidy(append(f.Slices, state.Slice{From: f.End, To: end, DoneUntil: f.End}))
 	}

@@ -41,12 +41,12 @@ func TestExtend(t *testing.T) {
 		{
 			name: "the last sweep failed, which had much to read", swept: true,
 			feed: state.Feed{BeginsAt: at(0), End: at(800), SweptOverlap: at(103), RereadFrom: at(792), Owed: owed(93, 100)}, end: 830,
-			want: state.Feed{BeginsAt: at(0), End: at(830), SweptOverlap: at(103), Slices: []state.Slice{span3(93, 100, 93), span3(790, 830, 790)}},
+			want: state.Feed{BeginsAt: at(0), End: at(830), SweptOverlap: at(830), Slices: []state.Slice{span3(93, 100, 93), span3(790, 830, 790)}},
 		},
 		{
 			name: "the last sweep failed", swept: true,
 			feed: state.Feed{BeginsAt: at(0), End: at(104), SweptOverlap: at(103), RereadFrom: at(96), Owed: owed(93, 100)}, end: 130,
-			want: state.Feed{BeginsAt: at(0), End: at(130), SweptOverlap: at(103), Slices: []state.Slice{span3(93, 130, 93)}},
+			want: state.Feed{BeginsAt: at(0), End: at(130), SweptOverlap: at(130), Slices: []state.Slice{span3(93, 130, 93)}},
 		},
 		{
 			name: "a sweep has shown the overlap, and something is pending", swept: true,
@@ -64,7 +64,7 @@ func TestExtend(t *testing.T) {
 		{
 			name: "sweeps are turned off since, while one is owed",
 			feed: state.Feed{BeginsAt: at(0), End: at(100), SweptOverlap: at(93), Owed: owed(83, 90)}, end: 130,
-			want: state.Feed{BeginsAt: at(0), End: at(130), SweptOverlap: at(93), Slices: []state.Slice{span3(83, 130, 83)}},
+			want: state.Feed{BeginsAt: at(0), End: at(130), SweptOverlap: at(130), Slices: []state.Slice{span3(83, 130, 83)}},
 		},
 		{
 			name: "a sweep has shown the overlap, and the clock went back", swept: true,

@@ -191,9 +191,9 @@ const (
 
 func (w *work) sweepOf(fetching context.Context, kind string, feed state.Feed, began time.Time) *sweepReader {
 	overlap := w.runner.Options.Overlap
-	back := feed.SweptOverlap
-	if back.IsZero() {
-		back = sweptUntil(feed)
+	back := sweptUntil(feed)
+	if !feed.SweptOverlap.IsZero() {
+		back = earlier(back, feed.SweptOverlap)
 	}
 	back = back.Add(-overlap)
 	// With a run every minute the overlap is ten elevenths of each sweep. Where requests
