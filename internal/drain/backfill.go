@@ -230,7 +230,9 @@ func (w *work) conclude(b state.Backfill) {
 			}
 		}
 		if b.State == state.Done && b.Filter == f.Filter && (b.Kind == "" || b.Kind == state.Audit && len(b.Refused) == 0) {
-			f.Gaps = cutOut(f.Gaps, rangeOfGap, b.Since, b.Until)
+			if until := coveredUntil(b, w.runner.Options); b.Since.Before(until) {
+				f.Gaps = cutOut(f.Gaps, rangeOfGap, b.Since, until)
+			}
 			f.FilterPast = cutOut(f.FilterPast, itself, b.Since, b.Until)
 		}
 		if b.State == state.Done && b.Kind == state.Audit {
@@ -250,6 +252,17 @@ func (w *work) conclude(b state.Backfill) {
 		return
 	}
 	log.InfoContext(w.deadlines.caller, "a backfill is finished")
+}
+
+// coveredUntil is the created_at before which a backfill that is done has shown all that
+// there is. One that took longer than GTI looks back may have read its end before the last
+// alerts of it came into the index, and before the live feed, which was to list them, found
+// that it can't any more.
+func coveredUntil(b state.Backfill, o Options) time.Time {
+	if b.FinishedAt.Sub(b.RequestedAt) < o.MaxLookback-boundMargin-o.Overlap {
+		return b.Until
+	}
+	return earlier(b.Until, b.RequestedAt.Add(-o.Overlap))
 }
 
 // cutOut cuts a range of time out of those that rangeOf finds in a list.

@@ -173,6 +173,31 @@ func TestAFailedBackfillCoversNothing(t *testing.T) {
 	}
 }
 
+// TestWhatABackfillCovers: one that took longer than GTI looks back has read its end before
+// the last alerts came into the index, and the gap that was found since holds them.
+func TestWhatABackfillCovers(t *testing.T) {
+	gap := state.Gap{TimeRange: state.TimeRange{Since: at(10), Until: at(20)}}
+	for _, c := range []struct {
+		name            string
+		asked, finished time.Time
+		want            []state.Gap
+	}{
+		{"at once", at(20), at(21), nil},
+		{"for days", at(25), at(25).Add(5 * 24 * time.Hour), []state.Gap{{TimeRange: state.TimeRange{Since: at(15), Until: at(20)}}}},
+		{"for days, and all of it was old", at(30), at(30).Add(5 * 24 * time.Hour), nil},
+		{"for days, and all of it was young", at(20), at(20).Add(5 * 24 * time.Hour), []state.Gap{gap}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := held(t, state.Feed{Gaps: []state.Gap{gap}})
+			w.runner.Options.MaxLookback, w.runner.Options.Overlap = 120*time.Hour, 10*time.Second
+			w.conclude(state.Backfill{ID: "b", State: state.Done, Since: at(10), Until: at(20), RequestedAt: c.asked, FinishedAt: c.finished})
+			if diff := cmp.Diff(c.want, w.holder.Feed().Gaps); diff != "" {
+				t.Errorf("gaps (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
 // TestARefusalIsNoted, so that the next runs don't earn the error again.
 func TestARefusalIsNoted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
