@@ -395,9 +395,10 @@ func (w *world) requests(p *proc, faults int) int {
 		}
 	}
 	bound := pages + int(p.report.Slices)*(3+2*again) + faults*(3+2*again)
-	// What comes in while the end of a listing is read is found by one more of its last moment.
+	// What comes in or changes while the end of a listing is read is found by one more of its
+	// last moment.
 	for _, a := range w.known {
-		if a.visible.After(p.began) {
+		if a.visible.After(p.began) || a.Element == "" && w.versionAt(a, time.Now()).After(p.began) {
 			bound += again + 2
 		}
 	}
@@ -432,7 +433,7 @@ func (w *world) checkEnd() {
 		if a.created.Before(w.doc.BeginsAt) || outside || given(w.doc, a.created) || a.excused || a.missed || late >= w.Feed.Overlap || w.gone(a) {
 			continue
 		}
-		if !w.ordered() && (!w.calm() || w.changeable() || w.Feed.Workers > 1 || w.Feed.MaxAlerts > 0 || w.PublishTakes > 2*time.Second || w.Server.SinceMaxAge > 0) {
+		if !w.ordered() && (!w.calm() || w.changeable() || w.Feed.Workers > 1 || w.Feed.MaxAlerts > 0 || w.PublishTakes > 2*time.Second || w.Server.SinceMaxAge > 0 || w.PageLimit == limitOfHuge) {
 			continue // a listing that begins anew may leave out what stands elsewhere
 		}
 		// Law: nothing is lost.
