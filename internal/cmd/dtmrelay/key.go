@@ -90,7 +90,6 @@ func (k keyFlags) local(ctx context.Context, values map[string]string) (cfg conf
 	return cfg, keys, end, err
 }
 
-// checkKey is what to do about a key that GTI does not accept.
 // budgeted is local for a command that asks GTI and ends: with a context that ends with
 // RUN_BUDGET, or after an hour, so that nobody waits for longer because GTI asks for it.
 func (k keyFlags) budgeted(ctx context.Context) (within context.Context, cfg config.Config, keys dtm.KeySource, end func() error, err error) {
@@ -123,6 +122,7 @@ func readKeyFile(path string) ([]byte, error) {
 	return key, errors.Join(err, file.Close())
 }
 
+// checkKey is what to do about a key that GTI does not accept.
 const checkKey = "check GTI_API_KEY, or what --key-file or --key-secret names"
 
 // explain says of an error of GTI what to do about it, in one line.
