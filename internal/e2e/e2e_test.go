@@ -330,12 +330,23 @@ func TestHangingAPIEndsWithTheBudget(t *testing.T) {
 
 func TestWrongKey(t *testing.T) {
 	t.Parallel()
-	alerts := recent(11, 500)
+	alerts := recent(11, 2500)
 	w := newWorld(t, dtmsim.Options{}, alerts)
-	// Several slices are pending, so that several workers could ask at once.
-	p := w.start("RUN_BUDGET=1s", "MAX_QPS=2")
-	p.post("")
-	p.kill()
+	// Several slices are begun, so that several workers could ask at once.
+	gate := w.after(11)
+	p := w.start()
+	stopped := make(chan report, 1)
+	go func() {
+		_, r := p.post("")
+		stopped <- r
+	}()
+	w.published(gate)
+	p.signal(syscall.SIGTERM)
+	if r := <-stopped; r.StopReason != "shutdown" || r.Splits < 2 {
+		t.Fatalf("the run before: %+v", r)
+	}
+	<-p.done
+	gate.open()
 	p = w.start()
 	w.sim.SetKey("another-key")
 	before := w.sim.Stats().Errors
