@@ -134,6 +134,21 @@ func (h history) skewed() bool {
 // untold reports whether the clock of a process was wrong, and GTI told it no time.
 func (h history) untold() bool { return h.Server.NoDate && h.skewed() }
 
+// unnoticed is by how much the clock of a process was ahead without anybody noticing: GTI
+// told it no time, and the next process takes back only what lies further ahead. A sweep of
+// that process counts as so much later than it was.
+func (h history) unnoticed() (ahead time.Duration) {
+	if !h.untold() {
+		return 0
+	}
+	for _, s := range h.Steps {
+		if s.Skew <= 2*time.Minute {
+			ahead = max(ahead, s.Skew)
+		}
+	}
+	return ahead
+}
+
 // ordered reports whether the API's lists are in the order of created_at.
 func (h history) ordered() bool {
 	return h.Server.Coarse == 0 && !slices.ContainsFunc(h.Alerts, func(a alert) bool { return a.Astray != 0 })
@@ -328,8 +343,10 @@ var histories = rapid.Custom(func(t *rapid.T) history {
 	if !h.Server.LinkOnLastPage {
 		pages -= 4
 	}
-	if (h.asks() > 0 || h.Refilter) && time.Duration(pages)*(latency*3/2+4*h.StoreTakes) > time.Minute {
-		h.Server.Latency, h.Server.Jitter = 0, 0 // so does a backfill in its minute
+	if (h.asks() > 0 || h.Refilter) && 2*time.Duration(pages)*(latency*3/2+4*h.StoreTakes) > time.Minute {
+		// So does a backfill in its minute, which sees only from a second listing that there is
+		// nothing more.
+		h.Server.Latency, h.Server.Jitter = 0, 0
 		h.StoreTakes = min(h.StoreTakes, 10*time.Millisecond)
 	}
 	if bare := pages - most(h.Alerts)/h.Feed.PageSize + most(h.Alerts)/h.Bare; h.Feed.UpdatesWindow+h.Feed.AuditWindow > 0 {

@@ -270,7 +270,7 @@ func (w *world) checkFeed(p *proc, f state.Feed) {
 		}
 		first := !a.passed
 		a.passed = true
-		if !w.ledger[a.id].HandledVersion.IsZero() || a.excused || a.Late >= w.Feed.Overlap || w.gone(a) || w.isAudits(a) {
+		if !w.ledger[a.id].HandledVersion.IsZero() || a.excused || a.Late >= w.Feed.Overlap-w.unnoticed() || w.gone(a) || w.isAudits(a) {
 			continue
 		}
 		switch {
@@ -430,7 +430,7 @@ func (w *world) checkEnd() {
 		if w.isAudits(a) {
 			continue
 		}
-		if a.created.Before(w.doc.BeginsAt) || outside || given(w.doc, a.created) || a.excused || a.missed || late >= w.Feed.Overlap || w.gone(a) {
+		if a.created.Before(w.doc.BeginsAt) || outside || given(w.doc, a.created) || a.excused || a.missed || late >= w.Feed.Overlap-w.unnoticed() || w.gone(a) {
 			continue
 		}
 		if !w.ordered() && (!w.calm() || w.changeable() || w.Feed.Workers > 1 || w.Feed.MaxAlerts > 0 || w.PublishTakes > 2*time.Second || w.Server.SinceMaxAge > 0 || w.PageLimit == limitOfHuge) {
