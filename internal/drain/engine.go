@@ -101,6 +101,7 @@ type engine struct {
 	firstAnswered bool            // the first request of the run was answered well
 	probing       bool            // a worker has been let through to send it
 	allowance     int             // alerts that may still be published
+	reserving     int             // workers that have reserved some, and have not said how many they published
 	progress      Progress
 	report        *Report
 }
@@ -257,15 +258,29 @@ func (e *engine) checkpoint() {
 	e.save(e.progress)
 }
 
-// reserve says how many of n alerts may be published, and counts them.
+// reserve says how many of n alerts may be published, and counts them. With n ≤ 0 a worker
+// says how many of them it has not published; until then another one waits for what may
+// come back. Else what rules drop would end a run in which little was published.
 func (e *engine) reserve(n int) int {
 	if e.opts.MaxAlerts == 0 {
 		return n
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if n <= 0 {
+		e.allowance -= n
+		e.reserving--
+		e.changed.Broadcast()
+		return n
+	}
+	for e.allowance == 0 && e.reserving > 0 && e.deadlines.fetching.Err() == nil {
+		e.changed.Wait()
+	}
 	n = min(n, e.allowance)
-	e.allowance -= n
+	if n > 0 {
+		e.allowance -= n
+		e.reserving++
+	}
 	return n
 }
 
@@ -273,7 +288,7 @@ func (e *engine) reserve(n int) int {
 func (e *engine) isCapReached() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.opts.MaxAlerts > 0 && e.allowance == 0
+	return e.opts.MaxAlerts > 0 && e.allowance == 0 && e.reserving == 0
 }
 
 // claim waits until no other worker handles any of the alerts, and claims them: two

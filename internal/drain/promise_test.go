@@ -153,6 +153,49 @@ func TestNoMillisecondIsLeftOut(t *testing.T) {
 	})
 }
 
+// TestReserve: of MAX_ALERTS_PER_RUN nothing is taken by what is not published, whichever
+// worker has reserved it.
+func TestReserve(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fetching, end := context.WithCancel(t.Context())
+		e := &engine{opts: Options{MaxAlerts: 10}, allowance: 10, deadlines: deadlines{fetching: fetching}}
+		e.changed = sync.NewCond(&e.mu)
+		ask := func(n int) <-chan int {
+			got := make(chan int, 1)
+			go func() { got <- e.reserve(n) }()
+			synctest.Wait()
+			return got
+		}
+		if n := <-ask(25); n != 10 || e.isCapReached() {
+			t.Fatalf("of 25 alerts %d may be published, reached %t", n, e.isCapReached())
+		}
+		second := ask(5)
+		if len(second) != 0 {
+			t.Fatal("another worker doesn't wait for what may come back")
+		}
+		e.reserve(-10) // all were dropped
+		if n := <-second; n != 5 {
+			t.Errorf("of 5 alerts %d may be published", n)
+		}
+		if n := <-ask(7); n != 5 {
+			t.Errorf("of 7 alerts %d may be published, and 5 are left", n)
+		}
+		third := ask(1)
+		e.reserve(0)
+		e.reserve(0)
+		if n := <-third; n != 0 || !e.isCapReached() {
+			t.Errorf("%d more may be published, reached %t", n, e.isCapReached())
+		}
+		e.allowance, e.reserving = 0, 1
+		last := ask(1)
+		end()
+		e.changed.Broadcast() // as engine.run does
+		if n := <-last; n != 0 {
+			t.Errorf("after fetching %d may be published", n)
+		}
+	})
+}
+
 // TestAFailedBackfillCoversNothing: what it has not read stays a gap, and the next audits'.
 func TestAFailedBackfillCoversNothing(t *testing.T) {
 	gap := state.Gap{TimeRange: state.TimeRange{Since: at(10), Until: at(20)}}

@@ -129,6 +129,7 @@ func (r *Report) add(fetched int, c ledger.Counts) {
 	r.Superseded += int64(c.Superseded)
 	r.LeftAlone += int64(c.LeftAlone)
 	r.Dropped += int64(c.Dropped)
+	r.Rejected += int64(c.Rejected)
 	r.RulesFailed += int64(c.RulesFailed)
 	if r.failures == nil {
 		r.failures = map[string]string{}
@@ -150,7 +151,6 @@ func (r *Report) add(fetched int, c ledger.Counts) {
 	r.Created += int64(c.Created)
 	r.Updated += int64(c.Updated)
 	r.StatusChanged += int64(c.StatusChanged)
-	r.Rejected += int64(c.Rejected)
 	r.Redacted += int64(c.Redacted)
 	r.Published += int64(c.Published())
 }

@@ -226,7 +226,7 @@ func (w *work) sweepOf(fetching context.Context, kind string, feed state.Feed, b
 	return &sweepReader{
 		source: w.runner.SweepAPI, processor: w.runner.NewProcessor(options), back: back, enough: enough, shifting: kind == state.Matches,
 		query:   dtm.Query{Newest: true, Size: dtm.PageSize(false), Filter: filter},
-		reserve: w.reserve,
+		reserve: w.reserve(),
 		onPage: func(looked, brought int, c ledger.Counts) {
 			w.report.add(looked, c)
 			w.report.needed += float64(brought) / float64(dtm.PageSize(false))
@@ -399,12 +399,18 @@ func (w *work) fetchFull(fetching context.Context, s Session) func(context.Conte
 	return func(_ context.Context, id string) (dtm.Page, error) { return s.Get(fetching, id, true) }
 }
 
-// reserve says how many of n alerts may be published.
-func (w *work) reserve(n int) int {
+// reserve says how many of n alerts may be published within what is left of
+// MAX_ALERTS_PER_RUN, as engine.reserve does.
+func (w *work) reserve() func(n int) int {
 	if w.runner.Options.MaxAlerts == 0 {
+		return func(n int) int { return n }
+	}
+	left := max(0, w.runner.Options.MaxAlerts-int(w.report.Published))
+	return func(n int) int {
+		n = min(n, left)
+		left -= n
 		return n
 	}
-	return min(n, max(0, w.runner.Options.MaxAlerts-int(w.report.Published)))
 }
 
 // handOver makes backfills of the listings that a sweep could not read to their end.

@@ -11,7 +11,7 @@ import (
 
 // decide tells what is to be sent from what is in the ledger already, up to what
 // reserve allows.
-func (p *Processor) decide(alerts []dtm.Alert, entries []state.Entry, reserve func(int) int) ([]*item, Counts) {
+func (p *Processor) decide(alerts []dtm.Alert, entries []state.Entry, counts *Counts, reserve func(int) int) []*item {
 	newest := newestOf(alerts, entries)
 	actions := make([]action, len(alerts))
 	n := 0
@@ -25,7 +25,6 @@ func (p *Processor) decide(alerts []dtm.Alert, entries []state.Entry, reserve fu
 	if n > 0 {
 		allowed = reserve(n)
 	}
-	var counts Counts
 	items := make([]*item, 0, n)
 	for i, a := range alerts {
 		switch actions[i] {
@@ -38,7 +37,7 @@ func (p *Processor) decide(alerts []dtm.Alert, entries []state.Entry, reserve fu
 		case toSend:
 			if a.Invalid == "" {
 				if allowed == 0 {
-					return items, counts
+					return items
 				}
 				allowed--
 			}
@@ -48,7 +47,7 @@ func (p *Processor) decide(alerts []dtm.Alert, entries []state.Entry, reserve fu
 		}
 		counts.Handled++
 	}
-	return items, counts
+	return items
 }
 
 type action int

@@ -160,27 +160,45 @@ type item struct {
 }
 
 // Process deals with alerts in their order. reserve is asked how many of n alerts
-// may be published; the first one too many ends the page there. A negative n gives back
-// what rules have dropped.
+// may be published; the first one too many ends the page there. What was not published
+// after all, such as what a rule has dropped, is given back with a negative n, or with 0.
 //
 // With an error, what was acknowledged has been recorded all the same, and is in
 // the counts; Handled does not count then.
 func (p *Processor) Process(ctx context.Context, alerts []dtm.Alert, reserve func(n int) int) (Counts, error) {
-	if len(alerts) == 0 {
-		return Counts{}, nil
+	var counts Counts
+	for counts.Handled < len(alerts) {
+		reserved, published := 0, counts.Published()
+		err := p.process(ctx, alerts[counts.Handled:], &counts, func(n int) int {
+			reserved = reserve(n)
+			return reserved
+		})
+		if reserved > 0 {
+			reserve(counts.Published() - published - reserved)
+		}
+		if err != nil || reserved == 0 {
+			return counts, err
+		}
 	}
+	return counts, nil
+}
+
+// process deals with alerts up to the first that may not be published.
+func (p *Processor) process(ctx context.Context, alerts []dtm.Alert, counts *Counts, reserve func(n int) int) error {
 	entries, err := p.lookUp(ctx, alerts)
 	if err != nil {
-		return Counts{}, err
+		return err
 	}
 	if p.DryRun != nil {
 		p.DryRun.overlay(entries)
 	}
-	items, counts := p.decide(alerts, entries, reserve)
+	items := p.decide(alerts, entries, counts, reserve)
 	if p.DryRun != nil {
 		p.applyRules(items)
 		p.DryRun.remember(p, items)
-		counts.ByType, counts.BySeverity, counts.ByRule = map[string]int{}, map[string]int{}, map[string]int{}
+		if counts.ByType == nil {
+			counts.ByType, counts.BySeverity, counts.ByRule = map[string]int{}, map[string]int{}, map[string]int{}
+		}
 		for _, it := range items {
 			for _, rule := range it.rules.Matched {
 				counts.ByRule[rule]++
@@ -192,15 +210,13 @@ func (p *Processor) Process(ctx context.Context, alerts []dtm.Alert, reserve fun
 			counts.addFailures(it)
 			counts.add(it)
 		}
-		return counts, nil
+		return nil
 	}
 	deliver := p.publishAndRecord
 	if p.FetchFull != nil {
 		deliver = p.hydrate
 	}
-	err = deliver(ctx, items, &counts)
-	reserve(-counts.Dropped)
-	return counts, err
+	return deliver(ctx, items, counts)
 }
 
 // publishAndRecord publishes the items and records those that were acknowledged.

@@ -159,6 +159,15 @@ func newProcessor() (*ledger.Processor, *memory, *topics) {
 
 func all(n int) int { return n }
 
+// upTo lets so many alerts be published.
+func upTo(left int) func(int) int {
+	return func(n int) int {
+		n = min(n, left)
+		left -= n
+		return n
+	}
+}
+
 // anyOldest leaves Counts.Oldest to TestOldest.
 var anyOldest = cmpopts.IgnoreFields(ledger.Counts{}, "Oldest")
 
@@ -280,7 +289,7 @@ func TestProcess(t *testing.T) {
 		{
 			name:     "no more may be published: the page ends before the first one too many",
 			pages:    [][]dtm.Alert{{version("a", "new", 0)}, {version("a", "new", 0), version("b", "new", 0), element("1"), version("c", "new", 0), version("a", "new", 0)}},
-			reserve:  func(n int) int { return min(n, 1) },
+			reserve:  upTo(2),
 			counts:   ledger.Counts{Handled: 3, Suppressed: 1, Created: 1, Rejected: 1},
 			took:     []string{"a created", "b created"},
 			rejected: []string{"1: unusable: not an object"},

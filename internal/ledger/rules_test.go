@@ -90,6 +90,23 @@ func process(t *testing.T, p *ledger.Processor, alerts ...dtm.Alert) ledger.Coun
 	return counts
 }
 
+func TestWhatIsDroppedTakesNoPlace(t *testing.T) {
+	for _, dry := range []bool{false, true} {
+		p, _, topics := newRuleProcessor(t, `[{"name":"noise","when":"alert.severity == 'low'","then":{"drop":true}}]`)
+		if dry {
+			p.DryRun = &ledger.DryRun{}
+		}
+		page := []dtm.Alert{alertOf("a", "new", "low", 0), alertOf("b", "new", "low", 0), alertOf("c", "new", "high", 0), alertOf("d", "new", "low", 0), alertOf("e", "new", "high", 0), alertOf("f", "new", "low", 0)}
+		counts, err := p.Process(t.Context(), page, upTo(1))
+		if err != nil || counts.Dropped != 2 || counts.Created != 1 || counts.Handled != 3 {
+			t.Errorf("dry run %t: %v, %+v", dry, err, counts)
+		}
+		if n := len(topics.messages); !dry && n != 1 {
+			t.Errorf("%d messages", n)
+		}
+	}
+}
+
 func TestRules(t *testing.T) {
 	p, book, topics := newRuleProcessor(t, `[
 		{"name":"noise","when":"alert.severity == 'low' && event == 'created'","then":{"drop":true}},
