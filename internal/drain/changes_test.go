@@ -257,7 +257,7 @@ func (w *world) checkAsked(p *proc, r state.Backfill) {
 	f := w.doc
 	// The document may be a second older than what the run knows, and hold another plan
 	// than that of a run whose clock was ahead. No end of a run is past this.
-	settled := time.Now().Add(-w.Feed.Settle)
+	settled := time.Now().Add(-w.Feed.Settle + w.unnoticed())
 	switch r.Kind {
 	case state.Changes, state.Matches:
 		if w.Feed.UpdatesWindow == 0 || r.Until.After(settled) && p.step.Skew == 0 || r.Kind == state.Matches && r.Since.Before(f.BeginsAt) {
