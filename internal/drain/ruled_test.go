@@ -109,8 +109,8 @@ func alertOf(m message.Message) string {
 // rejectOf is the message for the rejects topic about an element.
 func (w *world) rejectOf(a *knownAlert) message.Message {
 	element := dtm.Alert{Raw: []byte(a.Element), Invalid: "it is none"}
-	raw, _, readable := w.redactor().Redact(element.Raw)
-	return message.RejectElement(element, raw, readable, w.feed, "")
+	raw, masked, readable := w.redactor().Redact(element.Raw)
+	return message.RejectElement(element, raw, readable, masked.Any(), w.feed, "")
 }
 
 // elementsLike is of how many elements a message of the rejects topic may tell: masked,

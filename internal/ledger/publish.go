@@ -26,7 +26,7 @@ func (p *Processor) publish(ctx context.Context, items []*item) error {
 		switch {
 		case it.alert.Invalid != "":
 			it.reason = it.alert.Invalid
-			it.msg = message.RejectElement(it.alert, raw, readable, p.Feed, p.RunID)
+			it.msg = message.RejectElement(it.alert, raw, readable, masked.Any(), p.Feed, p.RunID)
 			it.redacted = masked.Any()
 			rejects = append(rejects, it)
 		case it.alert.Digest != nil:
@@ -117,6 +117,9 @@ func (p *Processor) reject(it *item, reason string) *item {
 func (p *Processor) seen(it *item, raw []byte, masked redact.Masked) (dtm.Alert, message.Envelope) {
 	a, previous := it.alert, it.previousStatus()
 	a.Raw, a.MonitorName = raw, masked.Text(a.MonitorName)
+	if p.Redactor.Hides("monitor_name") {
+		a.MonitorName = redact.At(it.alert.MonitorName)
+	}
 	// What an attribute and the incident say of a member is hidden with it.
 	for _, m := range [...]struct {
 		name string

@@ -183,7 +183,7 @@ func TestRejectElement(t *testing.T) {
 		"empty":      {},
 	} {
 		t.Run(name, func(t *testing.T) {
-			m := RejectElement(dtm.Alert{Raw: raw, Invalid: "no created_at"}, raw, true, "default", "r1")
+			m := RejectElement(dtm.Alert{Raw: raw, Invalid: "no created_at"}, raw, true, false, "default", "r1")
 			want := map[string]string{"reason": "unusable: no created_at", "feed": "default", "run_id": "r1", "schema": "dtmrelay/v1"}
 			if diff := cmp.Diff(want, m.Attributes); diff != "" {
 				t.Error(diff)
@@ -195,7 +195,7 @@ func TestRejectElement(t *testing.T) {
 	}
 	t.Run("over 9 MB", func(t *testing.T) {
 		raw := bytes.Repeat([]byte("0123456789"), 900_001)
-		m := RejectElement(dtm.Alert{Raw: raw, Invalid: strings.Repeat("r", 2000)}, raw, true, "default", "r1")
+		m := RejectElement(dtm.Alert{Raw: raw, Invalid: strings.Repeat("r", 2000)}, raw, true, false, "default", "r1")
 		if !bytes.Equal(m.Data, raw[:65536]) {
 			t.Errorf("%d bytes of data", len(m.Data))
 		}
@@ -278,7 +278,7 @@ func TestRejectCut(t *testing.T) {
 		t.Error(diff)
 	}
 	a.Invalid = "no created_at"
-	m := RejectElement(a, a.Raw, true, "default", "r1")
+	m := RejectElement(a, a.Raw, true, false, "default", "r1")
 	attributes := map[string]string{
 		"reason": "unusable: no created_at", "feed": "default", "run_id": "r1", "schema": "dtmrelay/v1",
 		"size": "41943040", "sha256": "5994", "truncated": "true",

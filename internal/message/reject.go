@@ -29,7 +29,8 @@ const (
 // what may be seen of the element, not copied. Of one over 9 MB it has the first 64 KiB,
 // with size and sha256 of the whole, as it came, as attributes. When it is not readable,
 // so that what is secret in it can't be told, there are only size, hash and reason.
-func RejectElement(a dtm.Alert, raw []byte, readable bool, feed, runID string) Message {
+// redacted: something in raw is masked.
+func RejectElement(a dtm.Alert, raw []byte, readable, redacted bool, feed, runID string) Message {
 	reason := "unusable: " + a.Invalid
 	digest := a.Digest
 	if !readable {
@@ -41,7 +42,7 @@ func RejectElement(a dtm.Alert, raw []byte, readable bool, feed, runID string) M
 	if digest == nil && len(raw) > maxOriginalBytes {
 		digest = digestOf(a.Raw)
 	}
-	return original(raw, digest, "reason", reason, "feed", feed, "run_id", runID)
+	return original(raw, digest, "reason", reason, "feed", feed, "run_id", runID, "redacted", whenTrue(redacted))
 }
 
 // RejectWriteback is the message for the rejects topic of a write-back that can't

@@ -114,7 +114,6 @@ type Masked struct {
 	values  int
 	secret  bool
 	secrets *matcher // nil when there is nothing to look for
-	whole   []string // masked too, but too short to be looked for inside other texts, or too long to stand in them
 
 	texts  []string        // all that was masked
 	topics map[string]bool // ids of the topics that are secrets
@@ -142,11 +141,9 @@ func (m Masked) Fingerprint() string {
 
 // Text masks another text that belongs to the alert, of at most 1,024 bytes or a member
 // of it: what was masked in the alert is masked in the text, if it has six characters or
-// more or is all of the text.
+// more. Were shorter ones masked, a marker beside the same name in the data would say what
+// the secret is.
 func (m Masked) Text(text string) string {
-	if slices.Contains(m.whole, text) {
-		return marker(utf8.RuneCountInString(text))
-	}
 	if m.secrets == nil {
 		return text
 	}
@@ -170,15 +167,18 @@ func (m Masked) Text(text string) string {
 func newMasked(values int, texts []string, most int) Masked {
 	slices.Sort(texts)
 	texts = slices.Compact(texts)
-	var whole []string
 	secrets := slices.DeleteFunc(slices.Clone(texts), func(text string) bool {
-		out := len(text) > most || utf8.RuneCountInString(text) < minSecret
-		if out {
-			whole = append(whole, text)
-		}
-		return out
+		return len(text) > most || utf8.RuneCountInString(text) < minSecret
 	})
-	return Masked{values: values, secrets: newMatcher(secrets), whole: whole, texts: texts}
+	return Masked{values: values, secrets: newMatcher(secrets), texts: texts}
+}
+
+// At is what takes the place of a text at a path.
+func At(text string) string {
+	if stays([]byte(text)) {
+		return text
+	}
+	return marker(utf8.RuneCountInString(text))
 }
 
 // Masks reports whether there is anything that it masks.
