@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"dtmrelay.internal/dtmrelay/internal/config"
 	"dtmrelay.internal/dtmrelay/internal/dtm"
 )
 
@@ -76,9 +77,10 @@ func caller(r *http.Request) string {
 	if err != nil || json.Unmarshal(payload, &claims) != nil || claims.Verified != nil && !*claims.Verified {
 		return ""
 	}
-	// An address in other letters could be like an operator's in small ones.
-	if strings.ContainsFunc(claims.Email, func(c rune) bool { return c <= ' ' || c > '~' }) {
+	// An address in other letters could be like an operator's in small ones. None is longer
+	// than an operator's may be.
+	if len(claims.Email) > config.MaxEmail || strings.ContainsFunc(claims.Email, func(c rune) bool { return c <= ' ' || c > '~' }) {
 		return ""
 	}
-	return dtm.Shorten(claims.Email)
+	return claims.Email
 }

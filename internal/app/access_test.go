@@ -47,6 +47,7 @@ func serveAs(t *testing.T, ingest http.Handler, header http.Header, method, path
 // TestWhoMay: what each caller may do, and that a forged header opens nothing.
 func TestWhoMay(t *testing.T) {
 	const operator, viewer, stranger = "ana@example.com", "vic@example.com", "eve@example.com"
+	long := "relay-operations-nightshift-01@" + strings.Repeat("b", 60) + ".example.com.iam.gserviceaccount.com"
 	nothing := map[string]bool{}
 	reads := map[string]bool{"reads": true}
 	all := map[string]bool{"reads": true, "writes": true}
@@ -61,6 +62,7 @@ func TestWhoMay(t *testing.T) {
 		"an operator, by the other header":      {http.Header{theOne: {of(operator)}}, all, ""},
 		"an operator with a header of the app":  {http.Header{theOne: {of(operator)}, usual: {"Basic eDp5"}}, all, ""},
 		"nothing said of the address":           {http.Header{usual: {bearer(`{"email":"ana@example.com"}`)}}, all, ""},
+		"an operator with a long address":       {http.Header{usual: {of(long)}}, all, ""},
 		"a viewer":                              {http.Header{usual: {of(viewer)}}, reads, "vic@example.com is in VIEWERS"},
 		"a viewer, by the other header":         {http.Header{theOne: {of(viewer)}}, reads, "in VIEWERS"},
 
@@ -79,7 +81,7 @@ func TestWhoMay(t *testing.T) {
 		"an address that is a list":               {http.Header{usual: {bearer(`{"email":["ana@example.com"]}`)}}, nothing, "no identity token"},
 		"a sign that is small as k":               {http.Header{usual: {of("\u212aim@example.com")}}, nothing, "no identity token"},
 		"white space after the address":           {http.Header{usual: {of(operator + " ")}}, nothing, "no identity token"},
-		"a longer address":                        {http.Header{usual: {of(strings.Repeat("x", 300) + operator)}}, nothing, "neither"},
+		"a longer address":                        {http.Header{usual: {of(strings.Repeat("x", 300) + operator)}}, nothing, "no identity token"},
 		"no JSON":                                 {http.Header{usual: {bearer(`ana@example.com`)}}, nothing, "no identity token"},
 		"no base64":                               {http.Header{usual: {"Bearer a.~~~.c"}}, nothing, "no identity token"},
 		"two parts":                               {http.Header{usual: {strings.TrimSuffix(of(operator), ".SIGNATURE_REMOVED_BY_GOOGLE")}}, nothing, "no identity token"},
@@ -89,7 +91,7 @@ func TestWhoMay(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			store := openStore(t)
 			occupy(t, store)
-			ingest := newIngestFor(t, store, http.NotFoundHandler(), []string{operator, "kim@example.com"}, []string{viewer}, slog.New(slog.DiscardHandler))
+			ingest := newIngestFor(t, store, http.NotFoundHandler(), []string{operator, "kim@example.com", long}, []string{viewer}, slog.New(slog.DiscardHandler))
 			for _, request := range []struct {
 				kind, method, path, body string
 				want                     int

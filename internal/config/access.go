@@ -6,8 +6,12 @@ import (
 	"strings"
 )
 
+// MaxEmail is the most bytes that an address in OPERATORS and VIEWERS has (RFC 5321: a path
+// of 256, with its brackets).
+const MaxEmail = 254
+
 // An address as an identity token has it. It has no colon, as a member of a policy has.
-var email = pattern{regexp.MustCompile(`^[0-9A-Za-z!#$%&'*+/=?^_{|}~.-]+@[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)+$`), 254}
+var email = pattern{regexp.MustCompile(`^[0-9A-Za-z!#$%&'*+/=?^_{|}~.-]+@[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)+$`), MaxEmail}
 
 // access reads who may write and who may read over HTTP.
 func (p *problems) access(env environment, c *Config) {

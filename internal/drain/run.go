@@ -159,7 +159,7 @@ func (r *Runner) live(ctx context.Context, report *Report, began time.Time) (out
 	outcome, reason, err = outcomeOf(err)
 	r.stats(report)
 	for _, rule := range slices.Sorted(maps.Keys(report.failures)) {
-		r.Log.WarnContext(ctx, "a rule failed, so it did not match, and the alerts' priority is P2 at least",
+		r.Log.WarnContext(ctx, "a rule failed: it drops nothing, and the alerts' priority is P2 at least",
 			"event", "rule_failed", "feed", r.Feed, "rule", rule, "reason", report.failures[rule])
 	}
 	if report.isHigh() {
