@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -240,7 +241,7 @@ func (a *App) readBackfill(body *strictjson.Object, feed state.Feed, now time.Ti
 	if sinceOK && untilOK {
 		switch {
 		case !b.Since.Before(now):
-			body.AddProblem("the field \"since\" is %s, in the future", b.Since.Format(time.RFC3339Nano))
+			body.AddProblem("the field \"since\" is %s, which is not in the past", b.Since.Format(time.RFC3339Nano))
 		case !b.Since.Before(b.Until) && untilText != "":
 			body.AddProblem("the range is empty or reversed: \"since\" is %s, \"until\" is %s", b.Since.Format(time.RFC3339Nano), b.Until.Format(time.RFC3339Nano))
 		case !b.Since.Before(position):
@@ -263,9 +264,8 @@ func (a *App) readBackfill(body *strictjson.Object, feed state.Feed, now time.Ti
 
 // readMoment reads an RFC 3339 time, or a duration back from now.
 func readMoment(body *strictjson.Object, name, text string, now time.Time) (time.Time, bool) {
-	// RFC 3339 5.6: "t" and "z" may be small.
-	if t, err := time.Parse(time.RFC3339, strings.ToUpper(text)); err == nil && t.Year() >= 1970 && t.Year() < 10000 {
-		return t.UTC().Truncate(time.Millisecond), true
+	if t, ok := dtm.ParseTime(text); ok && t.Year() >= 1970 && t.Year() < 10000 {
+		return t, true
 	}
 	if d, err := time.ParseDuration(text); err == nil && d >= 0 {
 		return now.Add(-d).Truncate(time.Millisecond), true
@@ -454,8 +454,13 @@ func (a *App) deleteBackfill(w http.ResponseWriter, r *http.Request) {
 func (a *App) listBackfills(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), readTime)
 	defer cancel()
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		problem{Status: http.StatusBadRequest, Detail: fmt.Sprintf("the query can't be read: %s", dtm.Shorten(err.Error()))}.write(w)
+		return
+	}
 	limit := listDefault
-	if text := r.URL.Query().Get("limit"); text != "" {
+	if text := query.Get("limit"); text != "" {
 		n, err := strconv.Atoi(text)
 		if err != nil || n < 1 || n > listMost {
 			problem{Status: http.StatusBadRequest, Detail: fmt.Sprintf("limit is %q; allowed: 1 to %d", dtm.Shorten(text), listMost)}.write(w)
@@ -463,7 +468,7 @@ func (a *App) listBackfills(w http.ResponseWriter, r *http.Request) {
 		}
 		limit = n
 	}
-	found, next, err := a.parts.Store.Backfills(ctx, a.cfg.Feed, r.URL.Query().Get("next"), limit)
+	found, next, err := a.parts.Store.Backfills(ctx, a.cfg.Feed, query.Get("next"), limit)
 	switch {
 	case errors.Is(err, state.ErrCursor):
 		problem{Status: http.StatusBadRequest, Detail: "next is none that this list gave out"}.write(w)

@@ -163,3 +163,32 @@ func TestATypeThatNobodyKnowsIsNoted(t *testing.T) {
 		}
 	}
 }
+
+// TestWhatIsNoTime: what time.Parse takes, and RFC 3339 doesn't have, is no moment.
+func TestWhatIsNoTime(t *testing.T) {
+	store := openStore(t)
+	occupy(t, store)
+	ingest := newIngest(t, store, http.NotFoundHandler())
+	for since, want := range map[string]string{
+		"2026-01-02T1:02:03Z":            "allowed: an RFC 3339 time",
+		"2026-01-02T01:02:03,5Z":         "allowed: an RFC 3339 time",
+		"2026-01-02T01:02:03+24:00":      "allowed: an RFC 3339 time",
+		"0s":                             "which is not in the past",
+		"2026-01-02t01:02:03.123456789z": "",
+	} {
+		w := httptest.NewRecorder()
+		ingest.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/backfill", strings.NewReader(fmt.Sprintf(`{"since":%q}`, since))))
+		if refused := w.Code == http.StatusBadRequest; refused != (want != "") || !strings.Contains(w.Body.String(), want) {
+			t.Errorf("%s: %d %s", since, w.Code, w.Body)
+		}
+	}
+}
+
+// TestAQueryThatCannotBeRead is refused, and not taken for none.
+func TestAQueryThatCannotBeRead(t *testing.T) {
+	w := httptest.NewRecorder()
+	newIngest(t, openStore(t), http.NotFoundHandler()).ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/backfill?limit=%zz", http.NoBody))
+	if w.Code != http.StatusBadRequest || !strings.Contains(w.Body.String(), "the query can't be read") {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+}

@@ -105,27 +105,32 @@ func ValidID(id string) bool {
 	return true
 }
 
-// parseTime reads an RFC 3339 time with up to nine fraction digits and returns
-// it in UTC and whole milliseconds, the later digits cut off. The API trims
-// trailing zeros of the fraction, so its times can't be compared as text.
-func parseTime(text string) (time.Time, bool) {
-	// time.Parse alone takes "T1:02:03", a comma and any number of digits.
+// ParseTime reads an RFC 3339 time and returns it in UTC and whole milliseconds, the later
+// digits cut off.
+func ParseTime(text string) (time.Time, bool) {
+	// time.Parse alone takes "T1:02:03", a comma and "+24:00".
 	if len(text) < len("2006-01-02T15:04:05Z") || text[13] != ':' || text[19] == ',' {
-		return time.Time{}, false
-	}
-	if text[19] == '.' && len(text)-20-len(strings.TrimLeft(text[20:], "0123456789")) > 9 {
 		return time.Time{}, false
 	}
 	t, err := time.Parse(time.RFC3339, strings.ToUpper(text)) // RFC 3339 5.6: "t" and "z" may be small
 	if err != nil {
 		return time.Time{}, false
 	}
-	t = t.UTC()
-	// The years 1 and 1970 are what programs write for a time that was never set.
-	if t.Year() <= 1970 || t.Year() > 9999 {
+	if offset := text[len(text)-len("+00:00"):]; offset[3] == ':' && (offset[1:3] > "23" || offset[4:] > "59") {
 		return time.Time{}, false
 	}
-	return t.Truncate(time.Millisecond), true
+	return t.UTC().Truncate(time.Millisecond), true
+}
+
+// parseTime reads a time of the API. It trims trailing zeros of the fraction, so that its
+// times can't be compared as text.
+func parseTime(text string) (time.Time, bool) {
+	t, ok := ParseTime(text)
+	// The years 1 and 1970 are what programs write for a time that was never set.
+	if !ok || t.Year() <= 1970 || t.Year() > 9999 {
+		return time.Time{}, false
+	}
+	return t, true
 }
 
 // elementDepth is how deep an element of a page lies: in a list, in an object.

@@ -201,6 +201,7 @@ func (o *object) condition() (when string) {
 	had := len(o.problems)
 	if o.decode("when", "a string with a CEL expression", &when); strings.TrimSpace(when) == "" && len(o.problems) == had {
 		o.addProblem(`when is missing; allowed: a CEL expression such as "alert.severity == 'high'", or "true" for every alert`)
+		return ""
 	}
 	return when
 }

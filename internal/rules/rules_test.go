@@ -91,6 +91,7 @@ func TestProblems(t *testing.T) {
 				`rule 1: when is missing; allowed: a CEL expression such as "alert.severity == 'high'", or "true" for every alert` + "\n" +
 				`rule 1: then is missing; allowed: an object such as {"priority":"P1"}`,
 		},
+		{"a blank condition", `[{"name":"a","when":"  ","then":{"stop":true}}]`, `rule "a": when is missing; allowed: a CEL expression such as "alert.severity == 'high'", or "true" for every alert`},
 		{"name", `[{"name":"Leaks","when":"true","then":{"stop":true}}]`, `rule 1: name is "Leaks"; allowed: 1 to 63 small letters, digits and -, the first one no -`},
 		{"name of another type", `[{"name":7,"when":"true","then":{"stop":true}}]`, `rule 1: name is 7; allowed: 1 to 63 small letters, digits and -, the first one no -`},
 		{"name twice", `[{"name":"a","when":"true","then":{"stop":true}},{"name":"a","when":"true","then":{"stop":true}}]`, `rule 2: name is "a", as that of rule 1; allowed: a name of its own`},

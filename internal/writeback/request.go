@@ -180,13 +180,12 @@ func (p requestParser) requestedAt(published time.Time) time.Time {
 	if !p.Decode("requested_at", "a string", &text) {
 		return published
 	}
-	// RFC 3339, 5.6: T and Z may be small.
-	at, err := time.Parse(time.RFC3339, strings.ToUpper(text))
-	if err != nil || at.Unix() < 0 {
+	at, ok := dtm.ParseTime(text)
+	if !ok || at.Unix() < 0 {
 		p.AddProblem("requested_at is %q; allowed: %s", dtm.Shorten(text), allowed)
 		return published
 	}
-	if at = at.UTC().Truncate(time.Millisecond); at.After(published) {
+	if at.After(published) {
 		return published
 	}
 	return at

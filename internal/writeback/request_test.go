@@ -79,6 +79,7 @@ func TestParseRequestNamesEveryProblem(t *testing.T) {
 			},
 			"",
 		},
+		{"no RFC 3339", `{"alert_id":"a","status":"new","requested_at":"2026-01-02T1:02:03Z"}`, []string{`requested_at is "2026-01-02T1:02:03Z"; allowed: a time such as`}, "a"},
 		{"twice", `{"alert_id":"a","status":"new","status":"closed"}`, []string{`"status" is named more than once`}, "a"},
 		{"another conflict", `{"alert_id":"a","status":"new","on_conflict":"ignore"}`, []string{`on_conflict is "ignore"; allowed: reject, skip`}, "a"},
 		{"an empty conflict", `{"alert_id":"a","status":"new","on_conflict":""}`, []string{`on_conflict is ""; allowed: reject, skip`}, "a"},

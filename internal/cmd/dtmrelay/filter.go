@@ -85,8 +85,8 @@ func (m *moment) UnmarshalText(text []byte) error {
 		*m = moment{ago: d}
 		return nil
 	}
-	at, err := time.Parse(time.RFC3339, strings.ToUpper(string(text)))
-	if err != nil || at.Year() < 1970 || at.Year() > 9999 {
+	at, ok := dtm.ParseTime(string(text))
+	if !ok || at.Year() < 1970 || at.Year() > 9999 {
 		return fmt.Errorf("%q is not allowed: it must be a duration back from now, such as 72h, or a time, such as 2026-01-02T15:04:05Z", text)
 	}
 	*m = moment{at: at}
