@@ -251,7 +251,7 @@ variable "redact" {
   nullable    = false
 
   validation {
-    condition     = alltrue([for path in var.redact : path != "" && trimspace(path) == path])
+    condition     = alltrue([for path in var.redact : try(path != "" && trimspace(path) == path, false)])
     error_message = "redact: an element must be a preset or a path, without white space around it."
   }
   validation {

@@ -121,6 +121,14 @@ run "nothing_to_mask" {
   }
 }
 
+run "null_path" {
+  command         = plan
+  expect_failures = [var.redact]
+  variables {
+    redact = [null]
+  }
+}
+
 run "empty_path" {
   command         = plan
   expect_failures = [var.redact]
