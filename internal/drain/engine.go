@@ -102,6 +102,7 @@ type engine struct {
 	probing       bool            // a worker has been let through to send it
 	allowance     int             // alerts that may still be published
 	reserving     int             // workers that have reserved some, and have not said how many they published
+	turns, turn   int             // of those that reserve: how many have come, and whose it is
 	progress      Progress
 	report        *Report
 }
@@ -259,8 +260,9 @@ func (e *engine) checkpoint() {
 }
 
 // reserve says how many of n alerts may be published, and counts them. With n ≤ 0 a worker
-// says how many of them it has not published; until then another one waits for what may
-// come back. Else what rules drop would end a run in which little was published.
+// says how many of them it has not published; until then others wait for what may come
+// back, one behind the other. Else what rules drop would end a run in which little was
+// published.
 func (e *engine) reserve(n int) int {
 	if e.opts.MaxAlerts == 0 {
 		return n
@@ -273,9 +275,13 @@ func (e *engine) reserve(n int) int {
 		e.changed.Broadcast()
 		return n
 	}
-	for e.allowance == 0 && e.reserving > 0 && e.deadlines.fetching.Err() == nil {
+	turn := e.turns
+	e.turns++
+	for (turn != e.turn || e.allowance == 0 && e.reserving > 0) && e.deadlines.fetching.Err() == nil {
 		e.changed.Wait()
 	}
+	e.turn++
+	e.changed.Broadcast()
 	n = min(n, e.allowance)
 	if n > 0 {
 		e.allowance -= n
