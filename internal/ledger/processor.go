@@ -173,12 +173,14 @@ func (p *Processor) Process(ctx context.Context, alerts []dtm.Alert, reserve fun
 			reserved = reserve(n)
 			return reserved
 		})
-		if reserved > 0 {
-			reserve(counts.Published() - published - reserved)
-		}
-		if err != nil || reserved == 0 {
+		switch {
+		case err != nil && reserved > 0:
+			reserve(0) // what has failed may have been published
+			return counts, err
+		case err != nil || reserved == 0:
 			return counts, err
 		}
+		reserve(counts.Published() - published - reserved)
 	}
 	return counts, nil
 }

@@ -168,6 +168,16 @@ func upTo(left int) func(int) int {
 	}
 }
 
+// failing wants nothing given back.
+func failing(t *testing.T) func(int) int {
+	return func(n int) int {
+		if n < 0 {
+			t.Errorf("%d places are given back", -n)
+		}
+		return n
+	}
+}
+
 // anyOldest leaves Counts.Oldest to TestOldest.
 var anyOldest = cmpopts.IgnoreFields(ledger.Counts{}, "Oldest")
 
@@ -293,6 +303,15 @@ func TestProcess(t *testing.T) {
 			counts:   ledger.Counts{Handled: 3, Suppressed: 1, Created: 1, Rejected: 1},
 			took:     []string{"a created", "b created"},
 			rejected: []string{"1: unusable: not an object"},
+		},
+		{
+			name:    "what has failed may have been published, and takes its place",
+			pages:   [][]dtm.Alert{{version("a", "new", 0), version("b", "new", 0)}},
+			reserve: failing(t),
+			fail:    "b",
+			counts:  ledger.Counts{Handled: 2, Created: 1},
+			took:    []string{"a created"},
+			err:     errDown,
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
