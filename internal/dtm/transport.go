@@ -79,7 +79,13 @@ func (s *Session) exchange(ctx context.Context, req request, memory *pageMemory,
 		return response{}, err
 	}
 	var left underWay
-	defer func() { left.ended(func() { s.client.slots.Release(1) }) }()
+	over := func() {}
+	defer func() {
+		left.ended(func() {
+			over()
+			s.client.slots.Release(1)
+		})
+	}()
 
 	target := req.target
 	for redirects := 0; ; redirects++ {
@@ -93,9 +99,12 @@ func (s *Session) exchange(ctx context.Context, req request, memory *pageMemory,
 		if err != nil {
 			return response{}, err
 		}
-		if err := s.client.meter.admit(s.share); err != nil {
+		over() // it was answered with a redirect
+		ended, err := s.client.meter.admit(ctx, s.share)
+		if err != nil {
 			return response{}, err
 		}
+		over = ended
 		s.count(func(st *Stats) {
 			st.Requests++
 			if retry {

@@ -1,6 +1,7 @@
 package dtm
 
 import (
+	"context"
 	"maps"
 	"slices"
 	"sync"
@@ -27,6 +28,8 @@ type Meter struct {
 	mu       sync.Mutex
 	requests counter
 	errors   counter
+	underWay int64         // requests that were admitted, and not answered yet
+	answered chan struct{} // is closed when one is
 }
 
 // NewMeter returns a meter for a key that may send so many requests in any 24 hours.
@@ -35,6 +38,7 @@ func NewMeter(requestsPerDay int) *Meter {
 		perDay:   requestsPerDay,
 		requests: newCounter(time.Hour, 24),
 		errors:   newCounter(5*time.Minute, 12),
+		answered: make(chan struct{}),
 	}
 }
 
@@ -64,10 +68,39 @@ func (m *Meter) Used() (requests, errors int64) {
 	return m.requests.used(now), m.errors.used(now)
 }
 
-// admit counts a request, or returns a *BudgetError when the share has nothing left.
-func (m *Meter) admit(s Share) error {
+// admit counts a request, or returns a *BudgetError when the share has nothing left. ended
+// is to be called when the request is over. Each one under way may be answered with an
+// error, and several together may pass what is left (DTM API: at its limit the user is
+// locked out): then admit waits for one of them.
+func (m *Meter) admit(ctx context.Context, s Share) (ended func(), err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	for {
+		if err := m.spent(s); err != nil {
+			return nil, err
+		}
+		now := time.Now()
+		if m.underWay == 0 || m.errors.used(now)+m.underWay < int64(s.Errors) {
+			m.requests.add(now)
+			m.underWay++
+			return sync.OnceFunc(m.ended), nil
+		}
+		answered := m.answered
+		m.mu.Unlock()
+		select {
+		case <-answered:
+		case <-ctx.Done():
+			err = context.Cause(ctx)
+		}
+		m.mu.Lock()
+		if err != nil {
+			return nil, err
+		}
+	}
+}
+
+// spent returns a *BudgetError when a share has nothing left. The lock is held.
+func (m *Meter) spent(s Share) error {
 	now := time.Now()
 	for _, b := range []struct {
 		what    string
@@ -81,8 +114,16 @@ func (m *Meter) admit(s Share) error {
 			return &BudgetError{What: b.what, Used: used, Limit: b.limit, RetryAfter: b.counter.below(b.limit, now)}
 		}
 	}
-	m.requests.add(now)
 	return nil
+}
+
+// ended notes that a request is over.
+func (m *Meter) ended() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.underWay--
+	close(m.answered)
+	m.answered = make(chan struct{})
 }
 
 // failed counts an answer of 400 or above.

@@ -2,11 +2,14 @@ package dtm
 
 import (
 	"errors"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"dtmrelay.internal/dtmrelay/internal/dtmsim"
 )
 
 func TestMeterErrorsLeaveTheWindow(t *testing.T) {
@@ -22,7 +25,7 @@ func TestMeterErrorsLeaveTheWindow(t *testing.T) {
 		}
 		share := Share{Errors: 4, Requests: 1}
 		var budget *BudgetError
-		if err := m.admit(share); !errors.As(err, &budget) {
+		if _, err := m.admit(t.Context(), share); !errors.As(err, &budget) {
 			t.Fatalf("allowed with 5 of 4 errors: %v", err)
 		}
 		// The first bucket began at the full hour; without it 2 are left.
@@ -31,11 +34,11 @@ func TestMeterErrorsLeaveTheWindow(t *testing.T) {
 			t.Errorf("-want +got:\n%s", diff)
 		}
 		time.Sleep(budget.RetryAfter - time.Second)
-		if m.admit(share) == nil {
+		if _, err := m.admit(t.Context(), share); err == nil {
 			t.Error("allowed before RetryAfter")
 		}
 		time.Sleep(time.Second)
-		if err := m.admit(share); err != nil {
+		if _, err := m.admit(t.Context(), share); err != nil {
 			t.Errorf("not allowed after RetryAfter: %v", err)
 		}
 	})
@@ -45,19 +48,44 @@ func TestMeterRequestsByShare(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := NewMeter(10)
 		for range 6 {
-			if err := m.admit(liveShare); err != nil {
+			if _, err := m.admit(t.Context(), liveShare); err != nil {
 				t.Fatal(err)
 			}
 		}
 		want := &BudgetError{What: "requests", Used: 6, Limit: 6, RetryAfter: 24 * time.Hour}
-		if diff := cmp.Diff(error(want), m.admit(Share{Errors: 35, Requests: 0.6})); diff != "" {
+		_, err := m.admit(t.Context(), Share{Errors: 35, Requests: 0.6})
+		if diff := cmp.Diff(error(want), err); diff != "" {
 			t.Errorf("-want +got:\n%s", diff)
 		}
 		if requests, _ := m.Used(); requests != 6 {
 			t.Errorf("a refused request was counted: %d", requests)
 		}
-		if err := m.admit(liveShare); err != nil {
+		if _, err := m.admit(t.Context(), liveShare); err != nil {
 			t.Errorf("side work stopped the feed: %v", err)
+		}
+	})
+}
+
+// TestErrorsKeepWithinTheShare: requests beside each other don't pass what is left of the
+// errors.
+func TestErrorsKeepWithinTheShare(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sim := dtmsim.New(dtmsim.Options{Key: testKey}, nil)
+		sim.AddFault(dtmsim.Fault{Status: 500, Delay: 100 * time.Millisecond})
+		meter := NewMeter(1000)
+		session := newClient(t, sim.RoundTripper(), func(o *Options) { o.Meter = meter }).Session(Share{Errors: 5, Requests: 1})
+		session.setAuthenticated() // or they come one by one until the first good answer
+		var asking sync.WaitGroup
+		for range 10 {
+			asking.Go(func() {
+				if _, err := collect(t.Context(), session, Query{Size: 10}); Kind(err) != BudgetSpent {
+					t.Errorf("asking ends with %v", err)
+				}
+			})
+		}
+		asking.Wait()
+		if _, n := meter.Used(); n != 5 || sim.Stats().Errors != 5 {
+			t.Errorf("%d errors, GTI counts %d, want 5", n, sim.Stats().Errors)
 		}
 	})
 }
@@ -74,7 +102,7 @@ func TestMeterLoadAndTake(t *testing.T) {
 		}
 		count := func() {
 			t.Helper()
-			if err := m.admit(liveShare); err != nil {
+			if _, err := m.admit(t.Context(), liveShare); err != nil {
 				t.Fatal(err)
 			}
 			m.failed()
