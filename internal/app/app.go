@@ -33,6 +33,10 @@ type Parts struct {
 	// Writebacks takes what rules want written to GTI; nil: it is written at once.
 	Writebacks ledger.WritebackTopic
 	Keys       dtm.KeySource
+	// OneReader: what is published goes to whoever has this process run the relay. Then a
+	// run works no backfill that was asked for but that of its own request, since the
+	// alerts of another one belong to somebody else.
+	OneReader bool
 }
 
 // shares are what each kind of work may use of the key's budgets; syncUnknown is of
@@ -133,8 +137,16 @@ func (a *App) runner() *drain.Runner {
 // why, and of who asked for it. The error is the one in the report, nil where ctx, a budget
 // or a cap has stopped the run.
 func (a *App) Run(ctx context.Context, trigger, by string, dryRun bool) (drain.Report, error) {
+	return a.run(ctx, trigger, by, "", dryRun)
+}
+
+// run is Run for a request for a backfill; empty: for none.
+func (a *App) run(ctx context.Context, trigger, by, backfill string, dryRun bool) (drain.Report, error) {
 	runner := a.runner()
 	runner.RequestedBy = by
+	if a.parts.OneReader {
+		runner.WorksBackfill = func(id string) bool { return id == backfill }
+	}
 	report, err := runner.Live(ctx, trigger, dryRun)
 	level := slog.LevelInfo
 	if report.Outcome == drain.Failed {

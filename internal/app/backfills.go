@@ -163,7 +163,7 @@ func (a *App) postBackfill(w http.ResponseWriter, r *http.Request) {
 	}
 	a.logRequested(r.Context(), stored, b.RequestedBy, !created)
 	if !stored.Finished() {
-		_, failed := a.Run(r.Context(), "backfill", b.RequestedBy, false)
+		_, failed := a.run(r.Context(), "backfill", b.RequestedBy, stored.ID, false)
 		// The client may be gone by now, but the record tells what was done.
 		again, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), readTime)
 		defer cancel()

@@ -105,6 +105,9 @@ func (w *work) backfill(id string, liveAt time.Time) error {
 	if revision == "" || b.Finished() {
 		return nil
 	}
+	if works := w.runner.WorksBackfill; b.Kind == "" && works != nil && !works(id) {
+		return nil
+	}
 	shorter, stop := w.deadlines.until(liveAt, errLiveFeed)
 	defer stop(nil)
 

@@ -281,6 +281,8 @@ func TestBackfills(t *testing.T) {
 		name       string
 		unfinished []string
 		fail       error // what the listing of b-1 ends with
+		works      func(id string) bool
+		kind       string // of b-2; empty: somebody asked for it
 		asked      []string
 		reads      []string
 		states     map[string]string
@@ -312,20 +314,33 @@ func TestBackfills(t *testing.T) {
 			asked: []string{"backfill 10"}, reads: []string{"b-1"},
 			states: map[string]string{"b-1": state.Running, "b-2": state.Pending}, outcome: Failed,
 		},
+		{
+			name: "another one is this run's", unfinished: []string{"b-1", "b-2"}, works: func(id string) bool { return id == "b-2" },
+			asked: []string{"backfill 20"}, reads: []string{"b-1", "b-2"},
+			states: map[string]string{"b-1": state.Pending, "b-2": state.Done}, outcome: OK,
+		},
+		{
+			name: "the relay's own is every run's", unfinished: []string{"b-1", "b-2"}, works: func(string) bool { return false }, kind: state.Audit,
+			asked: []string{"backfill 20"}, reads: []string{"b-1", "b-2"},
+			states: map[string]string{"b-1": state.Pending, "b-2": state.Done}, outcome: OK,
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := newMemoryStore(backfill("b-1", 10), backfill("b-2", 20))
+				second := backfill("b-2", 20)
+				second.Kind = c.kind
+				s := newMemoryStore(backfill("b-1", 10), second)
 				s.feed.Unfinished = c.unfinished
 				var asked []string
 				r := &Runner{
 					Feed: "f", RunID: "r", Store: s, Meter: dtm.NewMeter(100), Log: slog.New(slog.DiscardHandler),
-					Options:      Options{Workers: 2, PageSize: 10, InitialLookback: time.Hour, MaxLookback: 1e6 * time.Hour, Budget: time.Minute},
-					KeyID:        func(context.Context) (string, error) { return "k", nil },
-					NewProcessor: func(ledger.Options) Processor { return idle{} },
-					LiveAPI:      empty{name: "live", asked: &asked},
-					SweepAPI:     empty{name: "sweep", asked: &asked},
-					BackfillAPI:  empty{name: "backfill", asked: &asked, fail: c.fail, from: at(10)},
+					Options:       Options{Workers: 2, PageSize: 10, InitialLookback: time.Hour, MaxLookback: 1e6 * time.Hour, Budget: time.Minute},
+					KeyID:         func(context.Context) (string, error) { return "k", nil },
+					WorksBackfill: c.works,
+					NewProcessor:  func(ledger.Options) Processor { return idle{} },
+					LiveAPI:       empty{name: "live", asked: &asked},
+					SweepAPI:      empty{name: "sweep", asked: &asked},
+					BackfillAPI:   empty{name: "backfill", asked: &asked, fail: c.fail, from: at(10)},
 				}
 				report, err := r.Live(t.Context(), "schedule", false)
 				if report.Outcome != c.outcome {

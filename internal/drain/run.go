@@ -77,6 +77,9 @@ type Runner struct {
 	MonitorsAPI MonitorLister
 	// Cache is what the processors know; nil: nothing.
 	Cache *ledger.Cache
+	// WorksBackfill reports whether a run works a backfill that somebody asked for; nil: it
+	// works all. Those of the relay's own are worked in any case.
+	WorksBackfill func(id string) bool
 	// NewProcessor makes a processor for this run.
 	NewProcessor func(ledger.Options) Processor
 	RunID        string

@@ -174,7 +174,10 @@ func (c *backfillStartCmd) startLocal(ctx context.Context, request backfillReque
 	}
 	last, err := c.work(ctx, relay, request)
 	err = errors.Join(out.failure(), err, closeRelay(), out.close())
-	if err != nil {
+	switch {
+	case isReaderGone(err) && last.ID != "" && !last.Finished():
+		return partialError{errors.New("the reader of standard output is gone; " + c.goesOn(last))}
+	case err != nil:
 		return err
 	}
 	// Standard output is for the alerts, where they have no file of their own.
@@ -187,14 +190,21 @@ func (c *backfillStartCmd) startLocal(ctx context.Context, request backfillReque
 		return err
 	}
 	switch {
+	case ctx.Err() != nil && request.DryRun:
+		return partialError{errors.New("interrupted")}
 	case ctx.Err() != nil:
-		return partialError{errors.New("interrupted; the same command goes on with it")}
+		return partialError{errors.New("interrupted; " + c.goesOn(last))}
 	case last.Finished():
 		return last.failure()
 	case last.Fetched > 0:
-		return partialError{errors.New("it is not finished; the same command goes on with it")}
+		return partialError{errors.New("it is not finished; " + c.goesOn(last))}
 	}
-	return errors.New("it is not begun; the same command goes on with it")
+	return errors.New("it is not begun; " + c.goesOn(last))
+}
+
+// goesOn says what becomes of a backfill of this machine that is not finished.
+func (c *backfillStartCmd) goesOn(last backfillRecord) string {
+	return fmt.Sprintf("the same command goes on with it; to give it up: %s backfill cancel %s%s", self(), last.ID, c.words())
 }
 
 // work asks the relay of this process again as long as that brings the backfill on: a
@@ -562,7 +572,7 @@ func (backfillShowCmd) Help() string {
 func (c *backfillShowCmd) Validate() error {
 	problems := []error{c.check()}
 	if c.Watch && c.URL == "" {
-		problems = append(problems, errors.New("--watch is for a deployed relay: one of this machine works a backfill only while \"backfill\" or \"poll\" runs"))
+		problems = append(problems, errors.New("--watch is for a deployed relay: one of this machine works a backfill only while \"backfill\" or \"serve --local\" runs"))
 	}
 	return errors.Join(problems...)
 }

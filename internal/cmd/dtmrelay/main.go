@@ -179,10 +179,7 @@ func (e usageError) Unwrap() error { return e.error }
 func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
 
 func fail(err error) int {
-	// Whoever reads the output has seen enough, such as head. The network can be a
-	// broken pipe too.
-	var file *fs.PathError
-	if errors.As(err, &file) && file.Path == os.Stdout.Name() && errors.Is(file, syscall.EPIPE) {
+	if isReaderGone(err) {
 		return 0
 	}
 	for line := range strings.Lines("dtmrelay: " + err.Error()) { // GTI's own words may be in it
@@ -195,6 +192,13 @@ func fail(err error) int {
 		return exitPartial
 	}
 	return exitFailed
+}
+
+// isReaderGone reports whether who reads the output has seen enough, such as head. The
+// network can be a broken pipe too.
+func isReaderGone(err error) bool {
+	var file *fs.PathError
+	return errors.As(err, &file) && file.Path == os.Stdout.Name() && errors.Is(file, syscall.EPIPE)
 }
 
 // self is how the user calls this program.

@@ -149,7 +149,7 @@ func (c *pollCmd) open(ctx context.Context, p *poller) error {
 	}
 	p.closers = append(p.closers, d.Close)
 	p.delivery = d
-	p.app, err = newLocal(cfg, app.Parts{Store: store, Publisher: d, Keys: keys})
+	p.app, err = newLocal(cfg, app.Parts{Store: store, Publisher: d, Keys: keys, OneReader: true})
 	return err
 }
 

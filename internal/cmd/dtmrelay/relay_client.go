@@ -143,7 +143,7 @@ func openFiles(ctx context.Context, files localFiles, cfg config.Config, keys dt
 	if err != nil {
 		return relayClient{}, nil, err
 	}
-	parts := app.Parts{Store: store, Publisher: out, Keys: keys}
+	parts := app.Parts{Store: store, Publisher: out, Keys: keys, OneReader: true}
 	var built *app.App
 	if os.Getenv("LOG_LEVEL") == "" {
 		// What goes wrong is in the answers. The log is for who asks for it.
