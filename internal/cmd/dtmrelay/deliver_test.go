@@ -166,6 +166,8 @@ func TestNewWebhook(t *testing.T) {
 	for address, ok := range map[string]bool{
 		"https://example.com/secret": true, "http://127.0.0.1:8080/secret": true, "http://localhost/secret": true, "http://[::1]/secret": true,
 		"http://example.com/secret": false, "example.com/secret": false, "ftp://example.com/secret": false, "https:///secret": false, "https://%zz/secret": false,
+		"https://secret@example.com/": false, "https://user:secret@example.com/": false, "http://user:secret@127.0.0.1/": false, "https://@example.com/secret": false,
+		"https://example.com/secret@home": true,
 	} {
 		err := checkWebhook(address)
 		if (err == nil) != ok {
@@ -174,6 +176,9 @@ func TestNewWebhook(t *testing.T) {
 		if err != nil && strings.Contains(err.Error(), "secret") {
 			t.Errorf("%v", err)
 		}
+	}
+	if err := checkWebhook("https://user:secret@example.com/"); err == nil || !strings.Contains(err.Error(), "--webhook-header-file") {
+		t.Errorf("%v", err)
 	}
 	_, err := newWebhook("https://example.com", header)
 	if err == nil || strings.Count(err.Error(), "not shown") != 3 || strings.Contains(err.Error(), "secret") {

@@ -42,8 +42,11 @@ type webhook struct {
 // checkWebhook checks an address. Its error doesn't show it: it may hold a secret.
 func checkWebhook(address string) error {
 	u, err := url.Parse(address)
-	if err != nil || u.Hostname() == "" || u.Scheme != "https" && (u.Scheme != "http" || !dtm.Loopback(u.Hostname())) {
+	switch {
+	case err != nil || u.Hostname() == "" || u.Scheme != "https" && (u.Scheme != "http" || !dtm.Loopback(u.Hostname())):
 		return errors.New("--webhook: the value (not shown) is not allowed: it must be an address with https, or with http for this machine, such as https://example.com/hook")
+	case u.User != nil: // they would not be sent, and a 401 is for good
+		return errors.New("--webhook: the value (not shown) has a user name: leave it out, and give the receiver a line such as Authorization: Basic x by --webhook-header-file")
 	}
 	return nil
 }
