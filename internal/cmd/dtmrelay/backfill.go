@@ -150,7 +150,12 @@ func (c *backfillStartCmd) interrupted(last backfillRecord) error {
 	if last.ID == "" || c.DryRun {
 		return partialError{errors.New("interrupted")}
 	}
-	return partialError{fmt.Errorf("interrupted; the relay's next runs go on with it, but for: %s backfill cancel %s%s", self(), last.ID, c.words())}
+	return c.interruptedWaiting(last.ID)
+}
+
+// interruptedWaiting is the error of who waits for a deployed relay's backfill.
+func (f relayFlags) interruptedWaiting(id string) error {
+	return partialError{fmt.Errorf("interrupted; the relay's next runs go on with it, but for: %s backfill cancel %s%s", self(), id, f.words())}
 }
 
 // startLocal works the backfill in this process, until it is finished or stopped.
@@ -597,9 +602,12 @@ func (c *backfillShowCmd) Run() error {
 		return err
 	}
 	if c.Watch && ctx.Err() != nil {
-		return nil // Ctrl-C ends the watching, and nothing else
+		return c.interruptedWaiting(c.ID)
 	}
-	return b.print(os.Stdout, c.Format.or(os.Stdout, formatJSON))
+	if err := b.print(os.Stdout, c.Format.or(os.Stdout, formatJSON)); err != nil || !c.Watch {
+		return err
+	}
+	return b.failure()
 }
 
 type backfillCancelCmd struct {

@@ -24,17 +24,18 @@ func TestCtrlCIsCode3(t *testing.T) {
 		t.Fatal(err)
 	}
 	for args, says := range map[string]string{
-		"status --url URL":              "",
-		"alert history x --url URL":     "",
-		"backfill list --url URL":       "",
-		"backfill cancel x --url URL":   "",
-		"alert get x":                   "",
-		"alert set x --status closed":   "interrupted; whether the alert was changed, this shows: dtmrelay alert get x",
-		"rules test RULES --since 5h":   "",
-		"doctor --data there-is-none":   "",
-		"fetch":                         "interrupted after 0 alerts",
-		"poll --polls 1 --data new":     "interrupted after 0 alerts",
-		"backfill --since 5h --url URL": "interrupted",
+		"status --url URL":                  "",
+		"alert history x --url URL":         "",
+		"backfill list --url URL":           "",
+		"backfill cancel x --url URL":       "",
+		"backfill show x --watch --url URL": "interrupted; the relay's next runs go on with it, but for",
+		"alert get x":                       "",
+		"alert set x --status closed":       "interrupted; whether the alert was changed, this shows: dtmrelay alert get x",
+		"rules test RULES --since 5h":       "",
+		"doctor --data there-is-none":       "",
+		"fetch":                             "interrupted after 0 alerts",
+		"poll --polls 1 --data new":         "interrupted after 0 alerts",
+		"backfill --since 5h --url URL":     "interrupted",
 	} {
 		t.Run(args, func(t *testing.T) {
 			t.Parallel()
