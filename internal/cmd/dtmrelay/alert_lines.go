@@ -20,8 +20,9 @@ type alertLines struct {
 	out  *os.File
 	name string
 
-	mu  sync.Mutex
-	err error
+	mu      sync.Mutex
+	written int
+	err     error
 }
 
 // openAlertLines adds to the file at path; an empty one stands for standard output.
@@ -76,14 +77,15 @@ func (l *alertLines) write(messages []message.Message) error {
 	if err != nil {
 		return fmt.Errorf("writing alerts to %s: %w", l.name, err)
 	}
+	l.written += len(messages)
 	return nil
 }
 
-// failure is why it stopped writing; nil when it didn't.
-func (l *alertLines) failure() error {
+// ended is how many alerts it has written, and why it stopped; nil when it didn't.
+func (l *alertLines) ended() (written int, failure error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.err
+	return l.written, l.err
 }
 
 func (l *alertLines) close() error { return errors.Join(l.Close(), l.closeOutput()) }

@@ -178,10 +178,13 @@ func (c *backfillStartCmd) startLocal(ctx context.Context, request backfillReque
 		return errors.Join(err, out.close())
 	}
 	last, err := c.work(ctx, relay, request)
-	err = errors.Join(out.failure(), err, closeRelay(), out.close())
+	written, failure := out.ended()
+	err = errors.Join(failure, err, closeRelay(), out.close())
 	switch {
 	case isReaderGone(err) && last.ID != "" && !last.Finished():
 		return partialError{errors.New("the reader of standard output is gone; " + c.goesOn(last))}
+	case err != nil && written > 0:
+		return partialError{fmt.Errorf("stopped after %s: %w", plural(written, "alert"), err)}
 	case err != nil:
 		return err
 	}
@@ -201,7 +204,7 @@ func (c *backfillStartCmd) startLocal(ctx context.Context, request backfillReque
 		return partialError{errors.New("interrupted; " + c.goesOn(last))}
 	case last.Finished():
 		return last.failure()
-	case last.Fetched > 0:
+	case last.Fetched > 0, written > 0:
 		return partialError{errors.New("it is not finished; " + c.goesOn(last))}
 	}
 	return errors.New("it is not begun; " + c.goesOn(last))
