@@ -110,21 +110,25 @@ func (c *fetchCmd) Run() error {
 	f := &fetch{limit: c.limit(), redactor: cfg.Redactor, open: c.open, out: noWriter{}, counts: map[class]int{}, progress: newProgress(q.Until, q.Since, c.limit())}
 	failure := drain.ListLatest(within, session, q, f.page)
 	f.progress.end()
-	if err := f.out.close(); err != nil {
-		return err
+	kept := f.out.close()
+	if kept == nil {
+		if err := c.summary(f, failure == nil); err != nil {
+			return err
+		}
 	}
-	if err := c.summary(f, failure == nil); err != nil {
-		return err
+	err = explain(failure)
+	if !errors.Is(kept, failure) { // else it is what has ended the listing
+		err = errors.Join(err, kept)
 	}
 	switch {
-	case failure == nil:
+	case err == nil:
 		return nil
-	case ctx.Err() != nil:
+	case ctx.Err() != nil && kept == nil:
 		return partialError{fmt.Errorf("interrupted after %s: what was fetched is kept", plural(f.n, "alert"))}
 	case f.n > 0:
-		return partialError{fmt.Errorf("stopped after %s: %w", plural(f.n, "alert"), explain(failure))}
+		return partialError{fmt.Errorf("stopped after %s: %w", plural(f.n, "alert"), err)}
 	}
-	return explain(failure)
+	return err
 }
 
 // open makes what the alerts are written to.
