@@ -281,9 +281,23 @@ func (p *poller) poll(ctx context.Context, last bool) (wait time.Duration, err e
 	if err := p.delivery.end(); err != nil {
 		return 0, err
 	}
-	if err := p.keepStatus(context.WithoutCancel(ctx)); err != nil {
-		return 0, err
+	unkept := p.keepStatus(context.WithoutCancel(ctx))
+	alerts := p.delivery.sent - before
+	wait, err = p.outcome(ctx, report, failure, alerts, last)
+	switch {
+	case unkept == nil:
+	case err != nil:
+		err = errors.Join(err, unkept)
+	case last:
+		err = stopped(unkept, alerts)
+	default:
+		fmt.Fprintf(os.Stderr, "dtmrelay: %s; the next poll tries again\n", clean(oneLine(unkept)))
 	}
+	return wait, err
+}
+
+// outcome says how a poll went that has delivered so many alerts. Its results are poll's.
+func (p *poller) outcome(ctx context.Context, report drain.Report, failure error, alerts int, last bool) (wait time.Duration, err error) {
 	switch kind := dtm.Kind(failure); {
 	case p.delivery.closed != nil:
 		return 0, p.delivery.closed
@@ -295,7 +309,7 @@ func (p *poller) poll(ctx context.Context, last bool) (wait time.Duration, err e
 		fmt.Fprintln(os.Stderr, pollSummary(report))
 		return report.Wait, nil
 	case last, kind == dtm.KeyRefused, kind == dtm.NoKey:
-		return 0, stopped(failure, p.delivery.sent-before)
+		return 0, stopped(failure, alerts)
 	}
 	fmt.Fprintf(os.Stderr, "dtmrelay: %s; the next poll tries again\n", oneLine(explain(failure)))
 	return dtm.RetryAfter(failure), nil
@@ -332,12 +346,15 @@ func pollSummary(r drain.Report) string {
 // keepStatus writes status.json, which others read while this process has the state.
 func (p *poller) keepStatus(ctx context.Context) error {
 	text, err := p.app.Status(ctx)
+	path := filepath.Join(p.files.dir, statusFile)
+	if err == nil {
+		err = os.WriteFile(path+".new", append(text, '\n'), 0o600)
+	}
+	if err == nil {
+		err = os.Rename(path+".new", path)
+	}
 	if err != nil {
-		return err
+		return fmt.Errorf("%s is not of this poll: %w", statusFile, err)
 	}
-	path := filepath.Join(p.files.dir, "status.json")
-	if err := os.WriteFile(path+".new", append(text, '\n'), 0o600); err != nil {
-		return err
-	}
-	return os.Rename(path+".new", path)
+	return nil
 }
