@@ -1,11 +1,9 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"sync"
 
@@ -13,12 +11,12 @@ import (
 	"dtmrelay.internal/dtmrelay/internal/publish"
 )
 
-// alertLines publishes alerts as JSON lines on standard output or in a file, and what
-// can't be one of them where the relay of this machine keeps its rejects.
+// alertLines publishes alerts on standard output or in a file, and what can't be there
+// where the relay of this machine keeps its rejects.
 type alertLines struct {
 	*publish.Rejects
-	out  *os.File
-	name string
+	out       *alertPrinter
+	incidents bool // the messages are incidents
 
 	mu      sync.Mutex
 	written int
@@ -26,18 +24,14 @@ type alertLines struct {
 }
 
 // openAlertLines adds to the file at path; an empty one stands for standard output.
-func openAlertLines(path string, files localFiles) (*alertLines, error) {
-	l := &alertLines{out: os.Stdout, name: "standard output"}
-	if path != "" {
-		file, err := openToAppend(path, formatJSONL)
-		if err != nil {
-			return nil, err
-		}
-		l.out, l.name = file, path
+func openAlertLines(format outputFormat, path string, incidents bool, files localFiles) (*alertLines, error) {
+	out, err := openPrinter(format, path)
+	if err != nil {
+		return nil, err
 	}
-	var err error
+	l := &alertLines{out: out, incidents: incidents}
 	if l.Rejects, err = publish.OpenRejects(files.rejects); err != nil {
-		return nil, errors.Join(err, l.closeOutput())
+		return nil, errors.Join(err, out.close())
 	}
 	return l, nil
 }
@@ -57,27 +51,34 @@ func (l *alertLines) Publish(_ context.Context, messages []message.Message) []er
 	return errs
 }
 
-func (l *alertLines) write(messages []message.Message) error {
-	var lines bytes.Buffer
-	for _, m := range messages {
-		line, err := compactJSON(m.Data)
+func (l *alertLines) write(messages []message.Message) (err error) {
+	defer func() {
 		if err != nil {
-			return fmt.Errorf("writing alerts to %s: %w", l.name, err)
+			name := l.out.path
+			if name == "" {
+				name = "standard output"
+			}
+			err = fmt.Errorf("writing alerts to %s: %w", name, err)
 		}
-		if isTerminal(l.out) {
-			line = cleanJSON(line)
+	}()
+	for _, m := range messages {
+		line, alert, err := lineOf(m, l.incidents, l.incidents)
+		if err != nil {
+			return err
 		}
-		lines.Write(line)
-		lines.WriteByte('\n')
+		if err := l.out.alert(line, alert, m.Attributes); err != nil {
+			return err
+		}
+		l.written++
 	}
-	_, err := io.Copy(l.out, &lines)
-	if err == nil && l.out != os.Stdout {
-		err = l.out.Sync()
+	rows := len(l.out.rows)
+	if err := l.out.printRows(); err != nil {
+		l.written -= rows
+		return err
 	}
-	if err != nil {
-		return fmt.Errorf("writing alerts to %s: %w", l.name, err)
+	if l.out.path != "" {
+		return l.out.w.(*os.File).Sync()
 	}
-	l.written += len(messages)
 	return nil
 }
 
@@ -88,11 +89,10 @@ func (l *alertLines) ended() (written int, failure error) {
 	return l.written, l.err
 }
 
-func (l *alertLines) close() error { return errors.Join(l.Close(), l.closeOutput()) }
-
-func (l *alertLines) closeOutput() error {
-	if l.out == os.Stdout {
-		return nil
+func (l *alertLines) close() error {
+	var counted error
+	if _, failure := l.ended(); failure == nil {
+		counted = l.out.end()
 	}
-	return l.out.Close()
+	return errors.Join(counted, l.Close(), l.out.close())
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"dtmrelay.internal/dtmrelay/internal/dtm"
+	"dtmrelay.internal/dtmrelay/internal/message"
 	"dtmrelay.internal/dtmrelay/internal/state"
 )
 
@@ -58,7 +59,7 @@ type backfillStartCmd struct {
 func (backfillStartCmd) Help() string {
 	return `A deployed relay publishes to its topic. It works the backfill while this command waits, and goes on in its later runs; --watch waits for the end.
 
-A relay of this machine (--data) works it here, and what is new is relayed on the way, as by a poll. The alerts are JSON lines on standard output or in --output. It needs the API key: GTI_API_KEY, --key-file or --key-secret.
+A relay of this machine (--data) works it here, and what is new is relayed on the way, as by a poll. The alerts are on standard output or in --output, in the formats of poll. It needs the API key: GTI_API_KEY, --key-file or --key-secret.
 
 Examples:
 
@@ -169,7 +170,7 @@ func (c *backfillStartCmd) startLocal(ctx context.Context, request backfillReque
 	if err := files.havePosition(); err != nil {
 		return err
 	}
-	out, err := openAlertLines(c.Output, files)
+	out, err := openAlertLines(c.Format, c.Output, cfg.MessageFormat == string(message.Incident), files)
 	if err != nil {
 		return err
 	}
@@ -188,11 +189,16 @@ func (c *backfillStartCmd) startLocal(ctx context.Context, request backfillReque
 	case err != nil:
 		return err
 	}
-	// Standard output is for the alerts, where they have no file of their own.
+	// --format is that of the alerts, and standard output is for them, where they have no
+	// file of their own. A dry run has none.
 	summary := os.Stdout
 	format := c.Format.or(summary, formatJSON)
-	if c.Output == "" && !request.DryRun {
+	switch {
+	case request.DryRun:
+	case c.Output == "":
 		summary, format = os.Stderr, formatTable
+	default:
+		format = outputFormat("").or(summary, formatJSON)
 	}
 	if err := last.print(summary, format); err != nil {
 		return err

@@ -118,35 +118,41 @@ func (d *delivery) deliver(ctx context.Context, m message.Message) error {
 			return err
 		}
 	}
-	alert := m.Data
-	if d.incidents {
-		var incident struct {
-			Alert json.RawMessage `json:"alert"`
-		}
-		if err := json.Unmarshal(alert, &incident); err != nil {
-			return fmt.Errorf("taking the alert out of its incident: %w", err)
-		}
-		alert = incident.Alert
-	}
-	shown := alert
-	if d.showIncidents {
-		shown = m.Data
-	}
-	var line bytes.Buffer
-	if err := json.Compact(&line, shown); err != nil {
+	line, alert, err := lineOf(m, d.incidents, d.showIncidents)
+	if err != nil {
 		return err
 	}
-	line.WriteByte('\n')
 	if d.exec != "" {
-		if err := runWith(ctx, d.exec, line.Bytes()); err != nil {
+		if err := runWith(ctx, d.exec, line); err != nil {
 			return err
 		}
 	}
-	if err := d.out.alert(line.Bytes(), alert, m.Attributes); err != nil {
+	if err := d.out.alert(line, alert, m.Attributes); err != nil {
 		d.closed = err
 		return err
 	}
 	return refused
+}
+
+// lineOf is the line that shows a message, and the alert in it. incidents: the messages are
+// incidents, and only with showIncidents the line is one, too.
+func lineOf(m message.Message, incidents, showIncidents bool) (line, alert []byte, err error) {
+	alert = m.Data
+	if incidents {
+		var incident struct {
+			Alert json.RawMessage `json:"alert"`
+		}
+		if err := json.Unmarshal(alert, &incident); err != nil {
+			return nil, nil, fmt.Errorf("taking the alert out of its incident: %w", err)
+		}
+		alert = incident.Alert
+	}
+	shown := alert
+	if showIncidents {
+		shown = m.Data
+	}
+	line, err = compactJSON(shown)
+	return append(line, '\n'), alert, err
 }
 
 // runWith runs a command line with an alert on its standard input.
@@ -168,7 +174,8 @@ func runWith(ctx context.Context, line string, data []byte) error {
 	return nil
 }
 
-// alertPrinter shows the alerts of a poll as they come: lines, or for people a table.
+// alertPrinter shows the alerts of a poll, or of a backfill, as they come: lines, or for
+// people a table.
 type alertPrinter struct {
 	w      io.Writer
 	path   string // of w; empty: it is standard output
@@ -178,6 +185,25 @@ type alertPrinter struct {
 	rows   [][]string // that are not printed yet
 	counts map[class]int
 	n      int
+}
+
+// openPrinter prints to standard output, or adds to the file at path, unless that is empty.
+func openPrinter(format outputFormat, path string) (*alertPrinter, error) {
+	out := &alertPrinter{w: os.Stdout, path: path, format: format.or(os.Stdout, formatJSONL), counts: map[class]int{}}
+	if out.format == formatJSON || format == "" && path != "" {
+		out.format = formatJSONL // a list would have no end
+	}
+	if path == "" {
+		return out, nil
+	}
+	file, err := openToAppend(path, out.format)
+	if err != nil {
+		return nil, fmt.Errorf("--output: %w", err)
+	}
+	if err := out.writeTo(file); err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return out, nil
 }
 
 // writeTo writes to a file from now on.
@@ -206,7 +232,13 @@ func (p *alertPrinter) begin() error {
 	return p.writeTo(file)
 }
 
-func (p *alertPrinter) close() error { return p.w.(*os.File).Close() }
+// close closes the file.
+func (p *alertPrinter) close() error {
+	if p.path == "" {
+		return nil
+	}
+	return p.w.(*os.File).Close()
+}
 
 // countedFrom is from how many alerts of one poll on they are counted below its table.
 const countedFrom = 20

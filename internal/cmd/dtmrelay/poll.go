@@ -128,9 +128,10 @@ func (c *pollCmd) open(ctx context.Context, p *poller) error {
 	if c.Webhook != "" || c.Exec != "" {
 		cfg.Concurrency = 1 // several workers read several parts of the time at once
 	}
-	if d.out, err = c.printer(p); err != nil {
+	if d.out, err = openPrinter(c.Format, c.Output); err != nil {
 		return err
 	}
+	p.closers = append(p.closers, d.out.close)
 	if err := os.MkdirAll(p.files.dir, 0o700); err != nil {
 		return fmt.Errorf("--data: %w", err)
 	}
@@ -181,28 +182,6 @@ func (c *pollCmd) values() map[string]string {
 		values["DTM_REFS"] = fmt.Sprint(c.Refs)
 	}
 	return values
-}
-
-func (c *pollCmd) printer(p *poller) (*alertPrinter, error) {
-	out := &alertPrinter{w: os.Stdout, format: c.Format.or(os.Stdout, formatJSONL), counts: map[class]int{}}
-	if out.format == formatJSON {
-		out.format = formatJSONL // a list would have no end
-	}
-	if c.Output != "" {
-		out.path = c.Output
-		if c.Format == "" {
-			out.format = formatJSONL
-		}
-		file, err := openToAppend(out.path, out.format)
-		if err != nil {
-			return nil, fmt.Errorf("--output: %w", err)
-		}
-		p.closers = append(p.closers, out.close)
-		if err := out.writeTo(file); err != nil {
-			return nil, err
-		}
-	}
-	return out, nil
 }
 
 // newLocal is an app whose warnings and errors are lines for people.
