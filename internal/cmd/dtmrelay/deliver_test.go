@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"dtmrelay.internal/dtmrelay/internal/message"
+	"dtmrelay.internal/dtmrelay/internal/observe"
 )
 
 // hook answers one post after the other; the last answer stands for all that follow.
@@ -183,6 +185,50 @@ func TestNewWebhook(t *testing.T) {
 	_, err := newWebhook("https://example.com", header)
 	if err == nil || strings.Count(err.Error(), "not shown") != 3 || strings.Contains(err.Error(), "secret") {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestWebhookHeader: what the file says is what a receiver gets, and what it can't say is
+// refused when it is read.
+func TestWebhookHeader(t *testing.T) {
+	type received struct{ Host, ContentType, UserAgent, Team string }
+	var got received
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		got = received{r.Host, r.Header.Get("Content-Type"), r.UserAgent(), strings.Join(r.Header.Values("X-Team"), ",")}
+	}))
+	defer server.Close()
+	address := strings.TrimPrefix(server.URL, "http://")
+	ours := "dtm-relay/" + observe.Version
+	for _, c := range []struct {
+		file string
+		want received
+		says string // of the error
+	}{
+		{"X-Team: soc\nX-Team: night\n", received{address, "application/json", ours, "soc,night"}, ""},
+		{"host: hook.example\ncontent-type: application/vnd.x+json\nuser-agent: soar/1", received{"hook.example", "application/vnd.x+json", "soar/1", ""}, ""},
+		{"X-Team: soc\ncontent-length: 5\n", received{}, "line 2: Content-Length is not allowed"},
+		{"Transfer-Encoding: chunked", received{}, "line 1: Transfer-Encoding is not allowed"},
+		{"Connection: close", received{}, "line 1: Connection is not allowed"},
+		{"Trailer: X", received{}, "line 1: Trailer is not allowed"},
+		{"Host: a\nHost: b", received{}, "line 2: Host stands there twice"},
+	} {
+		got = received{}
+		w, err := newWebhook(server.URL, writeFile(t, c.file))
+		if c.says != "" {
+			if err == nil || !strings.Contains(err.Error(), c.says) || !errors.As(err, new(usageError)) {
+				t.Errorf("%q: %v", c.file, err)
+			}
+			continue
+		}
+		if err == nil {
+			err = w.deliver(t.Context(), incidentOf("a", ""))
+		}
+		if err != nil {
+			t.Errorf("%q: %v", c.file, err)
+		}
+		if diff := cmp.Diff(c.want, got); diff != "" {
+			t.Errorf("%q (-want +got):\n%s", c.file, diff)
+		}
 	}
 }
 

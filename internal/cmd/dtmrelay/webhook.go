@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -35,6 +37,7 @@ const (
 type webhook struct {
 	url       string
 	header    http.Header
+	host      string // of the request; empty: the address's
 	transport http.RoundTripper
 	random    func() float64 // at least 0 and below 1
 }
@@ -64,13 +67,19 @@ func newWebhook(address, headerFile string) (*webhook, error) {
 			return nil, fmt.Errorf("--webhook-header-file: %s: %w", headerFile, err)
 		}
 	}
-	w.header.Set("Content-Type", "application/json")
-	w.header.Set("User-Agent", "dtm-relay/"+observe.Version)
+	for name, value := range map[string]string{"Content-Type": "application/json", "User-Agent": "dtm-relay/" + observe.Version} {
+		if w.header.Values(name) == nil {
+			w.header.Set(name, value)
+		}
+	}
 	return w, nil
 }
 
 // headerLine is a field name of HTTP (RFC 9110, 5.6.2), a colon and printable text.
 var headerLine = regexp.MustCompile("^([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([ -~]*)$")
+
+// ofConnection are the fields that HTTP's transport sets itself, or leaves out.
+var ofConnection = []string{"Connection", "Content-Length", "Trailer", "Transfer-Encoding"}
 
 func (w *webhook) readHeader(text string) error {
 	var errs []error
@@ -86,7 +95,16 @@ func (w *webhook) readHeader(text string) error {
 			errs = append(errs, fmt.Errorf("line %d (not shown) is not allowed: it must be a name, a colon and printable ASCII, such as Authorization: Bearer x", n))
 			continue
 		}
-		w.header.Add(found[1], found[2])
+		switch name := http.CanonicalHeaderKey(found[1]); {
+		case slices.Contains(ofConnection, name):
+			errs = append(errs, usagef("line %d: %s is not allowed, because the connection decides it: leave the line out", n, name))
+		case name == "Host" && w.host != "":
+			errs = append(errs, usagef("line %d: Host stands there twice: leave one out", n))
+		case name == "Host":
+			w.host = found[2]
+		default:
+			w.header.Add(name, found[2])
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -134,6 +152,7 @@ func (w *webhook) post(ctx context.Context, data []byte) (wait time.Duration, er
 		return 0, errors.New("the address can't be asked")
 	}
 	req.Header = w.header.Clone()
+	req.Host = cmp.Or(w.host, req.Host)
 	// Not a client's Do: it would follow redirects, with a GET.
 	resp, err := w.transport.RoundTrip(req)
 	if err != nil {
