@@ -171,7 +171,14 @@ func htmlOf(f figures) ([]byte, error) {
 
 // printSections prints the tables of a report.
 func printSections(w io.Writer, f figures) error {
-	fmt.Fprintf(w, "%s\n%d alerts in %s: %d open, %d closed\n", paint(w, bold, "DTM alerts"), f.Alerts, clean(f.Source), f.Open, f.Closed)
+	fmt.Fprintf(w, "%s\n%d alerts in %s: %d open, %d closed", paint(w, bold, "DTM alerts"), f.Alerts, clean(f.Source), f.Open, f.Closed)
+	if f.Dropped > 0 {
+		fmt.Fprintf(w, ", %d dropped by rules", f.Dropped)
+	}
+	if f.Unusable > 0 {
+		fmt.Fprintf(w, ", %d not usable", f.Unusable)
+	}
+	fmt.Fprintln(w)
 	for _, s := range sectionsOf(f) {
 		fmt.Fprintf(w, "\n%s\n", paint(w, bold, s.Title))
 		if s.Note != "" {

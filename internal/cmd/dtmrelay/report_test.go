@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"html"
@@ -418,6 +419,27 @@ func checkPage(t *rapid.T, got, want figures) {
 		}
 		if diff := cmp.Diff(rows, cells[title]); diff != "" {
 			t.Fatalf("%s (-want +got):\n%s", title, diff)
+		}
+	}
+}
+
+// TestPrintSectionsCountsWhatIsNoAlert beside the alerts, as the file for a browser does.
+func TestPrintSectionsCountsWhatIsNoAlert(t *testing.T) {
+	for _, c := range []struct {
+		dropped, unusable int
+		want              string
+	}{
+		{0, 0, "3 alerts in x: 2 open, 1 closed"},
+		{7, 0, "3 alerts in x: 2 open, 1 closed, 7 dropped by rules"},
+		{0, 5, "3 alerts in x: 2 open, 1 closed, 5 not usable"},
+		{7, 5, "3 alerts in x: 2 open, 1 closed, 7 dropped by rules, 5 not usable"},
+	} {
+		var out bytes.Buffer
+		if err := printSections(&out, figures{Source: "x", Alerts: 3, Open: 2, Closed: 1, Dropped: c.dropped, Unusable: c.unusable}); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Split(out.String(), "\n")[1]; got != c.want {
+			t.Errorf("%q, want %q", got, c.want)
 		}
 	}
 }
