@@ -28,7 +28,7 @@ func openInput(path string) (io.ReadCloser, error) {
 
 // eachFileAlert calls f with every alert of a file: JSON lines, or a JSON list. A
 // process that was killed, or that is just writing, leaves a last line without an end;
-// it is left out.
+// it is left out. A file that begins otherwise holds no alerts at all, which is an error.
 func eachFileAlert(path string, f func(fileAlert) error) error {
 	file, err := openInput(path)
 	if err != nil {
@@ -36,10 +36,14 @@ func eachFileAlert(path string, f func(fileAlert) error) error {
 	}
 	defer file.Close()
 	r := bufio.NewReaderSize(file, 1<<20)
-	if first, _ := r.Peek(1); string(first) == "[" {
+	first, emptyLines, err := skipSpace(r)
+	if err != nil {
+		return fmt.Errorf("reading %s: %w", path, err)
+	}
+	if first == '[' {
 		return eachOfList(path, r, f)
 	}
-	for number := 1; ; number++ {
+	for number := emptyLines + 1; ; number++ {
 		line, err := r.ReadBytes('\n')
 		ended := errors.Is(err, io.EOF)
 		if err != nil && !ended {
@@ -47,7 +51,7 @@ func eachFileAlert(path string, f func(fileAlert) error) error {
 		}
 		if line = bytes.TrimSpace(line); len(line) > 0 {
 			switch a, err := parseFileAlert(line); {
-			case err != nil && !ended:
+			case err != nil && (!ended || number == emptyLines+1 && first != '{'):
 				return fmt.Errorf("%s, line %d: %w: each line must be an alert, or a message as the relay writes it", path, number, err)
 			case err == nil:
 				if err := f(a); err != nil {
@@ -57,6 +61,23 @@ func eachFileAlert(path string, f func(fileAlert) error) error {
 		}
 		if ended {
 			return nil
+		}
+	}
+}
+
+// skipSpace goes on to what JSON begins with, and returns it; 0: there is nothing.
+func skipSpace(r *bufio.Reader) (first byte, lines int, err error) {
+	for {
+		first, err = r.ReadByte()
+		switch {
+		case errors.Is(err, io.EOF):
+			return 0, lines, nil
+		case err != nil:
+			return 0, lines, err
+		case first == '\n':
+			lines++
+		case first != ' ' && first != '\t' && first != '\r':
+			return first, lines, r.UnreadByte()
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -13,12 +14,21 @@ func TestEachFileAlertLeavesOutATornLine(t *testing.T) {
 	for name, test := range map[string]struct {
 		text string
 		want []string
+		says string // of the error
 	}{
-		"torn":                  {`{"id":"a","created_at":"2026-01-01T00:00:00Z"}` + "\n" + `{"id":"b","crea`, []string{"a"}},
-		"whole without its end": {`{"id":"a","created_at":"2026-01-01T00:00:00Z"}` + "\n" + `{"id":"b"}`, []string{"a", "b"}},
-		"data in base64":        {`{"attributes":{},"data_base64":"eyJpZCI6ImMifQ=="}` + "\n", []string{"c"}},
-		"its own attributes":    {`{"id":"d","attributes":[1]}` + "\n", []string{"d"}},
-		"empty":                 {"", nil},
+		"torn":                  {`{"id":"a","created_at":"2026-01-01T00:00:00Z"}` + "\n" + `{"id":"b","crea`, []string{"a"}, ""},
+		"whole without its end": {`{"id":"a","created_at":"2026-01-01T00:00:00Z"}` + "\n" + `{"id":"b"}`, []string{"a", "b"}, ""},
+		"data in base64":        {`{"attributes":{},"data_base64":"eyJpZCI6ImMifQ=="}` + "\n", []string{"c"}, ""},
+		"its own attributes":    {`{"id":"d","attributes":[1]}` + "\n", []string{"d"}, ""},
+		"empty":                 {"", nil, ""},
+		"white space alone":     {" \r\n\t", nil, ""},
+		"a torn line alone":     {`{"id":"b","crea`, nil, ""},
+		"a list":                {`[{"id":"a"},{"id":"b"}]`, []string{"a", "b"}, ""},
+		"a list after a space":  {"\r\n\t " + `[{"id":"a"},{"id":"b"}]`, []string{"a", "b"}, ""},
+		"lines after a space":   {"\n " + `{"id":"a"}` + "\n" + `{"id":"b"}`, []string{"a", "b"}, ""},
+		"a torn list":           {` [{"id":"a"},`, []string{"a"}, "is not a JSON list"},
+		"no alerts":             {"\n" + `id,created_at`, nil, "line 2: not valid JSON"},
+		"a text":                {`"torn`, nil, "line 1: not valid JSON"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "alerts.jsonl")
@@ -30,7 +40,7 @@ func TestEachFileAlertLeavesOutATornLine(t *testing.T) {
 				got = append(got, a.ID)
 				return nil
 			})
-			if err != nil {
+			if (err == nil) != (test.says == "") || err != nil && !strings.Contains(err.Error(), test.says) {
 				t.Fatal(err)
 			}
 			if !slices.Equal(got, test.want) {
