@@ -69,12 +69,21 @@ func (f relayFlags) open(ctx context.Context) (relay relayClient, closeRelay fun
 		relay, err = f.remote(ctx)
 		return relay, func() error { return nil }, err
 	}
-	// The configuration wants a key, and nothing here does.
-	cfg, _, err := config.LoadLocal(ctx, envconfig.MultiLookuper(envconfig.MapLookuper(map[string]string{"GTI_API_KEY": "none"}), envconfig.OsLookuper()))
+	cfg, err := keylessConfig(ctx)
 	if err != nil {
-		return relayClient{}, nil, fmt.Errorf("the configuration has problems:\n%w", err)
+		return relayClient{}, nil, err
 	}
 	return openLocal(ctx, filesIn(f.folder()), cfg, noKey{}, nothingPublished{})
+}
+
+// keylessConfig is the configuration for what needs no key. It wants one, and nothing here
+// does.
+func keylessConfig(ctx context.Context) (config.Config, error) {
+	cfg, _, err := config.LoadLocal(ctx, envconfig.MultiLookuper(envconfig.MapLookuper(map[string]string{"GTI_API_KEY": "none"}), envconfig.OsLookuper()))
+	if err != nil {
+		return cfg, fmt.Errorf("the configuration has problems:\n%w", err)
+	}
+	return cfg, nil
 }
 
 // remote is a relay at the other end of the network. A caller proves with an identity

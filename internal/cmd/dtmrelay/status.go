@@ -81,7 +81,7 @@ func (c *statusCmd) read(ctx context.Context) (json.RawMessage, error) {
 	defer cancel()
 	relay, closeRelay, err := c.open(ctx)
 	if c.URL == "" && errors.Is(err, bolt.ErrInUse) {
-		return c.lastPoll(err)
+		return c.lastPoll(ctx, err)
 	}
 	if err != nil {
 		return nil, err
@@ -91,7 +91,11 @@ func (c *statusCmd) read(ctx context.Context) (json.RawMessage, error) {
 }
 
 // lastPoll is the status after the last poll of the process that has the files open.
-func (c *statusCmd) lastPoll(inUse error) (json.RawMessage, error) {
+func (c *statusCmd) lastPoll(ctx context.Context, inUse error) (json.RawMessage, error) {
+	cfg, err := keylessConfig(ctx)
+	if err != nil {
+		return nil, err
+	}
 	path := filepath.Join(c.folder(), statusFile)
 	text, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
@@ -106,6 +110,13 @@ func (c *statusCmd) lastPoll(inUse error) (json.RawMessage, error) {
 	}
 	if !json.Valid(text) {
 		return nil, fmt.Errorf("%s is not JSON", path)
+	}
+	var s struct{ Feed string }
+	if err := json.Unmarshal(text, &s); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if s.Feed != cfg.Feed {
+		return nil, fmt.Errorf("%w; its %s is of feed %q, and FEED is %q: set FEED to that of the process, or end it first", inUse, path, s.Feed, cfg.Feed)
 	}
 	fmt.Fprintf(os.Stderr, "a relay is at work on %s; this is from %s, %s\n", c.folder(), localTime(info.ModTime()), age(info.ModTime(), time.Now()))
 	return text, nil
