@@ -67,7 +67,7 @@ func (d *delivery) Publish(ctx context.Context, messages []message.Message) []er
 			d.sent++
 			d.show(messages[i])
 		case errors.Is(errs[i], message.ErrRefused):
-			fmt.Fprintf(os.Stderr, "dtmrelay: alert %s: %v\n", messages[i].Attributes["alert_id"], errs[i])
+			fmt.Fprintf(os.Stderr, "dtmrelay: alert %s: %s\n", clean(messages[i].Attributes["alert_id"]), clean(errs[i].Error()))
 		default:
 			failed = errs[i]
 		}

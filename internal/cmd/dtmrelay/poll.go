@@ -290,7 +290,7 @@ func (p *poller) outcome(ctx context.Context, report drain.Report, failure error
 	case last, kind == dtm.KeyRefused, kind == dtm.NoKey:
 		return 0, stopped(failure, alerts)
 	}
-	fmt.Fprintf(os.Stderr, "dtmrelay: %s; the next poll tries again\n", oneLine(explain(failure)))
+	fmt.Fprintf(os.Stderr, "dtmrelay: %s; the next poll tries again\n", clean(oneLine(explain(failure))))
 	return dtm.RetryAfter(failure), nil
 }
 

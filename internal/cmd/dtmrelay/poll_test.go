@@ -110,3 +110,24 @@ func TestPollFollowsAlerts(t *testing.T) {
 		t.Errorf("status.json: %v %s", err, kept)
 	}
 }
+
+// TestPollCleansWhatGTISays, in a poll that others follow as in the last one.
+func TestPollCleansWhatGTISays(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusNotImplemented)
+		_, _ = w.Write([]byte(`{"error":{"code":"NotImplemented","message":"\u001b[2Jnot \u202ehere"}}`))
+	}))
+	defer server.Close()
+	program, err := exec.LookPath("dtmrelay")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), program, "poll", "--polls", "2", "--interval", "1s")
+	cmd.Dir = t.TempDir()
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "GTI_BASE_URL=" + server.URL + apiPath, "GTI_API_KEY=key"}
+	said, err := cmd.CombinedOutput()
+	if err == nil || strings.Count(string(said), "[2Jnot here") != 2 || !strings.Contains(string(said), "[2Jnot here; the next poll tries again") {
+		t.Errorf("%v: %q", err, said)
+	}
+}
