@@ -334,13 +334,16 @@ type setOutcome struct {
 	Topic   string `json:"topic,omitempty"`
 }
 
+// setColumns are the columns of CSV.
+var setColumns = []string{"alert_id", "outcome", "topic"}
+
 func (o setOutcome) print(w io.Writer, format outputFormat) error {
 	if o.Outcome == writeback.Rejected {
 		return fmt.Errorf("alert %s is not changed: %s", o.AlertID, clean(asFlags.Replace(o.Reason)))
 	}
 	switch format {
 	case formatCSV:
-		return writeCSV(w, []string{"alert_id", "outcome", "topic"}, [][]string{{o.AlertID, o.Outcome, o.Topic}})
+		return writeCSV(w, setColumns, [][]string{{o.AlertID, o.Outcome, o.Topic}})
 	case formatTable:
 		return printTable(w, []string{"alert", "outcome"}, [][]string{{o.AlertID, o.Outcome}})
 	case formatJSON, formatJSONL:

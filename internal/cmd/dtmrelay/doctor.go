@@ -58,6 +58,9 @@ type finding struct {
 	Do    string `json:"do,omitempty"` // what to do about it
 }
 
+// findingColumns are the columns of the table and of CSV.
+var findingColumns = []string{"state", "check", "found", "do"}
+
 func (c *doctorCmd) Run() error {
 	ctx, stop := commandContext()
 	defer stop()
@@ -75,7 +78,7 @@ func (c *doctorCmd) Run() error {
 		}
 	}
 	format := c.Format.or(os.Stdout, formatJSON)
-	if err := printAs(os.Stdout, format, []string{"state", "check", "found", "do"}, rows, d.findings); err != nil {
+	if err := printAs(os.Stdout, format, findingColumns, rows, d.findings); err != nil {
 		return err
 	}
 	if isTerminal(os.Stdout) && format == formatTable {

@@ -103,6 +103,21 @@ type redriven struct {
 	ByReason map[string]int `json:"by_reason"` // of those redriven and left
 }
 
+// redriveColumns are the columns of CSV, with a row for each reason. From the third on they
+// are of all reasons, and so the same in each row.
+var redriveColumns = []string{"reason", "messages", "redriven", "left", "newer"}
+
+// withTotals are the rows of CSV: where there is no reason, one that has none.
+func (r redriven) withTotals(rows [][]string) (all [][]string) {
+	if len(rows) == 0 {
+		rows = [][]string{{"", "0"}}
+	}
+	for _, row := range rows {
+		all = append(all, append(row, strconv.Itoa(r.Redriven), strconv.Itoa(r.Left), strconv.Itoa(r.Newer)))
+	}
+	return all
+}
+
 func (r redriven) print(w io.Writer, format outputFormat) error {
 	var rows [][]string
 	switch format {
@@ -110,11 +125,10 @@ func (r redriven) print(w io.Writer, format outputFormat) error {
 		for _, reason := range slices.Sorted(maps.Keys(r.ByReason)) {
 			rows = append(rows, []string{reason, strconv.Itoa(r.ByReason[reason])})
 		}
-		head := []string{"reason", "messages"}
 		if format == formatCSV {
-			return writeCSV(w, head, rows)
+			return writeCSV(w, redriveColumns, r.withTotals(rows))
 		}
-		if err := printTable(w, head, rows); err != nil {
+		if err := printTable(w, redriveColumns[:2], rows); err != nil {
 			return err
 		}
 		did := "redriven"

@@ -166,7 +166,7 @@ func TestRedrive(t *testing.T) {
 		t.Fatalf("a dry run: %d, %s%s; %v is published", code, out, failed, published(server))
 	}
 
-	if code, out, failed := redrive("--limit", "1", "--format", "csv"); !strings.Contains(out, "reason,messages\r\n") {
+	if code, out, failed := redrive("--limit", "1", "--format", "csv"); !strings.Contains(out, "reason,messages,redriven,left,newer\r\n") {
 		t.Fatalf("with a limit: %d, %s%s", code, out, failed)
 	}
 	if n := len(published(server)); n > 1 {
@@ -261,5 +261,20 @@ func TestAlertSetByTopic(t *testing.T) {
 	code, _, failed = server.program(t, "alert", "set", "a1", "--status", "closed", "--topic", "projects/p/topics/none")
 	if code != exitFailed || !strings.Contains(failed, "there is no such topic") {
 		t.Errorf("%d, %s", code, failed)
+	}
+}
+
+func TestRedrivenAsCSV(t *testing.T) {
+	for _, c := range []struct {
+		result redriven
+		want   string
+	}{
+		{redriven{Redriven: 3, Left: 1, Newer: 2, ByReason: map[string]int{"a": 3, "b": 1}}, "a,3,3,1,2\r\nb,1,3,1,2\r\n"},
+		{redriven{Newer: 2}, ",0,0,0,2\r\n"},
+	} {
+		var out bytes.Buffer
+		if err := c.result.print(&out, formatCSV); err != nil || out.String() != "reason,messages,redriven,left,newer\r\n"+c.want {
+			t.Errorf("%v: %v, %q, want %q", c.result, err, &out, c.want)
+		}
 	}
 }

@@ -108,6 +108,9 @@ type effects struct {
 	Stop      bool     `json:"stop,omitempty"`
 }
 
+// ruleColumns are the columns of the table and of CSV.
+var ruleColumns = []string{"name", "priority", "escalate", "drop", "set_status", "tags", "stop", "when"}
+
 func (c *rulesCheckCmd) print(w io.Writer, list rules.List) error {
 	listed := make([]listedRule, 0, len(list))
 	rows := make([][]string, 0, len(list))
@@ -117,8 +120,7 @@ func (c *rulesCheckCmd) print(w io.Writer, list rules.List) error {
 			r.Name, r.Priority, yesNo(r.Escalate), yesNo(r.Drop), r.SetStatus, strings.Join(r.Tags, ", "), yesNo(&r.Stop), r.When,
 		})
 	}
-	head := []string{"name", "priority", "escalate", "drop", "set_status", "tags", "stop", "when"}
-	return printAs(w, c.Format.or(w, formatJSON), head, rows, listed)
+	return printAs(w, c.Format.or(w, formatJSON), ruleColumns, rows, listed)
 }
 
 // yesNo is empty for what a rule leaves as it is.

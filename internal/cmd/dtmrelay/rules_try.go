@@ -316,6 +316,11 @@ func (a triedAlert) became() string {
 	return strings.Join(words, " ")
 }
 
+// triedColumns are the columns of CSV.
+var triedColumns = []string{
+	"alert_id", "created_at", "alert_type", "severity", "event", "outcome", "priority", "escalated", "set_status", "add_tags", "rules", "why",
+}
+
 func (c *rulesTestCmd) print(t *trial) error {
 	w := os.Stdout
 	counts := make([]ruleCount, 0, len(t.list))
@@ -347,8 +352,7 @@ func (c *rulesTestCmd) print(t *trial) error {
 			err = printTable(w, countHead, countRows)
 		}
 	default:
-		head := []string{"alert_id", "created_at", "alert_type", "severity", "event", "outcome", "priority", "escalated", "set_status", "add_tags", "rules", "why"}
-		if err = printAs(w, format, head, t.rows(format), t.tried); err == nil && len(counts) > 0 {
+		if err = printAs(w, format, triedColumns, t.rows(format), t.tried); err == nil && len(counts) > 0 {
 			err = printTable(os.Stderr, countHead, countRows)
 		}
 	}

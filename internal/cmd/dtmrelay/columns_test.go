@@ -1,0 +1,42 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// TestColumnsAreDocumented: the table of docs/cli.md has the columns of each command's CSV.
+func TestColumnsAreDocumented(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("..", "..", "..", "docs", "cli.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, _ := strings.Cut(string(text), "| `--format csv` of |")
+	table, _, _ = strings.Cut(table, "\n\n")
+	documented := map[string]string{}
+	for line := range strings.Lines(table) {
+		if cells := strings.Split(strings.TrimSpace(line), " | "); len(cells) == 3 {
+			documented[cells[0]] = cells[2]
+		}
+	}
+	for commands, columns := range map[string][]string{
+		"`fetch`, `alert get`":                    csvColumns,
+		"`poll`, `backfill start` for its alerts": slices.Concat([]string{"event"}, csvColumns),
+		"`backfill start` of a deployed relay or with `--dry-run`, `backfill list`, `show`, `cancel`": backfillColumns,
+		"`alert history`": historyColumns,
+		"`alert set`":     setColumns,
+		"`status`":        statusColumns,
+		"`rules check`":   ruleColumns,
+		"`rules test`":    triedColumns,
+		"`doctor`":        findingColumns,
+		"`redrive`":       redriveColumns,
+	} {
+		want := "`" + strings.Join(columns, "`, `") + "` |"
+		if got := documented["| "+commands]; got != want {
+			t.Errorf("%s: docs/cli.md says\n%s\nand the columns are\n%s", commands, got, want)
+		}
+	}
+}
