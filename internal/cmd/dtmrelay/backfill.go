@@ -189,16 +189,11 @@ func (c *backfillStartCmd) startLocal(ctx context.Context, request backfillReque
 	case err != nil:
 		return err
 	}
-	// --format is that of the alerts, and standard output is for them, where they have no
-	// file of their own. A dry run has none.
+	// Standard output is for the alerts, where they have no file of their own.
 	summary := os.Stdout
 	format := c.Format.or(summary, formatJSON)
-	switch {
-	case request.DryRun:
-	case c.Output == "":
+	if c.Output == "" && !request.DryRun {
 		summary, format = os.Stderr, formatTable
-	default:
-		format = outputFormat("").or(summary, formatJSON)
 	}
 	if err := last.print(summary, format); err != nil {
 		return err

@@ -23,16 +23,16 @@ func TestColumnsAreDocumented(t *testing.T) {
 		}
 	}
 	for commands, columns := range map[string][]string{
-		"`fetch`, `alert get`":                    csvColumns,
-		"`poll`, `backfill start` for its alerts": slices.Concat([]string{"event"}, csvColumns),
-		"`backfill start` of a deployed relay or with `--dry-run`, `backfill list`, `show`, `cancel`": backfillColumns,
-		"`alert history`": historyColumns,
-		"`alert set`":     setColumns,
-		"`status`":        statusColumns,
-		"`rules check`":   ruleColumns,
-		"`rules test`":    triedColumns,
-		"`doctor`":        findingColumns,
-		"`redrive`":       redriveColumns,
+		"`fetch`, `alert get`":                                                      csvColumns,
+		"`poll`, `backfill start` for its alerts":                                   slices.Concat([]string{"event"}, csvColumns),
+		"`backfill start` for what became of it, `backfill list`, `show`, `cancel`": backfillColumns,
+		"`alert history`":                                                           historyColumns,
+		"`alert set`":                                                               setColumns,
+		"`status`":                                                                  statusColumns,
+		"`rules check`":                                                             ruleColumns,
+		"`rules test`":                                                              triedColumns,
+		"`doctor`":                                                                  findingColumns,
+		"`redrive`":                                                                 redriveColumns,
 	} {
 		want := "`" + strings.Join(columns, "`, `") + "` |"
 		if got := documented["| "+commands]; got != want {
