@@ -203,8 +203,19 @@ func (c *backfillStartCmd) startLocal(ctx context.Context, request backfillReque
 		return partialError{errors.New("interrupted")}
 	case ctx.Err() != nil:
 		return partialError{errors.New("interrupted; " + c.goesOn(last))}
+	}
+	return c.ended(last, written)
+}
+
+// ended is the error of a backfill of this machine that nothing has interrupted, and that
+// has written so many alerts.
+func (c *backfillStartCmd) ended(last backfillRecord, written int) error {
+	failure := last.failure()
+	switch {
+	case failure != nil && written > 0:
+		return partialError{fmt.Errorf("stopped after %s: %w", plural(written, "alert"), failure)}
 	case last.Finished():
-		return last.failure()
+		return failure
 	case last.Fetched > 0, written > 0:
 		return partialError{errors.New("it is not finished; " + c.goesOn(last))}
 	}
