@@ -170,7 +170,11 @@ func (c *backfillStartCmd) startLocal(ctx context.Context, request backfillReque
 	if err := files.havePosition(); err != nil {
 		return err
 	}
-	out, err := openAlertLines(c.Format, c.Output, cfg.MessageFormat == string(message.Incident), files)
+	format := c.Format
+	if c.Output != "" && format == formatTable { // that is for what became of the backfill
+		format = formatJSONL
+	}
+	out, err := openAlertLines(format, c.Output, cfg.MessageFormat == string(message.Incident), files)
 	if err != nil {
 		return err
 	}
@@ -191,7 +195,7 @@ func (c *backfillStartCmd) startLocal(ctx context.Context, request backfillReque
 	}
 	// Standard output is for the alerts, where they have no file of their own.
 	summary := os.Stdout
-	format := c.Format.or(summary, formatJSON)
+	format = c.Format.or(summary, formatJSON)
 	if c.Output == "" && !request.DryRun {
 		summary, format = os.Stderr, formatTable
 	}

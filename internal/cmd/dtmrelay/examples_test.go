@@ -166,7 +166,7 @@ func makeExamples(t *testing.T) []example {
 		m.keep("status.json", "status")
 		m.keep("doctor.txt", "doctor --data dtmrelay-data --format table")
 		m.keep("report.txt", "report --data dtmrelay-data --format table")
-		m.keep("backfill.txt", "backfill --since 22h --republish --output again.txt --format table")
+		m.keep("backfill.txt", "backfill --since 22h --republish --output again.jsonl --format table")
 		m.keep("backfill.json", "backfill list")
 	})
 	return m.made
