@@ -315,12 +315,11 @@ var histories = rapid.Custom(func(t *rapid.T) history {
 		}
 		h.Alerts[one].Element = pick(t, "broken element", brokenElements...)
 	}
-	if h.asks() > 0 || h.Refilter {
-		if twice := 2 * time.Duration(len(h.Alerts)); slices.ContainsFunc(h.Alerts, func(a alert) bool { return a.Astray != 0 }) && twice*latency*3/2 > time.Minute {
-			// Of few alerts, one that is a little out of place holds the position: a backfill
-			// then reads all of them in its minute, twice.
-			latency, h.Server.Latency, h.Server.Jitter = 0, 0, 0
-		}
+	if isAstray := func(a alert) bool { return a.Astray != 0 }; (h.asks() > 0 || h.Refilter) &&
+		slices.ContainsFunc(h.Alerts, isAstray) && time.Duration(3*len(h.Alerts))*latency > time.Minute {
+		// Of few alerts, one that is a little out of place holds the position: a backfill then
+		// reads all of them in its minute, twice, in pages of one at the worst.
+		latency, h.Server.Latency, h.Server.Jitter = 0, 0, 0
 	}
 	if ties := most(h.Alerts) + unusable(h.Alerts); h.changeable() && h.Server.Paging == dtmsim.Offset && h.Feed.PageSize < ties+2 {
 		// Where a page holds a single moment tokens are all there is to go on with,

@@ -22,21 +22,24 @@ func TestColumnsAreDocumented(t *testing.T) {
 			documented[cells[0]] = cells[2]
 		}
 	}
-	for commands, columns := range map[string][]string{
-		"`fetch`, `alert get`":                                                      csvColumns,
-		"`poll`, `backfill start` for its alerts":                                   slices.Concat([]string{"event"}, csvColumns),
-		"`backfill start` for what became of it, `backfill list`, `show`, `cancel`": backfillColumns,
-		"`alert history`":                                                           historyColumns,
-		"`alert set`":                                                               setColumns,
-		"`status`":                                                                  statusColumns,
-		"`rules check`":                                                             ruleColumns,
-		"`rules test`":                                                              triedColumns,
-		"`doctor`":                                                                  findingColumns,
-		"`redrive`":                                                                 redriveColumns,
+	for _, c := range []struct {
+		commands string
+		columns  []string
+	}{
+		{"`fetch`, `alert get`", csvColumns},
+		{"`poll`, `backfill start` for its alerts", slices.Concat([]string{"event"}, csvColumns)},
+		{"`backfill start` for what became of it, `backfill list`, `show`, `cancel`", backfillColumns},
+		{"`alert history`", historyColumns},
+		{"`alert set`", setColumns},
+		{"`status`", statusColumns},
+		{"`rules check`", ruleColumns},
+		{"`rules test`", triedColumns},
+		{"`doctor`", findingColumns},
+		{"`redrive`", redriveColumns},
 	} {
-		want := "`" + strings.Join(columns, "`, `") + "` |"
-		if got := documented["| "+commands]; got != want {
-			t.Errorf("%s: docs/cli.md says\n%s\nand the columns are\n%s", commands, got, want)
+		want := "`" + strings.Join(c.columns, "`, `") + "` |"
+		if got := documented["| "+c.commands]; got != want {
+			t.Errorf("%s: docs/cli.md says\n%s\nand the columns are\n%s", c.commands, got, want)
 		}
 	}
 }
