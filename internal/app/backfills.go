@@ -240,7 +240,9 @@ func (a *App) readBackfill(body *strictjson.Object, feed state.Feed, now time.Ti
 	}
 	if sinceOK && untilOK {
 		switch {
-		case !b.Since.Before(now):
+		case b.Since.After(now):
+			body.AddProblem("the field \"since\" is %s, in the future", b.Since.Format(time.RFC3339Nano))
+		case b.Since.Equal(now):
 			body.AddProblem("the field \"since\" is %s, which is not in the past", b.Since.Format(time.RFC3339Nano))
 		case !b.Since.Before(b.Until) && untilText != "":
 			body.AddProblem("the range is empty or reversed: \"since\" is %s, \"until\" is %s", b.Since.Format(time.RFC3339Nano), b.Until.Format(time.RFC3339Nano))

@@ -55,7 +55,7 @@ var sources = []struct {
 	{"drain", "work.sweep", []string{"began := w.clock.now().Truncate(ms)", "w.sweepListing(", "w.handOver(kinds[i:], began)", "w.swept(began)", "w.swept(began)"}},
 
 	// Look up, decide, look at the lease, publish, record.
-	{"ledger", "Processor.Process", []string{"p.lookUp(", "p.decide(", "p.publishAndRecord", "deliver("}},
+	{"ledger", "Processor.process", []string{"p.lookUp(", "p.decide(", "p.publishAndRecord", "deliver("}},
 	{"ledger", "Processor.publishAndRecord", []string{"p.CheckLease()", "p.requestWritebacks(", "p.publish(", "it.outcome != \"\"", "append(acked, it)", "p.record(ctx, acked)"}},
 	{"ledger", "Processor.publish", []string{"p.Publisher.Publish(", "err == nil", "it.outcome = state.Published", "failed == nil", "p.CheckLease()", "p.Publisher.Reject(", "err == nil", "it.outcome = state.Rejected"}},
 	{"ledger", "Processor.lookUp", []string{"p.Cache.version(", "p.Store.Records("}},
