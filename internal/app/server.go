@@ -23,6 +23,12 @@ const shutdownTime = 9 * time.Second
 // and an instance has 512 MiB.
 const gcPercent = 150
 
+// memoryLimit is from how many bytes on the collector runs more often than that. Without it
+// the peak of a run grows with the number of its collections, a sixth from 10,000 alerts to
+// 100,000. Pages of up to 96 MiB may pass it: they are cheap to collect, as they hold no
+// pointers.
+const memoryLimit = 60 << 20
+
 // Lazy is a handler that is built by its first request. A build that failed is
 // tried again by the next one: a failure that is kept would poison the instance.
 type Lazy struct {
@@ -88,6 +94,9 @@ func (l *Lazy) get(r *http.Request) (*App, error) {
 	}
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(memoryLimit)
 	}
 	// The clients outlive the request that makes them.
 	app, err := l.build(context.WithoutCancel(r.Context()))
