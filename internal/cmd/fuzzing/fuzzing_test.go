@@ -53,7 +53,8 @@ func TestResults(t *testing.T) {
 	}
 }
 
-// TestKeep: the smallest inputs come into the source.
+// TestKeep: the smallest inputs come into the source, beside those that are there, until it
+// has enough of them.
 func TestKeep(t *testing.T) {
 	from, to := t.TempDir(), filepath.Join(t.TempDir(), "testdata", "fuzz", "FuzzX")
 	for name, size := range map[string]int{"a": 10, "b": keepBytes - 20, "c": 11, "d": 5} {
@@ -61,8 +62,16 @@ func TestKeep(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := keepOf(from, to); err != nil {
+	if err := os.MkdirAll(to, 0o750); err != nil {
 		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(to, "before"), make([]byte, keepBytes-40), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := keepOf(from, to); err != nil {
+			t.Fatal(err)
+		}
 	}
 	kept, err := filepath.Glob(filepath.Join(to, "*"))
 	if err != nil {
@@ -71,7 +80,7 @@ func TestKeep(t *testing.T) {
 	for i, path := range kept {
 		kept[i] = filepath.Base(path)
 	}
-	if diff := cmp.Diff([]string{"a", "c", "d"}, kept); diff != "" {
+	if diff := cmp.Diff([]string{"a", "before", "c", "d"}, kept); diff != "" {
 		t.Error(diff)
 	}
 }

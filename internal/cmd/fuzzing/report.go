@@ -28,11 +28,11 @@ func table(results []result) string {
 	return b.String()
 }
 
-// keepBytes and keepFiles bound what a target's inputs take in the source: go test runs
-// them all.
+// keepBytes and keepFiles bound what a target's inputs take in the source, those of earlier
+// calls among them: go test runs them all.
 const (
-	keepBytes = 32 << 10
-	keepFiles = 64
+	keepBytes = 64 << 10
+	keepFiles = 128
 )
 
 // keep copies inputs that were found into the source, where go test runs them: the
@@ -47,28 +47,29 @@ func keep(corpora string, results []result) error {
 }
 
 func keepOf(from, to string) error {
-	entries, err := os.ReadDir(from)
+	found, err := filesIn(from)
 	if errors.Is(err, fs.ErrNotExist) { // another machine has found them
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	var files []fs.FileInfo
-	for _, e := range entries {
-		info, err := e.Info()
-		if err != nil {
-			return err
-		}
-		files = append(files, info)
-	}
-	slices.SortFunc(files, func(a, b fs.FileInfo) int { return cmp.Compare(a.Size(), b.Size()) })
 	if err := os.MkdirAll(to, 0o755); err != nil { //nolint:gosec // it is source
 		return err
 	}
-	room := int64(keepBytes)
-	for _, f := range files[:min(len(files), keepFiles)] {
-		if room -= f.Size(); room < 0 {
+	kept, err := filesIn(to)
+	if err != nil {
+		return err
+	}
+	left, room := keepFiles-len(kept), int64(keepBytes)
+	for _, f := range kept {
+		room -= f.Size()
+	}
+	for _, f := range found {
+		if slices.ContainsFunc(kept, func(k fs.FileInfo) bool { return k.Name() == f.Name() }) {
+			continue
+		}
+		if left, room = left-1, room-f.Size(); left < 0 || room < 0 {
 			break
 		}
 		text, err := os.ReadFile(filepath.Join(from, f.Name()))
@@ -80,4 +81,22 @@ func keepOf(from, to string) error {
 		}
 	}
 	return nil
+}
+
+// filesIn are the files of a folder, the smallest first.
+func filesIn(dir string) ([]fs.FileInfo, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	var files []fs.FileInfo
+	for _, e := range entries {
+		info, err := e.Info()
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, info)
+	}
+	slices.SortFunc(files, func(a, b fs.FileInfo) int { return cmp.Compare(a.Size(), b.Size()) })
+	return files, nil
 }
