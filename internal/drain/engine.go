@@ -261,7 +261,7 @@ func (e *engine) checkpoint() {
 
 // reserve says how many of n alerts may be published, and counts them. With n ≤ 0 a worker
 // says how many of them it has not published; until then others wait for what may come
-// back, one behind the other. Else what rules drop would end a run in which little was
+// back, one after the other. Else what rules drop would end a run in which little was
 // published.
 func (e *engine) reserve(n int) int {
 	if e.opts.MaxAlerts == 0 {
