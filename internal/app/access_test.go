@@ -266,4 +266,18 @@ func TestTooManyUnfinishedBackfills(t *testing.T) {
 	if n := len(found.Feed.Unfinished); err != nil || n != 52 {
 		t.Errorf("%d are unfinished, want 50 and the relay's two: %v", n, err)
 	}
+	var shown struct{ Backfills []struct{ ID, State string } }
+	if err := json.Unmarshal(serveAs(t, ingest, nil, http.MethodGet, "/status", "").Body.Bytes(), &shown); err != nil {
+		t.Fatal(err)
+	}
+	var ids []string
+	for _, b := range shown.Backfills {
+		ids = append(ids, b.ID)
+		if b.State != state.Pending {
+			t.Errorf("/status says of %s: %q", b.ID, b.State)
+		}
+	}
+	if diff := cmp.Diff(found.Feed.Unfinished, ids); diff != "" {
+		t.Errorf("unfinished (-), and in /status (+):\n%s", diff)
+	}
 }

@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"dtmrelay.internal/dtmrelay/internal/dtm"
 	"dtmrelay.internal/dtmrelay/internal/observe"
 	"dtmrelay.internal/dtmrelay/internal/state"
@@ -56,8 +58,9 @@ type unfinished struct {
 	Done  float64 `json:"done"`
 }
 
-// statusBackfills bounds how many of them /status reads.
-const statusBackfills = 20
+// readsAtOnce is how many of them are read at the same time: one after the other, the fifty
+// that may be unfinished could take longer than readTime.
+const readsAtOnce = 10
 
 // used is what is used of a limit.
 type used struct {
@@ -107,7 +110,7 @@ func (a *App) status(ctx context.Context) (status, error) {
 		Version: observe.Version, Feed: a.cfg.Feed, LastRun: orNull(feed.LastRun), Filter: orNull(json.RawMessage(feed.Filter)),
 		Requests: used{requests, int64(a.cfg.RequestsPerDay), "24h"},
 		Errors:   used{failures, int64(a.shares.live.Errors), "1h"},
-		Gaps:     append([]state.Gap{}, feed.Gaps...), Backfills: []unfinished{}, FilterPast: append([]state.TimeRange{}, feed.FilterPast...),
+		Gaps:     append([]state.Gap{}, feed.Gaps...), FilterPast: append([]state.TimeRange{}, feed.FilterPast...),
 		LastSweep: orAbsent(feed.LastSweep), SweepReachesBackTo: orAbsent(feed.SweepSince),
 		LastAudit: orAbsent(feed.LastAudit), LateMaxSeconds: feed.LateMax.Seconds(),
 	}
@@ -123,16 +126,34 @@ func (a *App) status(ctx context.Context) (status, error) {
 	if m := feed.Monitors; a.cfg.MonitorsCheck > 0 && !m.CheckedAt.IsZero() {
 		s.Monitors = &monitors{CheckedAt: m.CheckedAt, Enabled: len(m.Enabled), Disabled: append([]state.DisabledMonitor{}, m.Disabled...)}
 	}
-	for _, id := range feed.Unfinished[:min(len(feed.Unfinished), statusBackfills)] {
-		b, revision, err := a.parts.Store.Backfill(ctx, a.cfg.Feed, id)
-		if err != nil {
-			return status{}, err
-		}
-		if revision != "" {
-			s.Backfills = append(s.Backfills, unfinished{ID: b.ID, State: b.State, Done: doneShare(b)})
+	s.Backfills, err = a.unfinished(ctx, feed.Unfinished)
+	return s, err
+}
+
+// unfinished reads backfills, and leaves out those that are gone meanwhile.
+func (a *App) unfinished(ctx context.Context, ids []string) ([]unfinished, error) {
+	found := make([]*unfinished, len(ids))
+	reads, ctx := errgroup.WithContext(ctx)
+	reads.SetLimit(readsAtOnce)
+	for i, id := range ids {
+		reads.Go(func() error {
+			b, revision, err := a.parts.Store.Backfill(ctx, a.cfg.Feed, id)
+			if err == nil && revision != "" {
+				found[i] = &unfinished{ID: b.ID, State: b.State, Done: doneShare(b)}
+			}
+			return err
+		})
+	}
+	if err := reads.Wait(); err != nil {
+		return nil, err
+	}
+	all := []unfinished{}
+	for _, b := range found {
+		if b != nil {
+			all = append(all, *b)
 		}
 	}
-	return s, nil
+	return all, nil
 }
 
 func timeRanges(gaps []state.Gap) []state.TimeRange {
