@@ -13,7 +13,7 @@ resource "google_cloud_scheduler_job" "ingest" {
   attempt_deadline = "${var.ingest.timeout_seconds + 30}s"
 
   # A run that failed is worth another try or two; the one after that is the next
-  # on the schedule. Each failure may cost answers of the hour's 50.
+  # on the schedule. Each failure may cost answers of the hour's errors (local.live_errors).
   retry_config {
     retry_count          = 2
     min_backoff_duration = "30s"

@@ -132,12 +132,6 @@ variable "gti" {
     error_message = "gti.filter: mscore_gte must be a whole number from 0 to 100, without quotation marks."
   }
   validation {
-    # A function takes 32 KiB of variables, names and values together:
-    # https://cloud.google.com/run/docs/configuring/services/overview-environment-variables
-    condition     = length(var.gti.filter) <= 30720
-    error_message = "gti.filter: must have 30 KiB at most."
-  }
-  validation {
     condition     = contains(range(1, 11), var.gti.max_concurrency)
     error_message = "gti.max_concurrency: must be a whole number from 1 to 10, the API's limit for one user."
   }
@@ -240,7 +234,7 @@ variable "rules" {
   }
   validation {
     condition     = length(jsonencode(var.rules)) + length(var.gti.filter) <= 28672
-    error_message = "rules: must have 28 KiB at most, together with gti.filter."
+    error_message = "rules and gti.filter: must have 28 KiB at most together, rules as JSON."
   }
 }
 

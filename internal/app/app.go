@@ -65,7 +65,7 @@ type App struct {
 	client *dtm.Client
 	meter  *dtm.Meter
 	shares shares
-	// published is what this instance knows, for all its runs.
+	// cache is what this instance knows of what was published, for all its runs.
 	cache  *ledger.Cache
 	log    *slog.Logger
 	routes http.Handler // of the function Ingest

@@ -89,8 +89,8 @@ func statusOf(err error) (status int, after time.Duration) {
 	}
 }
 
-// unavailable answers that the database could not be read, and logs why.
+// unavailable answers that a call to the database failed, and logs why.
 func (a *App) unavailable(w http.ResponseWriter, r *http.Request, err error) {
-	a.log.ErrorContext(r.Context(), "the database could not be read", "error", err.Error())
+	a.log.ErrorContext(r.Context(), "a call to the database failed", "error", err.Error())
 	problem{Status: http.StatusServiceUnavailable, Detail: err.Error()}.write(w)
 }

@@ -38,9 +38,9 @@ type clock struct {
 	first bool
 
 	mu sync.Mutex
-	// Ours is so much before GTI's, at least and at most: an answer may have been dated
-	// when its request came, or when it was complete. The greater counts, so that nothing
-	// is taken for older than it is.
+	// Our clock is at least atLeast, and at most ahead, later than GTI's: an answer may have
+	// been dated when its request came, or when it was complete. The greater counts, so that
+	// nothing is taken for older than it is.
 	atLeast, ahead time.Duration
 	// agreed: the last two answers said so. A single one may be an old answer of a
 	// proxy's, which keeps the position where it is, and must take nothing back.

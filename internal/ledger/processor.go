@@ -104,7 +104,7 @@ type Counts struct {
 	Superseded    int // a newer version is
 	Dropped       int // by a rule
 	Rejected      int
-	LeftAlone     int // not admitted, or gone by the time that they were fetched
+	LeftAlone     int // changed, but unknown and not this feed's; or gone when it was fetched
 
 	Redacted int // of the published and the rejected ones: something was masked
 

@@ -40,8 +40,8 @@ What goes to the topic of the alerts reaches every subscriber of it again, with 
 
 Examples:
 
-	dtmrelay redrive --subscription projects/p/subscriptions/dtm-status-dead --topic projects/p/topics/dtm-status-updates --dry-run
-	dtmrelay redrive --subscription projects/p/subscriptions/dtm-rejects-review --topic projects/p/topics/dtm-status-updates --limit 100`
+	dtmrelay redrive --subscription projects/p/subscriptions/dtm-dead-letters-pull --topic projects/p/topics/dtm-status-updates --dry-run
+	dtmrelay redrive --subscription projects/p/subscriptions/dtm-rejects-pull --topic projects/p/topics/dtm-status-updates --limit 100`
 }
 
 var subscriptionName = regexp.MustCompile(`^projects/([^/]+)/subscriptions/[^/]+$`)

@@ -54,7 +54,7 @@ func (s *Store) explain(err error) error {
 			"gcloud firestore databases create --project=%s --database='%s' --location=LOCATION: %w",
 			s.database, s.project, s.project, s.database, err)
 	case codes.PermissionDenied:
-		return fmt.Errorf("access to Firestore is refused: the account needs roles/datastore.user on database %s of project %s: %w",
+		return fmt.Errorf("access to Firestore is refused: the account needs datastore.entities.create, get, list and update on database %s of project %s, as roles/datastore.user has them: %w",
 			s.database, s.project, err)
 	default:
 		return err
