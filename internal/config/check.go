@@ -204,14 +204,9 @@ func (p *problems) redact(value string) *redact.Redactor {
 	return r
 }
 
-// rules reads and compiles the rules. Without any, CEL costs nothing. writesBack: one of
-// them sets a status or tags.
+// rules reads and compiles the rules. writesBack: one of them sets a status or tags.
 func (p *problems) rules(value, feed string) (compiled *rules.Rules, writesBack bool) {
-	list, err := rules.Parse(value)
-	if len(list) == 0 && err == nil {
-		return nil, false
-	}
-	compiled, err = rules.Compile(value, feed)
+	list, compiled, err := rules.Compile(value, feed)
 	p.all("RULES", nil, err)
 	return compiled, list.WritesBack()
 }

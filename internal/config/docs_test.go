@@ -26,7 +26,7 @@ func TestDocumentedVariables(t *testing.T) {
 		}
 	}
 	// Read elsewhere: by Go's runtime, by Google's clients, by the command line.
-	known := []string{"GOGC", "FIRESTORE_EMULATOR_HOST", "PUBSUB_EMULATOR_HOST", "SECRETMANAGER_EMULATOR_HOST", "PORT", "FUNCTION_TARGET"}
+	known := []string{"GOGC", "GOMEMLIMIT", "FIRESTORE_EMULATOR_HOST", "PUBSUB_EMULATOR_HOST", "SECRETMANAGER_EMULATOR_HOST", "PORT", "FUNCTION_TARGET"}
 	for _, f := range reflect.VisibleFields(reflect.TypeFor[environment]()) {
 		name, standard, _ := strings.Cut(f.Tag.Get("env"), ", default=")
 		known = append(known, name)

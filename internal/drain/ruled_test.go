@@ -19,11 +19,14 @@ const password = "correct-horse-42"
 
 // The operator's rules and masks, where a history has them.
 var (
-	rulesOfModel = must(rules.Compile(`[
-		{"name": "noise", "when": "alert.title == 'noise' && alert.status != 'escalated'", "then": {"drop": true}},
-		{"name": "urgent", "when": "alert.status == 'escalated'", "then": {"escalate": true, "priority": "P1"}},
-		{"name": "seen", "when": "true", "then": {"tags": ["seen"]}}
-	]`, "model"))
+	rulesOfModel = func() *rules.Rules {
+		_, r, err := rules.Compile(`[
+			{"name": "noise", "when": "alert.title == 'noise' && alert.status != 'escalated'", "then": {"drop": true}},
+			{"name": "urgent", "when": "alert.status == 'escalated'", "then": {"escalate": true, "priority": "P1"}},
+			{"name": "seen", "when": "true", "then": {"tags": ["seen"]}}
+		]`, "model")
+		return must(r, err)
+	}()
 	masksOfModel = func() *redact.Redactor {
 		r, _, err := redact.Parse(`["credentials", "doc.password"]`)
 		return must(r, err)

@@ -58,7 +58,7 @@ func (s *sent) on(topic string) []message.Message {
 
 func compile(t *testing.T, list string) *rules.Rules {
 	t.Helper()
-	r, err := rules.Compile(list, "default")
+	_, r, err := rules.Compile(list, "default")
 	if err != nil {
 		t.Fatal(err)
 	}

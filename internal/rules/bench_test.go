@@ -37,7 +37,7 @@ func BenchmarkEvaluate(b *testing.B) {
 		list = append(list, rule{"name": fmt.Sprint("r", i), "when": strings.ReplaceAll(conditions[i%len(conditions)], "%d", fmt.Sprint(i+1)), "then": rule{"priority": "P1"}})
 	}
 	text, _ := json.Marshal(list)
-	rules, err := Compile(string(text), "default")
+	_, rules, err := Compile(string(text), "default")
 	if err != nil {
 		b.Fatal(err)
 	}

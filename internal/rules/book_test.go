@@ -75,7 +75,7 @@ func TestBook(t *testing.T) {
 
 	var seen []string
 	for _, example := range regexp.MustCompile("(?s)```json\n(.*?)```").FindAllSubmatch(text, -1) {
-		list, err := rules.Parse(string(example[1]))
+		list, _, err := rules.Compile(string(example[1]), "default")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -123,7 +123,7 @@ func TestBookErrors(t *testing.T) {
 		{"name": "brand", "when": "alert.severty == 'high'", "then": map[string]any{"prioritiy": "P1"}},
 		{"name": "night", "when": "now.getHours('Europe/Berln') < 8", "then": map[string]any{"priority": "P4"}},
 	})
-	_, err = rules.Compile(string(list), "default")
+	_, _, err = rules.Compile(string(list), "default")
 	if diff := cmp.Diff(shown, fmt.Sprint(err)); diff != "" {
 		t.Error(diff)
 	}

@@ -13,6 +13,8 @@ import (
 	"cel.dev/cel-go/common/ast"
 	"cel.dev/cel-go/common/cost"
 	"cel.dev/cel-go/ext"
+
+	"dtmrelay.internal/dtmrelay/internal/dtm"
 )
 
 // costLimit bounds the work of one condition for one version, in CEL's units: about
@@ -26,14 +28,13 @@ const costLimit = 2_000_000
 // time. The bound has room for an alert of a page with documents, but for web content.
 const smallBytes = 64 << 10
 
-// Rules are compiled rules. They may be used by several goroutines. No rules, and nil,
-// are valid.
+// Rules are compiled rules; nil are none. They may be used by several goroutines.
 type Rules struct {
 	feed  string
-	rules []compiled
+	rules []compiledRule
 }
 
-type compiled struct {
+type compiledRule struct {
 	Rule
 	condition cel.Program // counts its cost
 	// small doesn't count, and is for small alerts. It is nil when the condition may be
@@ -41,38 +42,37 @@ type compiled struct {
 	small cel.Program
 }
 
-// Compile reads a JSON list of rules, as Parse does, and compiles their conditions for
-// a feed. The error names every problem of every rule: a wrong condition with line and
-// column, and an unknown field with the nearest known one.
-func Compile(text, feed string) (*Rules, error) {
+// Compile reads a JSON list of rules, and compiles their conditions for a feed. Without
+// rules, nil is compiled: CEL costs milliseconds. The error names every problem of every
+// rule: a wrong condition with line and column, and an unknown field with the nearest
+// known one. With it comes the list as far as it could be read, and nothing compiled.
+func Compile(text, feed string) (list List, compiled *Rules, err error) {
 	read, err := parse(text)
-	if err != nil {
-		return nil, err
-	}
-	rules := &Rules{feed: feed}
 	if len(read) == 0 {
-		return rules, nil
+		return nil, nil, err
 	}
 	env, err := newEnv()
 	if err != nil {
-		return nil, fmt.Errorf("set up CEL: %w", err)
+		return nil, nil, fmt.Errorf("set up CEL: %w", err)
 	}
+	compiled = &Rules{feed: feed}
 	var problems []error
 	for _, r := range read {
+		list = append(list, r.Rule)
 		problems = append(problems, r.problems...)
 		if r.When == "" {
 			continue
 		}
-		c := compiled{Rule: r.Rule}
+		c := compiledRule{Rule: r.Rule}
 		for _, problem := range c.compile(env) {
 			problems = append(problems, fmt.Errorf("%s: when: %w", r.label, problem))
 		}
-		rules.rules = append(rules.rules, c)
+		compiled.rules = append(compiled.rules, c)
 	}
 	if len(problems) > 0 {
-		return nil, errors.Join(problems...)
+		return list, nil, errors.Join(problems...)
 	}
-	return rules, nil
+	return list, compiled, nil
 }
 
 func newEnv() (*cel.Env, error) {
@@ -95,7 +95,7 @@ func newEnv() (*cel.Env, error) {
 	)
 }
 
-func (c *compiled) compile(env *cel.Env) []error {
+func (c *compiledRule) compile(env *cel.Env) []error {
 	checked, issues := env.Compile(c.When)
 	if issues.Err() != nil {
 		var problems []error
@@ -136,7 +136,7 @@ func explain(message string) string {
 	if name, ok := strings.CutPrefix(message, "undefined field '"); ok {
 		name = strings.TrimSuffix(name, "'")
 		known := slices.Sorted(maps.Keys(schema()))
-		return fmt.Sprintf("alert has no field %q known to this version, the nearest is %s; what the API added since is in alert.raw", shorten(name), nearest(name, known))
+		return fmt.Sprintf("alert has no field %q known to this version, the nearest is %s; what the API added since is in alert.raw", dtm.Shorten(name), nearest(name, known))
 	}
 	for _, pair := range []string{"(double, int)", "(int, double)", "(double, list(int))"} {
 		if strings.HasSuffix(message, "'"+pair+"'") {
@@ -163,7 +163,7 @@ func timeZones(checked *ast.AST) (problems []error) {
 		}
 		if _, err := time.LoadLocation(name); err != nil {
 			place := checked.SourceInfo().GetStartLocation(arg.ID())
-			problems = append(problems, at(place.Line(), place.Column(), fmt.Sprintf("there is no time zone %q; allowed: a name such as Europe/Berlin, or +02:00", shorten(name))))
+			problems = append(problems, at(place.Line(), place.Column(), fmt.Sprintf("there is no time zone %q; allowed: a name such as Europe/Berlin, or +02:00", dtm.Shorten(name))))
 		}
 	}))
 	return problems

@@ -120,7 +120,7 @@ const (
 )
 
 // evaluate reports whether the condition holds, and if it fails why.
-func (c *compiled) evaluate(v *view) (matched bool, reason string) {
+func (c *compiledRule) evaluate(v *view) (matched bool, reason string) {
 	if v.alert.Invalid != "" || v.alert.Digest != nil {
 		return false, "the alert is not whole"
 	}

@@ -1,48 +1,24 @@
 package rules
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"regexp"
 	"slices"
 	"strings"
-	"unicode"
 	"unicode/utf8"
 
 	"dtmrelay.internal/dtmrelay/internal/dtm"
+	"dtmrelay.internal/dtmrelay/internal/strictjson"
 )
 
-const (
-	maxNameBytes = 63
-	// What a write-back's message may have: see writeback.ParseRequest.
-	maxTags     = 100
-	maxTagBytes = 256
-)
+const maxNameBytes = 63
 
 // A count in the expression would be compiled as so many copies, at every cold start.
 var validName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]*$`)
 
 var priorities = []string{"P1", "P2", "P3", "P4"}
-
-// Parse reads a JSON list of rules; an empty text is the empty list. Conditions are
-// not compiled: see Compile. The error names every problem of every rule; with it comes the
-// list as far as it could be read.
-func Parse(text string) (List, error) {
-	read, err := parse(text)
-	if err != nil {
-		return nil, err
-	}
-	var list List
-	var problems []error
-	for _, r := range read {
-		list = append(list, r.Rule)
-		problems = append(problems, r.problems...)
-	}
-	return list, errors.Join(problems...)
-}
 
 // readRule is a rule as far as it could be read, and what is wrong with it.
 type readRule struct {
@@ -51,7 +27,8 @@ type readRule struct {
 	problems []error
 }
 
-// parse reads a list; the error says that the text holds none.
+// parse reads a list without looking into the conditions. The error says that the text
+// holds no list.
 func parse(text string) ([]readRule, error) {
 	if text == "" {
 		return nil, nil
@@ -89,177 +66,112 @@ func parseRule(item json.RawMessage, number int) readRule {
 	r := readRule{label: fmt.Sprintf("rule %d", number)}
 	rule, ok := newObject(item, "")
 	if !ok {
-		rule.addProblem("is not a JSON object with name, when and then")
+		rule.AddProblem("is not a JSON object with name, when and then")
 	} else {
 		r.Name = rule.name()
 		r.When = rule.condition()
 		r.effects(rule)
-		rule.unknown()
+		rule.addUnknown()
 	}
 	if r.Name != "" {
 		r.label = fmt.Sprintf("rule %q", r.Name)
 	}
-	for _, problem := range rule.problems {
+	for _, problem := range rule.Problems() {
 		r.problems = append(r.problems, fmt.Errorf("%s: %s", r.label, problem))
 	}
 	return r
 }
 
 // effects reads what a rule does.
-func (r *readRule) effects(rule *object) {
+func (r *readRule) effects(rule object) {
 	var raw json.RawMessage
-	if !rule.decode("then", "a JSON object", &raw) {
-		rule.addProblem(`then is missing; allowed: an object such as {"priority":"P1"}`)
+	if !rule.Decode("then", "a JSON object", &raw) {
+		rule.AddProblem(`then is missing; allowed: an object such as {"priority":"P1"}`)
 		return
 	}
 	then, ok := newObject(raw, "then.")
 	if !ok {
-		rule.addProblem("then is not a JSON object")
+		rule.AddProblem("then is not a JSON object")
 		return
 	}
 	r.Priority = then.oneOf("priority", priorities)
 	r.Escalate = then.boolean("escalate")
 	r.SetStatus = then.oneOf("set_status", dtm.Statuses)
-	r.Tags = then.tags("tags")
+	r.Tags = then.Tags("tags")
 	r.Drop = then.boolean("drop")
-	if stop := then.boolean("stop"); stop != nil {
-		r.Stop = *stop
+	r.Stop = then.Bool("stop")
+	then.addUnknown()
+	if len(then.Problems()) == 0 && r.Priority == "" && r.Escalate == nil && r.Drop == nil && r.SetStatus == "" && len(r.Tags) == 0 && !r.Stop {
+		then.AddProblem("then has no effect; needed: one at least of %s", strings.Join(then.Known(), ", "))
 	}
-	then.unknown()
-	if len(then.problems) == 0 && r.Priority == "" && r.Escalate == nil && r.Drop == nil && r.SetStatus == "" && len(r.Tags) == 0 && !r.Stop {
-		then.addProblem("then has no effect; needed: one at least of %s", strings.Join(then.known, ", "))
+	for _, problem := range then.Problems() {
+		rule.AddProblem("%s", problem)
 	}
-	rule.problems = append(rule.problems, then.problems...)
 }
 
-// object holds what nobody has read yet of a JSON object, and what was wrong with the
-// rest.
-type object struct {
-	path     string // stands before the names of its fields
-	left     map[string]json.RawMessage
-	known    []string
-	problems []string
-}
+// object is a rule, or what is in its then, of which the fields are being read.
+type object struct{ *strictjson.Object }
 
 // newObject reads valid JSON; false when it is no object.
-func newObject(raw json.RawMessage, path string) (*object, bool) {
-	o := &object{path: path, left: map[string]json.RawMessage{}}
-	dec := json.NewDecoder(bytes.NewReader(raw))
-	if open, _ := dec.Token(); open != json.Delim('{') {
-		return o, false
+func newObject(raw json.RawMessage, path string) (object, bool) {
+	o, err := strictjson.Parse(raw)
+	if err != nil {
+		return object{&strictjson.Object{}}, false
 	}
-	for dec.More() {
-		// The JSON is valid: nothing fails here.
-		token, _ := dec.Token()
-		var value json.RawMessage
-		_ = dec.Decode(&value)
-		name, _ := token.(string)
-		if _, twice := o.left[name]; twice {
-			o.addProblem("%s%s is there more than once", path, shorten(name))
-		}
-		o.left[name] = value
+	o.Path = path
+	o.Mismatch = func(name, allowed string, value json.RawMessage) string {
+		return fmt.Sprintf("%s is %s; allowed: %s", name, dtm.Shorten(string(value)), allowed)
 	}
-	return o, true
+	o.AddRepeated()
+	return object{o}, true
 }
 
-func (o *object) addProblem(format string, args ...any) {
-	o.problems = append(o.problems, fmt.Sprintf(format, args...))
-}
-
-// decode decodes a field into a pointer's target; false when it is absent, null, or
-// not what kind says.
-func (o *object) decode(name, kind string, into any) bool {
-	o.known = append(o.known, name)
-	raw, ok := o.left[name]
-	delete(o.left, name)
-	if !ok || string(raw) == "null" {
-		return false
-	}
-	if json.Unmarshal(raw, into) != nil {
-		o.addProblem("%s%s is %s; allowed: %s", o.path, name, shorten(string(raw)), kind)
-		return false
-	}
-	return true
-}
-
-func (o *object) name() string {
+func (o object) name() string {
 	const allowed = "1 to 63 small letters, digits and -, the first one no -"
 	var name string
-	had := len(o.problems)
+	had := len(o.Problems())
 	switch {
-	case o.decode("name", allowed, &name) && len(name) <= maxNameBytes && validName.MatchString(name):
+	case o.Decode("name", allowed, &name) && len(name) <= maxNameBytes && validName.MatchString(name):
 		return name
 	case name != "":
-		o.addProblem("name is %q; allowed: %s", shorten(name), allowed)
-	case len(o.problems) == had:
-		o.addProblem("name is missing; allowed: %s", allowed)
+		o.AddProblem("name is %q; allowed: %s", dtm.Shorten(name), allowed)
+	case len(o.Problems()) == had:
+		o.AddProblem("name is missing; allowed: %s", allowed)
 	}
 	return ""
 }
 
-func (o *object) condition() (when string) {
-	had := len(o.problems)
-	if o.decode("when", "a string with a CEL expression", &when); strings.TrimSpace(when) == "" && len(o.problems) == had {
-		o.addProblem(`when is missing; allowed: a CEL expression such as "alert.severity == 'high'", or "true" for every alert`)
+func (o object) condition() (when string) {
+	had := len(o.Problems())
+	if o.Decode("when", "a string with a CEL expression", &when); strings.TrimSpace(when) == "" && len(o.Problems()) == had {
+		o.AddProblem(`when is missing; allowed: a CEL expression such as "alert.severity == 'high'", or "true" for every alert`)
 		return ""
 	}
 	return when
 }
 
-func (o *object) oneOf(name string, allowed []string) (value string) {
-	if o.decode(name, strings.Join(allowed, ", "), &value) && !slices.Contains(allowed, value) {
-		o.addProblem("%s%s is %q; allowed: %s", o.path, name, shorten(value), strings.Join(allowed, ", "))
+func (o object) oneOf(name string, allowed []string) (value string) {
+	if o.Decode(name, strings.Join(allowed, ", "), &value) && !slices.Contains(allowed, value) {
+		o.AddProblem("%s%s is %q; allowed: %s", o.Path, name, dtm.Shorten(value), strings.Join(allowed, ", "))
 		return ""
 	}
 	return value
 }
 
 // boolean is nil for a field that is absent.
-func (o *object) boolean(name string) *bool {
+func (o object) boolean(name string) *bool {
 	var value bool
-	if !o.decode(name, "true or false", &value) {
+	if !o.Decode(name, "true or false", &value) {
 		return nil
 	}
 	return &value
 }
 
-// tags reads a list of tags, each once, within the bounds of a write-back's.
-func (o *object) tags(name string) (tags []string) {
-	var items []*string // null is no tag
-	if !o.decode(name, "a list of strings", &items) {
-		return nil
-	}
-	if len(items) > maxTags {
-		o.addProblem("%s%s has %d tags; allowed: %d", o.path, name, len(items), maxTags)
-		return nil
-	}
-	for i, item := range items {
-		if item == nil {
-			o.addProblem("%s%s[%d] is null; allowed: a string", o.path, name, i)
-			continue
-		}
-		tag := *item
-		switch {
-		case tag == "" || len(tag) > maxTagBytes:
-			o.addProblem("%s%s[%d] has %d bytes; allowed: 1 to %d", o.path, name, i, len(tag), maxTagBytes)
-		// An escape for half a character is read as U+FFFD.
-		case strings.ContainsFunc(tag, func(r rune) bool { return unicode.IsControl(r) || r == utf8.RuneError }):
-			o.addProblem("%s%s[%d] holds a control character or half a character", o.path, name, i)
-		case strings.TrimSpace(tag) != tag:
-			o.addProblem("%s%s[%d] begins or ends with white space", o.path, name, i)
-		// GTI's other clients compare tags without regard to case.
-		case !slices.ContainsFunc(tags, func(t string) bool { return strings.EqualFold(t, tag) }):
-			tags = append(tags, tag)
-		}
-	}
-	return tags
-}
-
-// unknown finds the fields that nobody has read.
-func (o *object) unknown() {
-	for _, name := range slices.Sorted(maps.Keys(o.left)) {
-		o.addProblem("%s%s is unknown, the nearest is %s%s; allowed: %s",
-			o.path, shorten(name), o.path, nearest(name, o.known), strings.Join(o.known, ", "))
+// addUnknown adds a problem for each field that was not decoded.
+func (o object) addUnknown() {
+	for _, name := range o.Unknown() {
+		o.AddProblem("%s%s is unknown, the nearest is %s%s; allowed: %s",
+			o.Path, dtm.Shorten(name), o.Path, nearest(name, o.Known()), strings.Join(o.Known(), ", "))
 	}
 }
 
@@ -296,13 +208,4 @@ func distance(a, b string) int {
 		}
 	}
 	return row[len(b)]
-}
-
-// shorten keeps a value that is quoted in an error within a line.
-func shorten(s string) string {
-	const most = 100
-	if len(s) <= most {
-		return s
-	}
-	return strings.ToValidUTF8(s[:most], "") + "…"
 }

@@ -2,12 +2,6 @@
 // its priority, whether it is escalated, and what shall be written back to GTI. The
 // rules are an operator's, with conditions in CEL (https://cel.dev); docs/rules.md is
 // their book.
-//
-//   - Parse reads the list without looking into the conditions. It costs little, so the
-//     configuration is checked by it at every start.
-//   - Compile also compiles the conditions. That takes milliseconds, so it is for the
-//     first use. Its error names the problems of both kinds.
-//   - Rules.Evaluate applies the rules to one version.
 package rules
 
 import "slices"

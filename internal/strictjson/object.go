@@ -24,6 +24,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"dtmrelay.internal/dtmrelay/internal/dtm"
 )
@@ -36,7 +38,11 @@ var (
 
 // Object is a JSON object that is being read. The zero value has no fields.
 type Object struct {
-	// Mismatch words the problem of a field whose value is not what is allowed. Nil
+	// Path stands before the names of the fields in problems: "then." for those of the
+	// object in then.
+	Path string
+	// Mismatch words the problem of a field, named with its Path, whose value is not what
+	// is allowed. Nil
 	// quotes the value. Set it where values must not be quoted.
 	Mismatch func(name, allowed string, value json.RawMessage) string
 
@@ -86,9 +92,9 @@ func (o *Object) Decode(name, allowed string, into any) bool {
 		return true
 	}
 	if o.Mismatch != nil {
-		o.problems = append(o.problems, o.Mismatch(name, allowed, value))
+		o.problems = append(o.problems, o.Mismatch(o.Path+name, allowed, value))
 	} else {
-		o.AddProblem("the field %q is %s; allowed: %s", name, dtm.Shorten(string(value)), allowed)
+		o.AddProblem("the field %q is %s; allowed: %s", o.Path+name, dtm.Shorten(string(value)), allowed)
 	}
 	return false
 }
@@ -105,11 +111,51 @@ func (o *Object) Bool(name string) (value bool) {
 	return value
 }
 
+const (
+	maxTags     = 100 // in a list
+	maxTagBytes = 256
+)
+
+// Tags decodes a list of an alert's tags, each once: GTI's other clients compare tags
+// without regard to case. Null is no list, and an empty one is not nil. With a problem
+// the list is nil, or lacks the tags that have one.
+func (o *Object) Tags(name string) []string {
+	var items []*string // null is no tag
+	if !o.Decode(name, "a list of strings", &items) {
+		return nil
+	}
+	name = o.Path + name
+	if len(items) > maxTags {
+		o.AddProblem("%s has %d tags; allowed: %d", name, len(items), maxTags)
+		return nil
+	}
+	tags := []string{}
+	for i, item := range items {
+		if item == nil {
+			o.AddProblem("%s[%d] is null; allowed: a string", name, i)
+			continue
+		}
+		tag := *item
+		switch {
+		case tag == "" || len(tag) > maxTagBytes:
+			o.AddProblem("%s[%d] has %d bytes; allowed: 1 to %d", name, i, len(tag), maxTagBytes)
+		// An escape for half a character is read as U+FFFD.
+		case strings.ContainsFunc(tag, func(r rune) bool { return unicode.IsControl(r) || r == utf8.RuneError }):
+			o.AddProblem("%s[%d] holds a control character or half a character", name, i)
+		case strings.TrimSpace(tag) != tag:
+			o.AddProblem("%s[%d] begins or ends with white space", name, i)
+		case !slices.ContainsFunc(tags, func(t string) bool { return strings.EqualFold(t, tag) }):
+			tags = append(tags, tag)
+		}
+	}
+	return tags
+}
+
 // AddRepeated adds a problem for each time that a name stands once too often, in
 // their order.
 func (o *Object) AddRepeated() {
 	for _, name := range o.repeated {
-		o.AddProblem("the field %q is named more than once", dtm.Shorten(name))
+		o.AddProblem("the field %q is named more than once", o.Path+dtm.Shorten(name))
 	}
 }
 
@@ -122,7 +168,7 @@ func (o *Object) Unknown() []string { return slices.Sorted(maps.Keys(o.unread)) 
 // AddUnknown adds a problem for each field that was not decoded.
 func (o *Object) AddUnknown() {
 	for _, name := range o.Unknown() {
-		o.AddProblem("the field %q is unknown; allowed: %s", dtm.Shorten(name), strings.Join(o.known, ", "))
+		o.AddProblem("the field %q is unknown; allowed: %s", o.Path+dtm.Shorten(name), strings.Join(o.known, ", "))
 	}
 }
 

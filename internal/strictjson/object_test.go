@@ -110,6 +110,46 @@ func TestDecode(t *testing.T) {
 	}
 }
 
+func TestTags(t *testing.T) {
+	for _, c := range []struct {
+		data     string
+		want     []string
+		problems []string
+	}{
+		{`{}`, nil, nil},
+		{`{"tags":null}`, nil, nil},
+		{`{"tags":[]}`, []string{}, nil},
+		{`{"tags":["b","a","B","a"]}`, []string{"b", "a"}, nil},
+		{`{"tags":"a"}`, nil, []string{`the field "then.tags" is "a"; allowed: a list of strings`}},
+		{`{"tags":["ok",""," a","b\u0000",null,"\ud800"]}`, []string{"ok"}, []string{
+			"then.tags[1] has 0 bytes; allowed: 1 to 256",
+			"then.tags[2] begins or ends with white space",
+			"then.tags[3] holds a control character or half a character",
+			"then.tags[4] is null; allowed: a string",
+			"then.tags[5] holds a control character or half a character",
+		}},
+		{`{"tags":["` + strings.Repeat("x", 256) + `","` + strings.Repeat("y", 257) + `"]}`, []string{strings.Repeat("x", 256)}, []string{"then.tags[1] has 257 bytes; allowed: 1 to 256"}},
+		{`{"tags":[` + strings.Repeat(`"a",`, 99) + `"a"]}`, []string{"a"}, nil},
+		{`{"tags":[` + strings.Repeat(`"a",`, 100) + `"a"]}`, nil, []string{"then.tags has 101 tags; allowed: 100"}},
+		{`{"tags":[],"tags":[],"x":1}`, []string{}, []string{`the field "then.tags" is named more than once`, `the field "then.x" is unknown; allowed: tags`}},
+	} {
+		o, err := strictjson.Parse([]byte(c.data))
+		if err != nil {
+			t.Fatal(err)
+		}
+		o.Path = "then."
+		o.AddRepeated()
+		got := o.Tags("tags")
+		o.AddUnknown()
+		if diff := cmp.Diff(c.want, got); diff != "" {
+			t.Errorf("%.60s: %s", c.data, diff)
+		}
+		if diff := cmp.Diff(c.problems, o.Problems()); diff != "" {
+			t.Errorf("%.60s: %s", c.data, diff)
+		}
+	}
+}
+
 func TestMismatchIsWordedByTheReader(t *testing.T) {
 	o, err := strictjson.Parse([]byte(`{"a":{"secret":1},"b":"x"}`))
 	if err != nil {

@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 	"unicode/utf8"
 
 	"dtmrelay.internal/dtmrelay/internal/dtm"
@@ -20,8 +19,6 @@ import (
 const (
 	// maxRequestBytes is several times what a request within the other bounds has.
 	maxRequestBytes = 1 << 20
-	maxTags         = 100 // in a list
-	maxTagBytes     = 256
 	maxTextBytes    = 1024 // reason, requested_by
 )
 
@@ -57,7 +54,7 @@ func ParseRequest(data []byte, feed string, published time.Time) (Request, error
 	r := Request{
 		AlertID: p.alertID(),
 		Status:  p.status("status"),
-		Tags:    p.tags("tags"), AddTags: p.tags("add_tags"), RemoveTags: p.tags("remove_tags"),
+		Tags:    p.Tags("tags"), AddTags: p.Tags("add_tags"), RemoveTags: p.Tags("remove_tags"),
 		Expect: p.status("expect_status"),
 		Skip:   p.onConflict() == conflictSkip,
 		At:     p.requestedAt(published),
@@ -138,38 +135,6 @@ func (p requestParser) onConflict() string {
 		p.AddProblem("on_conflict is %q; allowed: %s, %s", dtm.Shorten(value), conflictReject, conflictSkip)
 	}
 	return value
-}
-
-// tags reads a list of tags, each once. An empty list is not nil.
-func (p requestParser) tags(name string) []string {
-	var items []*string // null is no tag
-	if !p.Decode(name, "a list of strings", &items) {
-		return nil
-	}
-	if len(items) > maxTags {
-		p.AddProblem("%s has %d tags; allowed: %d", name, len(items), maxTags)
-		return nil
-	}
-	tags := []string{}
-	for i, item := range items {
-		if item == nil {
-			p.AddProblem("%s[%d] is null; allowed: a string", name, i)
-			continue
-		}
-		tag := *item
-		switch {
-		case tag == "" || len(tag) > maxTagBytes:
-			p.AddProblem("%s[%d] has %d bytes; allowed: 1 to %d", name, i, len(tag), maxTagBytes)
-		// An escape for half a character is read as U+FFFD.
-		case strings.ContainsFunc(tag, func(r rune) bool { return unicode.IsControl(r) || r == utf8.RuneError }):
-			p.AddProblem("%s[%d] holds a control character or half a character", name, i)
-		case strings.TrimSpace(tag) != tag:
-			p.AddProblem("%s[%d] begins or ends with white space", name, i)
-		case !holdsTag(tags, tag):
-			tags = append(tags, tag)
-		}
-	}
-	return tags
 }
 
 // requestedAt is when the request was made: never later than it was published,

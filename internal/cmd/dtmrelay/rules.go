@@ -39,12 +39,11 @@ func (f ruleFile) read(feed string) (rules.List, *rules.Rules, error) {
 	if strings.TrimSpace(string(text)) == "" {
 		return nil, nil, fmt.Errorf("%s is empty: it must be a JSON list of rules, or [] for none", f)
 	}
-	compiled, err := rules.Compile(string(text), feed)
+	list, compiled, err := rules.Compile(string(text), feed)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s has problems:\n%s", f, cleanLines(err))
 	}
-	list, err := rules.Parse(string(text))
-	return list, compiled, err
+	return list, compiled, nil
 }
 
 // cleanLines is what an error says, fit for a terminal: it quotes a file.
