@@ -402,8 +402,13 @@ func errorText(body []byte) (code, message string, own bool) {
 		}
 		return "", "", false
 	}
-	top, ok := object(body)
+	top, ok := object([]byte(strings.TrimPrefix(text, "\ufeff")))
 	if !ok {
+		// Where JSON begins in it there may be alerts, and no path tells where their
+		// passwords are.
+		if at := strings.IndexAny(text, "{["); at >= 0 {
+			text = text[:at]
+		}
 		return "", text, false
 	}
 	backend := false
@@ -474,7 +479,8 @@ func maskKey(text, key string) string {
 	if key == "" {
 		return text
 	}
-	return strings.ReplaceAll(text, key, "[API key]")
+	// A URL's scheme and host come back in small letters.
+	return regexp.MustCompile("(?i)"+regexp.QuoteMeta(key)).ReplaceAllString(text, "[API key]")
 }
 
 // Cut makes valid UTF-8 of at most n bytes of a text: it ends between two characters.

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"unicode"
 )
 
 // maxToken bounds a page token; recorded ones have 20 characters.
@@ -74,7 +75,7 @@ func parseLinks(s string) (links []link, ok bool) {
 			// RFC 8288 3.3: only the first rel of a link counts; it may hold several.
 			if strings.EqualFold(name, "rel") && !relSeen {
 				relSeen = true
-				for rel := range strings.FieldsSeq(value) {
+				for rel := range strings.FieldsFuncSeq(value, isNoRel) {
 					l.next = l.next || strings.EqualFold(rel, "next")
 				}
 			}
@@ -84,6 +85,13 @@ func parseLinks(s string) (links []link, ok bool) {
 			return links, false
 		}
 	}
+}
+
+// isNoRel reports whether a character stands between the names in a rel. RFC 8288 has
+// white space alone there; with other quotation marks, or with commas, the link to the next
+// page would be none, and the listing end there.
+func isNoRel(c rune) bool {
+	return !unicode.IsLetter(c) && !unicode.IsDigit(c) && !strings.ContainsRune("-._", c)
 }
 
 // parseParam reads name, name=token or name="quoted" up to the next ; or ,.

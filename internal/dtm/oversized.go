@@ -38,6 +38,8 @@ func readOversized(r io.Reader, limit int64) ([]Alert, error) {
 		return nil, errInvalid
 	case g.err != nil:
 		return nil, g.err
+	case alerts == nil:
+		return []Alert{}, nil // nil says that the page was not read
 	}
 	return alerts, nil
 }

@@ -236,7 +236,7 @@ func (s *Session) try(ctx context.Context, req request, retry bool) (response, e
 		case errors.Is(err, errTangled):
 			err = &PageTooLargeError{Size: req.size, Refs: req.refs, Tangled: true}
 		case err != nil:
-			err = &NoAnswerError{Answered: true, endpoint: req.endpoint(), err: err}
+			err = &NoAnswerError{Answered: true, endpoint: req.endpoint(), err: got.explain(err)}
 		}
 	}
 	if err != nil {

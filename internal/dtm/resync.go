@@ -59,9 +59,8 @@ func (r *resync) list(b []byte, at int) (alerts []Alert, end int, err error) {
 			return alerts, stop + 1, nil
 		case from < 0 && !ok: // a bracket in place of an element
 			from, mark, search = i, len(alerts), stop+1
-		case from < 0: // a bracket too many, which is of the element before it
-			from, mark = i, len(alerts)-1
-			alerts, search = alerts[:mark], stop+1
+		case from < 0: // a bracket too many, after an element that was read
+			from, mark, search = stop, len(alerts), stop+1
 		default:
 			// This list is one within the element that is no JSON, and so is all that was
 			// read of it.

@@ -20,7 +20,8 @@ import (
 
 const (
 	headerTimeout = 60 * time.Second // until the answer's headers are there
-	bodyTimeout   = 30 * time.Second // without a byte of the body
+	bodyTimeout   = 30 * time.Second // for each bodyStep of the body, and for its end
+	bodyStep      = 16 << 10         // bytes: one that drips would take all of a run's time
 
 	maxRedirects = 3
 	maxErrorBody = 64 << 10
@@ -28,7 +29,7 @@ const (
 )
 
 var (
-	errSilent = fmt.Errorf("the server fell silent (%v before the answer, or %v within it)", headerTimeout, bodyTimeout)
+	errSilent = fmt.Errorf("the server fell silent (%v before the answer, or less than %d KiB of it in %v)", headerTimeout, bodyStep>>10, bodyTimeout)
 	errRate   = errors.New("the limit of requests a second")
 )
 
@@ -52,6 +53,26 @@ type response struct {
 
 func (r response) page() Page {
 	return Page{Alerts: r.alerts, AskedAt: r.askedAt, ReceivedAt: r.receivedAt, Date: r.date, release: r.release}
+}
+
+// explain says of a body that could not be read what it is, where that tells more than err:
+// it points at what stands between the relay and GTI.
+func (r response) explain(err error) error {
+	if packed := r.header.Get("Content-Encoding"); packed != "" && !strings.EqualFold(packed, "identity") {
+		return fmt.Errorf("the body is packed as %q, which was not asked for", Cut(clean(packed, r.key), 32))
+	}
+	switch {
+	case len(trim(r.body)) == 0 && r.alerts == nil:
+		return errors.New("the body is empty")
+	case isWebPage(r.body):
+		return errors.New("the body is a web page")
+	case bytes.HasPrefix(r.body, []byte("\xef\xbb\xbf")), bytes.HasPrefix(r.body, []byte("\xff\xfe")), bytes.HasPrefix(r.body, []byte("\xfe\xff")):
+		return errors.New("the body begins with a byte order mark, which JSON has none of")
+	case bytes.HasPrefix(r.body, []byte("\x1f\x8b")):
+		return errors.New("the body is packed with gzip, and its header doesn't say so")
+	default:
+		return err
+	}
 }
 
 // dateOf is the API's clock; zero when it doesn't say.
@@ -212,8 +233,12 @@ func (s *Session) send(ctx context.Context, req request, target *url.URL, key st
 	watch.Reset(bodyTimeout)
 	// What is read has a buffer of its own: this one is for the byte after a page
 	// that is full.
+	step := 0
 	body := bufio.NewReaderSize(&progress{Reader: resp.Body, moved: func(n int) {
-		watch.Reset(bodyTimeout)
+		if step += n; step >= bodyStep {
+			step = 0
+			watch.Reset(bodyTimeout)
+		}
 		s.count(func(st *Stats) { st.Bytes += int64(n) })
 	}}, 16)
 	got.receivedAt, got.status, got.header, got.date = time.Now(), resp.StatusCode, resp.Header, dateOf(resp.Header)
