@@ -411,16 +411,16 @@ func (a *App) findBackfill(ctx context.Context, w http.ResponseWriter, r *http.R
 		missing.write(w)
 		return state.Backfill{}, "", false
 	}
-	b, version, err := a.parts.Store.Backfill(ctx, a.cfg.Feed, id)
+	b, revision, err := a.parts.Store.Backfill(ctx, a.cfg.Feed, id)
 	switch {
 	case err != nil:
 		a.unavailable(w, r, err)
 		return state.Backfill{}, "", false
-	case version == "":
+	case revision == "":
 		missing.write(w)
 		return state.Backfill{}, "", false
 	}
-	return b, version, true
+	return b, revision, true
 }
 
 // deleteBackfill is DELETE /backfill/{id}: who works it stops within a page.

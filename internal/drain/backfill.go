@@ -47,7 +47,7 @@ func (w *work) backfills() error {
 			continue
 		}
 		id := w.unfinished[i]
-		err := w.backfill(id, w.liveAt)
+		err := w.backfill(id)
 		kind := dtm.Kind(err)
 		switch {
 		case err == nil:
@@ -97,7 +97,7 @@ func (w *work) lookAtLive() error {
 
 // backfill works one backfill until it is finished or the time is up. It returns
 // nil when nothing is left to do.
-func (w *work) backfill(id string, liveAt time.Time) error {
+func (w *work) backfill(id string) error {
 	b, revision, err := w.runner.Store.Backfill(w.deadlines.working, w.runner.Feed, id)
 	if err != nil {
 		return err
@@ -108,7 +108,7 @@ func (w *work) backfill(id string, liveAt time.Time) error {
 	if works := w.runner.WorksBackfill; b.Kind == "" && works != nil && !works(id) {
 		return nil
 	}
-	shorter, stop := w.deadlines.until(liveAt, errLiveFeed)
+	shorter, stop := w.deadlines.until(w.liveAt, errLiveFeed)
 	defer stop(nil)
 
 	rw := &recordWriter{store: w.runner.Store, feed: w.runner.Feed, checkLease: w.checkLease, cancelled: func() { stop(errCancelled) }, record: b, revision: revision}

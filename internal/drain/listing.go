@@ -18,7 +18,7 @@ const (
 	shifted                 // as finished, after pages that others may have been shifted past
 	emptyFirst              // an empty first page with a next link
 	emptyLater              // an empty later page with a next link
-	emptyLate               // an empty last page, so long after the one before that its token may have expired
+	emptyExpired               // an empty last page, so long after the one before that its token may have expired
 	repeated                // its tokens, or its alerts, come again
 	broken                  // a page request failed, and its token is spent
 	unreadable              // a page holds an element that can't be read, for the first time
@@ -77,7 +77,7 @@ func (l *listing) add(page dtm.Page, size int, isPast bool) (end listingEnd, bro
 	case page.Next == "" && len(page.Alerts) >= size:
 		return fullLast, brought
 	case page.Next == "" && len(page.Alerts) == 0 && late:
-		return emptyLate, brought
+		return emptyExpired, brought
 	case page.Next == "":
 		return finished, brought
 	case again, l.shown.isEndless():
@@ -130,7 +130,7 @@ const (
 //	finished                     all read      all read     all read
 //	shifted                      list again    all read     all read
 //	fullLast, emptyFirst,        list again    list again   all read
-//	emptyLate
+//	emptyExpired
 //	emptyLater                   the next listing follows links of empty pages
 //	repeated                     list again    list again   unclear
 //	broken                       list again    list again   an error, the second time
@@ -153,7 +153,7 @@ func (e *endings) add(end listingEnd, progressed bool, cause error) (decision, e
 	switch {
 	case end == finished, end == shifted && !progressed:
 		return allRead, nil
-	case again && (end == fullLast || end == emptyFirst || end == emptyLate):
+	case again && (end == fullLast || end == emptyFirst || end == emptyExpired):
 		return allRead, nil
 	case again && end == repeated:
 		return unclear, nil

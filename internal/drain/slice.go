@@ -21,12 +21,12 @@ const ms = time.Millisecond
 // where nothing is known of that.
 func extend(f *state.Feed, end time.Time, o Options) (listed time.Time) {
 	f.Slices = tidy(f.Slices)
-	light := o.UpdatesWindow > 0 && f.RereadFrom.IsZero() && f.Owed.Since.IsZero() && !f.SweptOverlap.IsZero()
-	if owed := (state.TimeRange{Since: later(f.BeginsAt, f.SweptOverlap.Add(-o.Overlap)), Until: f.End}); light && owed.Since.Before(owed.Until) {
+	sweepCovers := o.UpdatesWindow > 0 && f.RereadFrom.IsZero() && f.Owed.Since.IsZero() && !f.SweptOverlap.IsZero()
+	if owed := (state.TimeRange{Since: later(f.BeginsAt, f.SweptOverlap.Add(-o.Overlap)), Until: f.End}); sweepCovers && owed.Since.Before(owed.Until) {
 		f.Owed = owed // until this run's sweep has shown it
 	}
 	switch {
-	case len(f.Slices) == 0 && light:
+	case len(f.Slices) == 0 && sweepCovers:
 		if f.End.Before(end) {
 			f.Slices = []state.Slice{{From: f.End, To: end, DoneUntil: f.End}}
 		}

@@ -225,7 +225,7 @@ func (w *work) sweepOf(fetching context.Context, kind string, feed state.Feed, b
 	}
 	return &sweepReader{
 		source: w.runner.SweepAPI, processor: w.runner.NewProcessor(options), back: back, enough: enough, shifting: kind == state.Matches,
-		query:   dtm.Query{Newest: true, Size: dtm.PageSize(false), Filter: filter},
+		query:   dtm.Query{Order: dtm.UpdatedFirst, Size: dtm.PageSize(false), Filter: filter},
 		reserve: w.reserve(),
 		onPage: func(looked, brought int, c ledger.Counts) {
 			w.report.add(looked, c)
@@ -240,7 +240,7 @@ func (w *work) sweepOf(fetching context.Context, kind string, feed state.Feed, b
 type sweepReader struct {
 	source    Source
 	processor Processor
-	query     dtm.Query // with Newest
+	query     dtm.Query // its order is UpdatedFirst
 	// back is the updated_at at which the sweep ends.
 	back time.Time
 	// enough, unless zero, is the updated_at at which a sweep of several pages may end.

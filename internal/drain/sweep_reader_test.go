@@ -200,7 +200,7 @@ func TestSweep(t *testing.T) {
 			source := &sweeps{listings: c.listings}
 			looked := 0
 			s := sweepReader{
-				source: source, processor: processor, query: dtm.Query{Newest: true, Size: 3}, back: sec(10), shifting: c.shifting,
+				source: source, processor: processor, query: dtm.Query{Order: dtm.UpdatedFirst, Size: 3}, back: sec(10), shifting: c.shifting,
 				reserve: all, onPage: func(n, _ int, _ ledger.Counts) { looked += n },
 			}
 			end, err := s.read(t.Context(), t.Context())

@@ -140,6 +140,15 @@ func PageSize(refs bool) int {
 	return 100
 }
 
+// Order is the order of a listing.
+type Order int
+
+const (
+	OldestFirst  Order = iota // by created_at
+	NewestFirst               // by created_at
+	UpdatedFirst              // by updated_at, the latest first; Since and Until bound created_at all the same (DTM API)
+)
+
 // Query is one listing.
 type Query struct {
 	// Since and Until bound created_at. Whether the API takes them as inclusive
@@ -150,11 +159,7 @@ type Query struct {
 	// Refs embeds the document, labels and topics.
 	Refs   bool
 	Filter Filter
-	// Newest lists by updated_at, the latest first, in place of created_at, the
-	// earliest first. Since and Until bound created_at all the same (DTM API).
-	Newest bool
-	// Latest lists by created_at, the latest first.
-	Latest bool
+	Order  Order
 	// Alone waits until a whole page's memory is reserved before asking: set when
 	// an earlier try ended with ErrMemory.
 	Alone bool

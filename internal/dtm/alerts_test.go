@@ -394,8 +394,8 @@ func TestOtherOrdersChangeTheOrderAlone(t *testing.T) {
 	c := newClient(t, nil, nil)
 	want := c.listing(q)
 	for sort, change := range map[string]func(*Query){
-		"updated_at": func(q *Query) { q.Newest = true },
-		"created_at": func(q *Query) { q.Latest = true },
+		"updated_at": func(q *Query) { q.Order = UpdatedFirst },
+		"created_at": func(q *Query) { q.Order = NewestFirst },
 	} {
 		other := q
 		change(&other)

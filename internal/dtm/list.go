@@ -24,11 +24,12 @@ const (
 
 func (c *Client) listing(q Query) request {
 	sort, order := "created_at", "asc"
-	switch {
-	case q.Newest:
-		sort, order = "updated_at", "desc"
-	case q.Latest:
+	switch q.Order {
+	case OldestFirst:
+	case NewestFirst:
 		order = "desc"
+	case UpdatedFirst:
+		sort, order = "updated_at", "desc"
 	}
 	v := url.Values{
 		"sort":         {sort},
@@ -54,8 +55,8 @@ func (c *Client) listing(q Query) request {
 	return req
 }
 
-// List returns the pages of a listing, the alerts that were created first coming
-// first, or as Query.Newest and Query.Latest say. A page is requested when the consumer asks for it, and its memory is the consumer's to release.
+// List returns the pages of a listing. A page is requested when the consumer asks for
+// it, and its memory is the consumer's to release.
 // After an error the iteration ends. It yields every typed error of this package
 // and, when ctx is done, ctx's cause.
 func (s *Session) List(ctx context.Context, q Query) iter.Seq2[Page, error] {

@@ -39,30 +39,30 @@ func keyOf(id string) alertKey {
 // When it is less than before, the database was restored, or made anew: its ledger may
 // lack what was published, and a change of an alert that it lacks would be left alone. So
 // all is forgotten, and looked up again.
-func (p *Cache) Opened(generation int64) {
-	if p == nil {
+func (c *Cache) Opened(generation int64) {
+	if c == nil {
 		return
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if generation < p.generation {
-		p.now, p.before = nil, nil
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if generation < c.generation {
+		c.now, c.before = nil, nil
 	}
-	p.generation = generation
+	c.generation = generation
 }
 
 // version is the published version of an alert, if it is this one or a newer one.
-func (p *Cache) version(a dtm.Alert) (time.Time, bool) {
-	if p == nil || a.Invalid != "" || a.Ahead {
+func (c *Cache) version(a dtm.Alert) (time.Time, bool) {
+	if c == nil || a.Invalid != "" || a.Ahead {
 		return time.Time{}, false
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	key := keyOf(a.ID)
-	known, ok := p.now[key]
+	known, ok := c.now[key]
 	if !ok {
-		if known, ok = p.before[key]; ok {
-			p.put(key, known)
+		if known, ok = c.before[key]; ok {
+			c.put(key, known)
 		}
 	}
 	version := time.UnixMilli(known).UTC()
@@ -70,27 +70,27 @@ func (p *Cache) version(a dtm.Alert) (time.Time, bool) {
 }
 
 // note remembers what a record says.
-func (p *Cache) note(rec state.Record) {
-	if p == nil || rec.PublishedVersion.IsZero() || !rec.PublishedVersion.Equal(rec.HandledVersion) {
+func (c *Cache) note(rec state.Record) {
+	if c == nil || rec.PublishedVersion.IsZero() || !rec.PublishedVersion.Equal(rec.HandledVersion) {
 		return
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.put(keyOf(rec.ID), rec.PublishedVersion.UnixMilli())
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.put(keyOf(rec.ID), rec.PublishedVersion.UnixMilli())
 }
 
 // put remembers a version, unless a newer one is known. The lock is held.
-func (p *Cache) put(key alertKey, version int64) {
-	if known, ok := p.now[key]; ok && known >= version {
+func (c *Cache) put(key alertKey, version int64) {
+	if known, ok := c.now[key]; ok && known >= version {
 		return
 	}
-	if len(p.now) >= maxCached/2 {
-		p.before, p.now = p.now, nil
+	if len(c.now) >= maxCached/2 {
+		c.before, c.now = c.now, nil
 	}
-	if p.now == nil {
-		p.now = map[alertKey]int64{}
+	if c.now == nil {
+		c.now = map[alertKey]int64{}
 	}
-	p.now[key] = version
+	c.now[key] = version
 }
 
 // lookUp returns the records of alerts. Of those that are known to be published it

@@ -108,7 +108,7 @@ func (c *fetchCmd) Run() error {
 		q.Size = min(q.Size, limit)
 	}
 	f := &fetch{limit: c.limit(), redactor: cfg.Redactor, open: c.open, out: noWriter{}, counts: map[class]int{}, progress: newProgress(q.Until, q.Since, c.limit())}
-	failure := drain.ListLatest(within, session, q, f.page)
+	failure := drain.ListNewest(within, session, q, f.page)
 	f.progress.end()
 	kept := f.out.close()
 	if kept == nil {

@@ -99,7 +99,7 @@ func (c *rulesTestCmd) fetch(ctx context.Context, t *trial) error {
 	query := dtm.Query{
 		Since: c.Since.before(t.now).Truncate(time.Millisecond), Size: dtm.PageSize(cfg.Refs), Refs: cfg.Refs, Filter: cfg.Filter,
 	}
-	err = drain.ListLatest(ctx, api, query, func(alerts []dtm.Alert, _ bool) (goOn bool, err error) {
+	err = drain.ListNewest(ctx, api, query, func(alerts []dtm.Alert, _ bool) (goOn bool, err error) {
 		for _, a := range alerts {
 			t.add(fileAlert{Alert: a})
 		}

@@ -46,7 +46,7 @@ func (s *Store) Backfill(ctx context.Context, feed, id string) (state.Backfill, 
 	if err != nil || d.Value.Expired(time.Now()) {
 		return state.Backfill{}, "", err
 	}
-	return d.Value, d.version(), nil
+	return d.Value, d.revision(), nil
 }
 
 // WriteBackfill implements state.Store.
@@ -61,7 +61,7 @@ func (s *Store) WriteBackfill(ctx context.Context, feed string, b state.Backfill
 		if err != nil {
 			return err
 		}
-		if old.version() != v {
+		if old.revision() != v {
 			return state.ErrConflict
 		}
 		next = old.next(state.InMilliseconds(b))
@@ -73,7 +73,7 @@ func (s *Store) WriteBackfill(ctx context.Context, feed string, b state.Backfill
 	if err != nil {
 		return "", err
 	}
-	return next.version(), nil
+	return next.revision(), nil
 }
 
 // list puts a backfill at the end of the feed's list of unfinished ones, or

@@ -142,7 +142,7 @@ func (s *Store) Open(ctx context.Context, feed, keyID string) (state.Snapshot, e
 		f.Value.LastRun = nil
 	}
 	f.Value.Unfinished = ids.Value
-	return state.Snapshot{Feed: f.Value, Revision: f.version(), Usage: withMaps(k.Value)}, nil
+	return state.Snapshot{Feed: f.Value, Revision: f.revision(), Usage: withMaps(k.Value)}, nil
 }
 
 // WriteFeed implements state.Store.
@@ -154,7 +154,7 @@ func (s *Store) WriteFeed(ctx context.Context, feed string, f state.Feed, v stat
 		if err != nil {
 			return err
 		}
-		if old.version() != v {
+		if old.revision() != v {
 			return state.ErrConflict
 		}
 		next = old.next(state.InMilliseconds(f))
@@ -163,7 +163,7 @@ func (s *Store) WriteFeed(ctx context.Context, feed string, f state.Feed, v stat
 	if err != nil {
 		return "", err
 	}
-	return next.version(), nil
+	return next.revision(), nil
 }
 
 // Records implements state.Store.
@@ -180,7 +180,7 @@ func (s *Store) Records(ctx context.Context, feed string, ids []string) ([]state
 					return fmt.Errorf("record %s: %w", id, err)
 				}
 			}
-			entries[i] = state.EntryOf(id, d.Value, d.version(), now)
+			entries[i] = state.EntryOf(id, d.Value, d.revision(), now)
 		}
 		return nil
 	})
@@ -219,7 +219,7 @@ func putRecord(b *bbolt.Bucket, e state.Entry) error {
 	if err != nil {
 		return err
 	}
-	if old.version() != e.Revision {
+	if old.revision() != e.Revision {
 		return state.ErrConflict
 	}
 	return put(b, e.Record.ID, old.next(state.InMilliseconds(e.Record)))
@@ -273,7 +273,7 @@ type document[T any] struct {
 	found []byte // as it was read, when it holds more than this program knows
 }
 
-func (d document[T]) version() state.Revision {
+func (d document[T]) revision() state.Revision {
 	if d.Revision == 0 {
 		return ""
 	}

@@ -9,14 +9,14 @@ import (
 	"dtmrelay.internal/dtmrelay/internal/ledger"
 )
 
-// ListLatest lists the alerts of a query (Since and Until bound created_at, Until not
+// ListNewest lists the alerts of a query (Since and Until bound created_at, Until not
 // included and zero for none), the latest first, without a ledger: each once, however
 // often the API makes a new listing necessary. handle is given those of a page that are
 // new, and whether more pages follow; it may keep them, and answers whether to go on. Where the
 // API's order is loose, or a listing had to begin anew, an alert may come after later ones.
-func ListLatest(ctx context.Context, source Source, q dtm.Query, handle func(alerts []dtm.Alert, more bool) (goOn bool, err error)) error {
-	q.Latest = true
-	r := &latestReader{source: source, query: q, now: q, handle: handle, seen: map[string]bool{}, order: orderFrom(mirrored(never))}
+func ListNewest(ctx context.Context, source Source, q dtm.Query, handle func(alerts []dtm.Alert, more bool) (goOn bool, err error)) error {
+	q.Order = dtm.NewestFirst
+	r := &newestReader{source: source, query: q, now: q, handle: handle, seen: map[string]bool{}, order: orderFrom(mirrored(never))}
 	for {
 		r.now.Alone = r.endings.alone
 		end, progressed, err := r.pass(ctx)
@@ -58,7 +58,7 @@ func mirrored(t time.Time) time.Time {
 	return zero.Add(-t.Sub(zero))
 }
 
-type latestReader struct {
+type newestReader struct {
 	source     Source
 	query, now dtm.Query // as it was asked for, and as it is asked next
 	handle     func(alerts []dtm.Alert, more bool) (goOn bool, err error)
@@ -71,7 +71,7 @@ type latestReader struct {
 
 // pass reads one listing. It ends with stopped when handle wants no more, and with
 // goesOn and an error when that ends everything.
-func (r *latestReader) pass(ctx context.Context) (end listingEnd, progressed int, err error) {
+func (r *newestReader) pass(ctx context.Context) (end listingEnd, progressed int, err error) {
 	l := newListing(r.endings.followUp)
 	q := r.now
 	// Whether the bounds are inclusive is unknown (DTM API).
@@ -110,7 +110,7 @@ func (r *latestReader) pass(ctx context.Context) (end listingEnd, progressed int
 }
 
 // pick takes the alerts that no page has shown yet, and are in the range.
-func (r *latestReader) pick(page dtm.Page) (fresh []dtm.Alert) {
+func (r *newestReader) pick(page dtm.Page) (fresh []dtm.Alert) {
 	var times []time.Time
 	for _, a := range page.Alerts {
 		if a.Invalid == "" {

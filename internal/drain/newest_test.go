@@ -13,8 +13,8 @@ import (
 	"dtmrelay.internal/dtmrelay/internal/secret"
 )
 
-// TestListLatest: each alert of the range comes once, whatever goes wrong.
-func TestListLatest(t *testing.T) {
+// TestListNewest: each alert of the range comes once, whatever goes wrong.
+func TestListNewest(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		options dtmsim.Options
@@ -57,7 +57,7 @@ func TestListLatest(t *testing.T) {
 					t.Fatal(err)
 				}
 				var got []string
-				err = ListLatest(t.Context(), client.Session(dtm.Share{Errors: 100, Requests: 1}), dtm.Query{Since: since, Until: until, Size: 100},
+				err = ListNewest(t.Context(), client.Session(dtm.Share{Errors: 100, Requests: 1}), dtm.Query{Since: since, Until: until, Size: 100},
 					func(alerts []dtm.Alert, _ bool) (bool, error) {
 						for _, a := range alerts {
 							got = append(got, a.ID)
