@@ -136,11 +136,22 @@ func (a *App) postBackfill(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	b.RequestedBy = caller(r)
+	explicit := b.ID != ""
 	if b.DryRun {
+		if explicit {
+			stored, revision, err := a.parts.Store.Backfill(reading, a.cfg.Feed, b.ID)
+			switch {
+			case err != nil:
+				a.unavailable(w, r, err)
+				return
+			case revision != "" && !same(stored, b):
+				conflict(stored).write(w)
+				return
+			}
+		}
 		a.dryBackfill(w, r, b, note)
 		return
 	}
-	explicit := b.ID != ""
 	stored, created, err := a.record(reading, b, found.Feed.Unfinished)
 	switch {
 	case errors.Is(err, errFull):
@@ -151,11 +162,7 @@ func (a *App) postBackfill(w http.ResponseWriter, r *http.Request) {
 		}.write(w)
 		return
 	case errors.Is(err, errOther):
-		problem{
-			Status: http.StatusConflict,
-			Detail: fmt.Sprintf("backfill %s has another range, filter or republish (%s to %s, %s, %t): use another id", stored.ID,
-				stored.Since.Format(time.RFC3339Nano), stored.Until.Format(time.RFC3339Nano), stored.Filter, stored.Republish),
-		}.write(w)
+		conflict(stored).write(w)
 		return
 	case err != nil:
 		a.unavailable(w, r, err)
@@ -184,6 +191,15 @@ func (a *App) postBackfill(w http.ResponseWriter, r *http.Request) {
 	out := show(stored, time.Now())
 	out.Note = note
 	answer(w, status, "application/json", out)
+}
+
+// conflict says that an id is another backfill's.
+func conflict(stored state.Backfill) problem {
+	return problem{
+		Status: http.StatusConflict,
+		Detail: fmt.Sprintf("backfill %s has another range, filter or republish (%s to %s, %s, %t): use another id", stored.ID,
+			stored.Since.Format(time.RFC3339Nano), stored.Until.Format(time.RFC3339Nano), stored.Filter, stored.Republish),
+	}
 }
 
 // mostWarnings bounds what a note repeats of a filter: a body can name thousands of types.
@@ -240,14 +256,13 @@ func (a *App) readBackfill(body *strictjson.Object, feed state.Feed, now time.Ti
 	}
 	if sinceOK && untilOK {
 		switch {
-		case b.Since.After(now):
-			body.AddProblem("the field \"since\" is %s, in the future", b.Since.Format(time.RFC3339Nano))
-		case b.Since.Equal(now):
-			body.AddProblem("the field \"since\" is %s, which is not in the past", b.Since.Format(time.RFC3339Nano))
+		case !b.Since.Before(now):
+			body.AddProblem("the field \"since\" is %s, which is now or in the future; allowed: a time before the live position %s",
+				b.Since.Format(time.RFC3339Nano), position.Format(time.RFC3339Nano))
 		case !b.Since.Before(b.Until) && untilText != "":
-			body.AddProblem("the range is empty or reversed: \"since\" is %s, \"until\" is %s", b.Since.Format(time.RFC3339Nano), b.Until.Format(time.RFC3339Nano))
+			body.AddProblem("the range is empty or reversed: \"since\" is %s, \"until\" is %s; allowed: a \"since\" before \"until\"", b.Since.Format(time.RFC3339Nano), b.Until.Format(time.RFC3339Nano))
 		case !b.Since.Before(position):
-			body.AddProblem("the range begins at %s, and from the live position %s on the live feed is responsible",
+			body.AddProblem("the field \"since\" is %s; allowed: a time before the live position %s, from which on the live feed is responsible",
 				b.Since.Format(time.RFC3339Nano), position.Format(time.RFC3339Nano))
 		case b.Until.After(position):
 			notes = append(notes, fmt.Sprintf("the range was cut at the live position %s: from there on the live feed is responsible", position.Format(time.RFC3339Nano)))

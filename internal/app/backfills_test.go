@@ -173,13 +173,34 @@ func TestWhatIsNoTime(t *testing.T) {
 		"2026-01-02T1:02:03Z":            "allowed: an RFC 3339 time",
 		"2026-01-02T01:02:03,5Z":         "allowed: an RFC 3339 time",
 		"2026-01-02T01:02:03+24:00":      "allowed: an RFC 3339 time",
-		"0s":                             "which is not in the past",
+		"0s":                             "which is now or in the future; allowed: a time before the live position",
 		"2026-01-02t01:02:03.123456789z": "",
 	} {
 		w := httptest.NewRecorder()
 		ingest.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/backfill", strings.NewReader(fmt.Sprintf(`{"since":%q}`, since))))
 		if refused := w.Code == http.StatusBadRequest; refused != (want != "") || !strings.Contains(w.Body.String(), want) {
 			t.Errorf("%s: %d %s", since, w.Code, w.Body)
+		}
+	}
+}
+
+// TestConflictOfADryBackfill: a dry run answers for no other backfill than its id's.
+func TestConflictOfADryBackfill(t *testing.T) {
+	store := openStore(t)
+	occupy(t, store)
+	ingest := newIngest(t, store, http.NotFoundHandler())
+	const body = `{"since":"2026-01-02T00:00:00Z","until":"2026-01-03T00:00:00Z","id":"x"%s}`
+	for _, c := range []struct {
+		body string
+		want int
+	}{
+		{fmt.Sprintf(body, ""), http.StatusAccepted},
+		{fmt.Sprintf(body, `,"dry_run":true`), http.StatusBadGateway}, // the API answers nothing
+		{fmt.Sprintf(body, `,"dry_run":true,"republish":true`), http.StatusConflict},
+		{strings.Replace(fmt.Sprintf(body, `,"dry_run":true`), "03T", "04T", 1), http.StatusConflict},
+	} {
+		if w := serveAs(t, ingest, nil, http.MethodPost, "/backfill", c.body); w.Code != c.want {
+			t.Errorf("%s: %d %s, want %d", c.body, w.Code, w.Body, c.want)
 		}
 	}
 }

@@ -91,6 +91,10 @@ func statusOf(err error) (status int, after time.Duration) {
 
 // unavailable answers that a call to the database failed, and logs why.
 func (a *App) unavailable(w http.ResponseWriter, r *http.Request, err error) {
+	if r.Context().Err() != nil {
+		problem{Status: http.StatusServiceUnavailable, Detail: "this instance is shutting down"}.write(w) // or nobody is there to read it
+		return
+	}
 	a.log.ErrorContext(r.Context(), "a call to the database failed", "error", err.Error())
 	problem{Status: http.StatusServiceUnavailable, Detail: err.Error()}.write(w)
 }

@@ -80,7 +80,11 @@ func (s *statusSync) push(w http.ResponseWriter, r *http.Request) {
 	out, err := s.writer.Handle(r.Context(), msg)
 	log = log.With("alert_id", out.AlertID, "message_id", msg.MessageID)
 	if err != nil {
-		log.WarnContext(r.Context(), "a write-back has to be delivered again", "outcome", "transient", "reason", drain.Reason(err), "error", err.Error())
+		level, reason := slog.LevelWarn, drain.Reason(err)
+		if r.Context().Err() != nil && errors.Is(err, context.Canceled) {
+			level, reason = slog.LevelInfo, drain.StopShutdown
+		}
+		log.Log(r.Context(), level, "a write-back has to be delivered again", "outcome", "transient", "reason", reason, "error", err.Error())
 		status, after := statusOfPush(err)
 		retryAfter(w, after)
 		problem{Status: status, Detail: err.Error()}.write(w)

@@ -199,6 +199,19 @@ func TestSyncStatusAnswers(t *testing.T) {
 	}
 }
 
+// TestSyncStatusStops: what is given back because the instance ends is no fault.
+func TestSyncStatusStops(t *testing.T) {
+	b := newBench(t)
+	b.keys.err = context.Canceled
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	w := httptest.NewRecorder()
+	b.ServeHTTP(w, httptest.NewRequestWithContext(ctx, http.MethodPost, "/", strings.NewReader(envelope(`{"alert_id":"a","status":"closed"}`))))
+	if log := b.log.String(); w.Code/100 != 5 || !strings.Contains(log, `"level":"INFO"`) || !strings.Contains(log, `"reason":"shutdown"`) {
+		t.Errorf("%d, log: %s", w.Code, log)
+	}
+}
+
 // TestSyncStatusPauses: after the quota is used up, GTI is not asked for a while. (It
 // may be raised before the time that GTI names.)
 func TestSyncStatusPauses(t *testing.T) {

@@ -294,25 +294,36 @@ func rangeOfGap(g *state.Gap) *state.TimeRange { return &g.TimeRange }
 func itself(r *state.TimeRange) *state.TimeRange { return r }
 
 // DryBackfill counts what a backfill would publish, and leaves no trace but the
-// count of requests. When it could not be counted to the end, the error says why.
+// count of requests. When it could not be counted to the end, the backfill is failed and
+// says why. There is no error when it was only stopped.
 func (r *Runner) DryBackfill(ctx context.Context, b state.Backfill) (state.Backfill, error) {
+	reason, err := r.count(ctx, &b)
+	b.State = state.Done
+	switch {
+	case err != nil:
+		b.State, b.Error = state.Failed, err.Error()
+	case reason != StopDone:
+		b.State, b.Error = state.Failed, "it was not counted to the end: "+reason
+	}
+	return b, err
+}
+
+// count counts what a backfill would publish, and says why it stopped.
+func (r *Runner) count(ctx context.Context, b *state.Backfill) (reason string, err error) {
 	budgetEnd := time.Now().Add(r.Options.Budget)
 	deadlines, done := newDeadlines(ctx, budgetEnd)
 	defer done()
-	keyID, err := r.KeyID(ctx)
-	if err != nil {
-		return b, err
-	}
 	opening, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
-	found, err := r.Store.Open(opening, r.Feed, keyID)
+	keyID, found, err := r.open(opening)
 	if err != nil {
-		return b, err
+		_, reason, err = outcomeOf(told(ctx, err))
+		return reason, err
 	}
 	r.Meter.Load(found.Usage.Requests, found.Usage.Errors)
 	filter, _, err := dtm.ParseFilter(b.Filter)
 	if err != nil {
-		return b, fmt.Errorf("reading the filter: %w", err)
+		return StopError, fmt.Errorf("reading the filter: %w", err)
 	}
 	var report Report
 	report.count()
@@ -323,7 +334,7 @@ func (r *Runner) DryBackfill(ctx context.Context, b state.Backfill) (state.Backf
 	e := &engine{
 		clock: w.clock, scope: scope{b.Since, b.Until},
 		opts: r.Options, source: w.runner.BackfillAPI, report: &report, save: func(Progress) {}, onGap: func(state.Gap) {},
-		processor: r.NewProcessor(ledger.Options{Mode: modeOf(b), CheckLease: w.checkLease, DryRun: w.dryRun, BackfillID: b.ID}),
+		processor: r.NewProcessor(ledger.Options{Mode: modeOf(*b), CheckLease: w.checkLease, DryRun: w.dryRun, BackfillID: b.ID}),
 		onCounts: func(fetched int, c ledger.Counts) {
 			b.Fetched += int64(fetched)
 			b.Suppressed += int64(c.Suppressed + c.Superseded)
@@ -339,13 +350,6 @@ func (r *Runner) DryBackfill(ctx context.Context, b state.Backfill) (state.Backf
 	b.WouldPublish, b.ByType, b.BySeverity, b.ByRule = *report.WouldPublish, report.ByType, report.BySeverity, report.ByRule
 	b.Requests, b.Refused = r.BackfillAPI.Stats().Requests, refused(e.progress.Gaps)
 	b.Slices = e.progress.Slices
-	b.State = state.Done
-	_, reason, err := outcomeOf(err)
-	switch {
-	case err != nil:
-		b.State, b.Error = state.Failed, err.Error()
-	case reason != StopDone:
-		b.State, b.Error = state.Failed, "it was not counted to the end: "+reason
-	}
-	return b, err
+	_, reason, err = outcomeOf(err)
+	return reason, err
 }

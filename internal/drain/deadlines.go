@@ -71,7 +71,7 @@ func (d *deadlines) start(leased context.Context, end time.Time) (done func()) {
 			grace = shutdownGrace
 		}
 		late := time.AfterFunc(grace, func() {
-			stopWork(fmt.Errorf("publishing took longer than %s after the run was to end", grace))
+			stopWork(fmt.Errorf("publishing and recording took longer than %s after the run was to end", grace))
 		})
 		context.AfterFunc(working, func() { late.Stop() })
 	})

@@ -18,7 +18,7 @@ const (
 	shifted                 // as finished, after pages that others may have been shifted past
 	emptyFirst              // an empty first page with a next link
 	emptyLater              // an empty later page with a next link
-	emptyExpired               // an empty last page, so long after the one before that its token may have expired
+	emptyExpired            // an empty last page, so long after the one before that its token may have expired
 	repeated                // its tokens, or its alerts, come again
 	broken                  // a page request failed, and its token is spent
 	unreadable              // a page holds an element that can't be read, for the first time

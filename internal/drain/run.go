@@ -118,13 +118,9 @@ func (r *Runner) live(ctx context.Context, report *Report, began time.Time) (out
 	opening, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
 	w := r.work(deadlines, report)
-	keyID, err := r.KeyID(opening)
+	keyID, found, err := r.open(opening)
 	if err != nil {
-		return outcomeOf(err)
-	}
-	found, err := r.Store.Open(opening, r.Feed, keyID)
-	if err != nil {
-		return Failed, StopError, err
+		return outcomeOf(told(ctx, err))
 	}
 	feed, usage := found.Feed, found.Usage
 	r.Cache.Opened(feed.Generation)
@@ -195,6 +191,22 @@ func (r *Runner) live(ctx context.Context, report *Report, began time.Time) (out
 	err = errors.Join(err, released)
 	_, reason, _ = outcomeOf(err)
 	return Failed, reason, err
+}
+
+// open reads the key and what is stored of the feed.
+func (r *Runner) open(ctx context.Context) (keyID string, found state.Snapshot, err error) {
+	if keyID, err = r.KeyID(ctx); err == nil {
+		found, err = r.Store.Open(ctx, r.Feed, keyID)
+	}
+	return keyID, found, err
+}
+
+// told is err, or that the run is told to stop, when its beginning failed for that.
+func told(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return errShutdown
+	}
+	return err
 }
 
 // work is what a run does while it holds the lease: live slices and backfills,

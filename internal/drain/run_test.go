@@ -320,6 +320,48 @@ func TestWaitForOneAlert(t *testing.T) {
 	})
 }
 
+// TestStopsWhileOpening: a run that is told to stop before it has begun has not failed, and
+// a dry backfill says why it counted nothing.
+func TestStopsWhileOpening(t *testing.T) {
+	denied := errors.New("access to the secret is refused")
+	waits := func(ctx context.Context) (string, error) {
+		<-ctx.Done()
+		return "", ctx.Err()
+	}
+	for name, c := range map[string]struct {
+		key             func(ctx context.Context) (string, error)
+		outcome, reason string
+		said            string
+	}{
+		"SIGTERM":   {waits, Partial, StopShutdown, "it was not counted to the end: shutdown"},
+		"no answer": {waits, Failed, StopError, context.DeadlineExceeded.Error()},
+		"no key":    {func(context.Context) (string, error) { return "", ErrKeyMissing }, Failed, StopKeyMissing, ErrKeyMissing.Error()},
+		"no rights": {func(context.Context) (string, error) { return "", denied }, Failed, StopError, denied.Error()},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newStore(t)
+			synctest.Test(t, func(t *testing.T) {
+				r := newRun(t, s, wire(func(*http.Request) reply { return alertsOf() }), &topic{})
+				r.KeyID = c.key
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				time.AfterFunc(time.Minute, cancel)
+				if name == "SIGTERM" {
+					time.AfterFunc(time.Second, cancel)
+				}
+				report, err := r.Live(ctx, "schedule", false)
+				if report.Outcome != c.outcome || report.StopReason != c.reason || (err != nil) != (c.outcome == Failed) {
+					t.Errorf("the run ends as %s %s: %v", report.Outcome, report.StopReason, err)
+				}
+				b, err := r.DryBackfill(ctx, state.Backfill{ID: "b", State: state.Pending, Filter: "{}"})
+				if b.State != state.Failed || b.Error != c.said || (err != nil) != (c.outcome == Failed) {
+					t.Errorf("the dry backfill is %s, %q: %v", b.State, b.Error, err)
+				}
+			})
+		})
+	}
+}
+
 // TestStopsAmongSingleAlerts: a page of alerts that are fetched one by one ends
 // with the run, and does not keep the live feed from its turn.
 func TestStopsAmongSingleAlerts(t *testing.T) {

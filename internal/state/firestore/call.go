@@ -18,8 +18,8 @@ import (
 const callTimeout = 20 * time.Second
 
 // call makes one call to Firestore, and makes it again after codes that pass.
-// doing names the work in errors. An error of the caller's context is returned
-// as that; state.ErrConflict stays recognizable.
+// doing names the work in errors. When the caller's context ends, the error
+// is its cause; state.ErrConflict stays recognizable.
 func (s *Store) call(ctx context.Context, doing string, f func(context.Context) error) error {
 	limited, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -34,7 +34,7 @@ func (s *Store) call(ctx context.Context, doing string, f func(context.Context) 
 		case transient(status.Code(err)) && gax.Sleep(limited, backoff.Pause()) == nil:
 			continue
 		case ctx.Err() != nil:
-			return fmt.Errorf("%s: %w (%w)", doing, ctx.Err(), err)
+			return fmt.Errorf("%s: %w (%w)", doing, context.Cause(ctx), err)
 		case limited.Err() != nil:
 			return fmt.Errorf("%s: no success within %s: %w", doing, callTimeout, s.explain(err))
 		}
