@@ -81,6 +81,7 @@ func newEnv() (*cel.Env, error) {
 	}
 	return cel.NewEnv(
 		ext.Strings(),
+		comparisons(),
 		cel.OptionalTypes(), // alert.doc.?shop.?name.orValue(''), in place of a has() for each step
 		known,
 		cel.Variable("alert", alertType),
@@ -115,10 +116,10 @@ func (c *compiledRule) compile(env *cel.Env) []error {
 		err = fmt.Errorf("costs %d at least; allowed: %d", estimate.Min, costLimit)
 	}
 	if err == nil && estimate.Max <= costLimit {
-		c.small, err = env.Program(checked, cel.EvalOptions(cel.OptOptimize))
+		c.small, err = env.Program(checked, cel.EvalOptions(cel.OptOptimize), bounded(env))
 	}
 	if err == nil {
-		c.condition, err = env.Program(checked, cel.EvalOptions(cel.OptOptimize), cel.CostLimit(costLimit))
+		c.condition, err = env.Program(checked, cel.EvalOptions(cel.OptOptimize), bounded(env), cel.CostLimit(costLimit))
 	}
 	if err != nil {
 		return []error{at(1, 0, err.Error())}
