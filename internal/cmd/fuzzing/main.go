@@ -43,7 +43,7 @@ func main() {
 	var o options
 	only := flag.String("run", "", "only targets whose package and name match `regexp`")
 	flag.StringVar(&o.results, "results", "internal/cmd/fuzzing/results.jsonl", "`file` of the results, to go on with")
-	flag.DurationVar(&o.time, "time", time.Hour, "how long each target is fuzzed in all")
+	flag.DurationVar(&o.time, "time", time.Hour, "how much of a processor's time each target gets in all")
 	flag.DurationVar(&o.piece, "piece", 5*time.Minute, "how long at a time")
 	flag.IntVar(&o.workers, "workers", 1, "how many processes give inputs to a target at once; each one's time counts")
 	flag.StringVar(&o.report, "report", "", "run nothing; write the table of the results into this `document`, and the inputs into testdata/fuzz of the packages")
@@ -103,7 +103,8 @@ type target struct {
 type result struct {
 	target
 	Commit  string  `json:"commit"`  // the last one
-	Seconds float64 `json:"seconds"` // of all workers
+	// Seconds are those of the processor: on a busy machine an hour fuzzes little.
+	Seconds float64 `json:"seconds"`
 	Inputs  int     `json:"inputs"`
 	Corpus  int     `json:"corpus"` // inputs that reach code which no other reaches, in all
 	// Broken is empty, or what the test printed.
@@ -156,6 +157,7 @@ func sums(all []result) (out []result) {
 		if last := len(out) - 1; last >= 0 && out[last].target == r.target {
 			r.Seconds += out[last].Seconds
 			r.Inputs += out[last].Inputs
+			r.Corpus = max(r.Corpus, out[last].Corpus) // a short piece doesn't say
 			if r.Commit == out[last].Commit && r.Broken == "" {
 				r.Broken = out[last].Broken
 			}
@@ -226,7 +228,6 @@ func build(ctx context.Context, dir string, t target) (program string, err error
 
 // fuzz gives inputs to a target for so long.
 func (o options) fuzz(ctx context.Context, t target, program, corpora string, long time.Duration) (result, error) {
-	began := time.Now()
 	args := []string{
 		"-test.run=^$", "-test.fuzz=^" + t.Name + "$", "-test.fuzztime=" + long.Round(time.Second).String(), "-test.fuzzcachedir=" + filepath.Join(corpora, t.Dir),
 		"-test.parallel=" + strconv.Itoa(o.workers), "-test.fuzzminimizetime=10x",
@@ -238,8 +239,10 @@ func (o options) fuzz(ctx context.Context, t target, program, corpora string, lo
 	if ctx.Err() != nil {
 		return result{}, ctx.Err()
 	}
-	// A machine that stood still meanwhile has fuzzed nothing.
-	r := result{target: t, Seconds: min(time.Since(began), long).Seconds() * float64(o.workers)}
+	r := result{target: t}
+	if cmd.ProcessState != nil { // with the processes that it has started
+		r.Seconds = (cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()).Seconds()
+	}
 	r.Inputs, r.Corpus = parseProgress(string(out))
 	var exit *exec.ExitError
 	switch {
