@@ -327,8 +327,6 @@ func (a *App) record(ctx context.Context, b state.Backfill, unfinished []string)
 		}
 		return stored, revision == "", err
 	}
-	// The id follows from the text and a number that counts up, so that equal
-	// requests at the same moment meet in one record, whichever processes get them.
 	plain := "b-" + b.Request[:12]
 	meant := func(stored state.Backfill) bool { return stored.Request == b.Request && !stored.Finished() }
 	for _, id := range unfinished {
@@ -343,21 +341,15 @@ func (a *App) record(ctx context.Context, b state.Backfill, unfinished []string)
 	if full {
 		return b, false, errFull
 	}
+	// Equal requests within a second meet in one record, whichever processes get them.
+	plain += "-" + b.RequestedAt.Format("20060102T150405Z")
 	b.ID = plain
-	first, firstRevision, err := a.createOrRead(ctx, b)
-	if err != nil || meant(first) {
-		return first, firstRevision == "", err
-	}
-	for n := max(first.Latest, 2); ; n++ {
-		b.ID = fmt.Sprintf("%s-%d", plain, n)
+	for n := 2; ; n++ {
 		stored, revision, err := a.createOrRead(ctx, b)
-		if err == nil && !meant(stored) {
-			continue
+		if err != nil || meant(stored) {
+			return stored, revision == "", err
 		}
-		if err == nil && n > first.Latest && first.Finished() {
-			err = a.noteLatest(ctx, first, firstRevision, n)
-		}
-		return stored, revision == "", err
+		b.ID = fmt.Sprintf("%s-%d", plain, n) // one is finished already
 	}
 }
 
@@ -373,18 +365,6 @@ func (a *App) createOrRead(ctx context.Context, b state.Backfill) (state.Backfil
 		err = fmt.Errorf("backfill %s was deleted while it was read", b.ID)
 	}
 	return stored, revision, err
-}
-
-// noteLatest writes into the first backfill of a request how many there are by
-// now, or going through them would take longer with each. It is kept as long as
-// all that it counts.
-func (a *App) noteLatest(ctx context.Context, first state.Backfill, revision state.Revision, n int64) error {
-	first.Latest, first.ExpireAt = n, time.Now().UTC().Truncate(time.Millisecond).Add(drain.KeepFinished)
-	_, err := a.parts.Store.WriteBackfill(ctx, a.cfg.Feed, first, revision)
-	if errors.Is(err, state.ErrConflict) { // an equal request was faster
-		return nil
-	}
-	return err
 }
 
 // same reports whether two requests with one id mean the same.

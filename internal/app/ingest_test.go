@@ -46,10 +46,14 @@ func newIngest(t *testing.T, store state.Store, api http.Handler) http.Handler {
 // newIngestFor is newIngest with names of who may write and read, and a log.
 func newIngestFor(t *testing.T, store state.Store, api http.Handler, operators, viewers []string, log *slog.Logger) http.Handler {
 	t.Helper()
-	server := httptest.NewServer(api)
-	t.Cleanup(server.Close)
+	base := "http://127.0.0.1:9"
+	if api != nil { // else nothing is asked of it
+		server := httptest.NewServer(api)
+		t.Cleanup(server.Close)
+		base = server.URL
+	}
 	a, err := app.New(config.Config{
-		Feed: "default", BaseURL: server.URL + "/api/v3", ToolName: "test", Concurrency: 6, QPS: 1000, RequestsPerDay: 1000, ErrorsPerHour: 100,
+		Feed: "default", BaseURL: base + "/api/v3", ToolName: "test", Concurrency: 6, QPS: 1000, RequestsPerDay: 1000, ErrorsPerHour: 100,
 		InitialLookback: 24 * time.Hour, MaxLookback: 120 * time.Hour, LedgerTTL: time.Hour, Budget: time.Minute,
 		Operators: operators, Viewers: viewers,
 	}, app.Parts{Store: store, Publisher: takes{}, Keys: &keys{}}, log)

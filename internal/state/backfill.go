@@ -19,9 +19,6 @@ type Backfill struct {
 	// Request is the SHA-256 of the request's text, as 64 hex digits: the same
 	// request without an id means the same backfill while it is unfinished.
 	Request string `json:"request_sha256"`
-	// Latest is set in the first of several backfills of the same request, none of
-	// which had an id: the number in which the latest one's id ends, as far as is known.
-	Latest int64 `json:"latest"`
 	// RequestedAt is what the list goes by. A query leaves out what has no such field,
 	// so a zero one is stored too.
 	RequestedAt time.Time `json:"requested_at" store:"always"`

@@ -103,7 +103,6 @@ func sampleBackfill(id string) state.Backfill {
 		Filter:      `{"severity":["high"]}`,
 		Republish:   true,
 		Request:     strings.Repeat("0f", 32),
-		Latest:      29,
 		RequestedAt: odd(3),
 		RequestedBy: "analyst@example.com",
 		Slices:      []state.Slice{{From: odd(4), To: odd(6), DoneUntil: odd(5)}, {From: odd(7), To: odd(9), DoneUntil: odd(8)}},
