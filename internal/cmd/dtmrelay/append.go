@@ -24,6 +24,9 @@ func openToAppend(path string, format outputFormat) (*os.File, error) {
 		// Some files can only be written to.
 		return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	}
+	if info, err := file.Stat(); err == nil && info.Mode().IsRegular() && !lock(file) {
+		return nil, errors.Join(fmt.Errorf("%s is in use by another process: name another file", path), file.Close())
+	}
 	end := endLastLine
 	if format == formatCSV {
 		end = endLastRecord

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"runtime"
+	"strings"
 	"testing"
 )
 
@@ -53,6 +55,41 @@ func TestACutRecordIsLeftOut(t *testing.T) {
 				t.Errorf("%q, %v; want %q", got, err, test.want+"next")
 			}
 		})
+	}
+}
+
+// TestAFileIsAddedToByOneAtATime: who comes second changes nothing in the file, and may
+// have it after the first.
+func TestAFileIsAddedToByOneAtATime(t *testing.T) {
+	if runtime.GOOS != "linux" && runtime.GOOS != "darwin" {
+		t.Skip("there are no locks here")
+	}
+	for _, format := range []outputFormat{formatJSONL, formatCSV} {
+		path := filepath.Join(t.TempDir(), "alerts")
+		first, err := openToAppend(path, format)
+		if err != nil {
+			t.Fatal(err)
+		}
+		const begun = `{"id":"beg`
+		if _, err := first.WriteString(begun); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := openToAppend(path, format); err == nil || !strings.Contains(err.Error(), path+" is in use by another process") {
+			t.Errorf("%s: the second gets %v", format, err)
+		}
+		if got, err := os.ReadFile(path); err != nil || string(got) != begun {
+			t.Errorf("%s: the file has %q, %v; want %q", format, got, err, begun)
+		}
+		if err := first.Close(); err != nil {
+			t.Fatal(err)
+		}
+		second, err := openToAppend(path, format)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := second.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

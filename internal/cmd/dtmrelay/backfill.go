@@ -17,6 +17,7 @@ import (
 	"dtmrelay.internal/dtmrelay/internal/dtm"
 	"dtmrelay.internal/dtmrelay/internal/message"
 	"dtmrelay.internal/dtmrelay/internal/state"
+	"dtmrelay.internal/dtmrelay/internal/state/bolt"
 )
 
 type backfillCmd struct {
@@ -174,17 +175,22 @@ func (c *backfillStartCmd) startLocal(ctx context.Context, request backfillReque
 	if c.Output != "" && format == formatTable { // that is for what became of the backfill
 		format = formatJSONL
 	}
-	out, err := openAlertLines(format, c.Output, cfg.MessageFormat == string(message.Incident), files)
+	store, err := bolt.Open(files.state)
 	if err != nil {
 		return err
 	}
-	relay, closeRelay, err := openLocal(ctx, files, cfg, keys, out)
+	// Not before the state is this process's: a poll may be writing to these files.
+	out, err := openAlertLines(format, c.Output, cfg.MessageFormat == string(message.Incident), files)
 	if err != nil {
-		return errors.Join(err, out.close())
+		return errors.Join(err, store.Close())
+	}
+	relay, err := relayOver(ctx, store, cfg, keys, out)
+	if err != nil {
+		return errors.Join(err, out.close(), store.Close())
 	}
 	last, err := c.work(ctx, relay, request)
 	written, failure := out.ended()
-	err = errors.Join(failure, err, closeRelay(), out.close())
+	err = errors.Join(failure, err, out.close(), store.Close())
 	switch {
 	case isReaderGone(err) && last.ID != "" && !last.Finished():
 		return partialError{errors.New("the reader of standard output is gone; " + c.goesOn(last))}

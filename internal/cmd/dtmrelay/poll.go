@@ -128,10 +128,6 @@ func (c *pollCmd) open(ctx context.Context, p *poller) error {
 	if c.Webhook != "" || c.Exec != "" {
 		cfg.Concurrency = 1 // several workers read several parts of the time at once
 	}
-	if d.out, err = openPrinter(c.Format, c.Output); err != nil {
-		return err
-	}
-	p.closers = append(p.closers, d.out.close)
 	if err := os.MkdirAll(p.files.dir, 0o700); err != nil {
 		return fmt.Errorf("--data: %w", err)
 	}
@@ -140,6 +136,11 @@ func (c *pollCmd) open(ctx context.Context, p *poller) error {
 		return fmt.Errorf("%w (--data takes another folder)", err)
 	}
 	p.closers = append(p.closers, store.Close)
+	// Not before the state is this process's: another poll may be writing to the file.
+	if d.out, err = openPrinter(c.Format, c.Output); err != nil {
+		return err
+	}
+	p.closers = append(p.closers, d.out.close)
 	if c.Since != nil {
 		if err := sayWhereItGoesOn(ctx, store, cfg.Feed, p.files.dir); err != nil {
 			return err

@@ -152,8 +152,18 @@ func openFiles(ctx context.Context, files localFiles, cfg config.Config, keys dt
 	if err != nil {
 		return relayClient{}, nil, err
 	}
+	relay, err := relayOver(ctx, store, cfg, keys, out)
+	if err != nil {
+		return relayClient{}, nil, errors.Join(err, store.Close())
+	}
+	return relay, store.Close, nil
+}
+
+// relayOver is the relay in this process over a store that is open.
+func relayOver(ctx context.Context, store *bolt.Store, cfg config.Config, keys dtm.KeySource, out ledger.Publisher) (relayClient, error) {
 	parts := app.Parts{Store: store, Publisher: out, Keys: keys, OneReader: true}
 	var built *app.App
+	var err error
 	if os.Getenv("LOG_LEVEL") == "" {
 		// What goes wrong is in the answers. The log is for who asks for it.
 		built, err = app.New(cfg, parts, slog.New(slog.DiscardHandler))
@@ -161,9 +171,9 @@ func openFiles(ctx context.Context, files localFiles, cfg config.Config, keys dt
 		built, err = app.Build(ctx, cfg, nil, parts)
 	}
 	if err != nil {
-		return relayClient{}, nil, errors.Join(err, store.Close())
+		return relayClient{}, err
 	}
-	return relayClient{transport: inProcess{built}, push: inProcess{built.SyncStatus()}}, store.Close, nil
+	return relayClient{transport: inProcess{built}, push: inProcess{built.SyncStatus()}}, nil
 }
 
 // relayClient calls the HTTP interface of a relay.
