@@ -262,7 +262,7 @@ func (p *alertPrinter) alert(line, alert []byte, attributes map[string]string) e
 		return writeCSV(p.w, head, [][]string{row})
 	}
 	p.n++
-	p.counts[class{attributes["alert_type"], attributes["severity"]}]++
+	p.counts[class{a.Type, a.Severity}]++
 	switch event := attributes["event"]; event {
 	case ledger.Created:
 	case ledger.StatusChanged:

@@ -188,19 +188,19 @@ func (f *fetch) page(alerts []dtm.Alert, more bool) (goOn bool, err error) {
 			f.cut = true
 			return false, nil
 		}
-		raw, masked, readable := f.redactor.Redact(a.Raw)
+		raw, _, readable := f.redactor.Redact(a.Raw)
 		if a.Invalid != "" || a.Digest != nil || !readable {
 			f.unshown++
 			continue
 		}
-		a.Raw, a.MonitorName = raw, masked.Text(a.MonitorName)
-		if err := f.out.write(a); err != nil {
+		shown := dtm.ParseAlert(raw) // a column is masked as its field is
+		if err := f.out.write(shown); err != nil {
 			return false, err
 		}
 		if len(f.first) < showFirst {
 			f.first = append(f.first, raw)
 		}
-		f.counts[class{a.Type, a.Severity}]++
+		f.counts[class{shown.Type, shown.Severity}]++
 		f.n++
 		f.progress.show(f.n, a.CreatedAt)
 	}
@@ -371,9 +371,17 @@ func (r *rowWriter) write(a dtm.Alert) error {
 func csvRow(a dtm.Alert) []string {
 	tags, _ := a.Tags()
 	return []string{
-		a.ID, message.Time(a.CreatedAt), message.Time(a.UpdatedAt), a.Type, a.Severity, a.Status,
+		a.ID, csvTime(a.CreatedAt), csvTime(a.UpdatedAt), a.Type, a.Severity, a.Status,
 		a.MonitorID, a.MonitorName, a.MScore, strings.Join(tags, "; "), a.Details().Title,
 	}
+}
+
+// csvTime is empty where there is no time.
+func csvTime(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return message.Time(t)
 }
 
 func (r *rowWriter) flush() error { return nil }
@@ -398,7 +406,11 @@ func printAlertTable(w io.Writer, rows [][]string, withHead bool) error {
 }
 
 func tableRow(a dtm.Alert, now time.Time) []string {
+	created := "-"
+	if !a.CreatedAt.IsZero() {
+		created = a.CreatedAt.Local().Format("01-02 15:04")
+	}
 	return []string{
-		a.CreatedAt.Local().Format("01-02 15:04"), strings.TrimSuffix(age(a.CreatedAt, now), " ago"), a.Severity, a.Status, a.Type, a.Details().Title, a.ID,
+		created, strings.TrimSuffix(age(a.CreatedAt, now), " ago"), a.Severity, a.Status, a.Type, a.Details().Title, a.ID,
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -67,7 +68,7 @@ func (c *rulesTestCmd) Run() error {
 	trial := newTrial(list, compiled, time.Now().UTC())
 	if c.Alerts != "" {
 		err = eachFileAlert(c.Alerts, func(a fileAlert) error {
-			trial.add(a)
+			trial.add(a, a.Alert)
 			return ctx.Err()
 		})
 	} else {
@@ -101,7 +102,11 @@ func (c *rulesTestCmd) fetch(ctx context.Context, t *trial) error {
 	}
 	err = drain.ListNewest(ctx, api, query, func(alerts []dtm.Alert, _ bool) (goOn bool, err error) {
 		for _, a := range alerts {
-			t.add(fileAlert{Alert: a})
+			raw, _, readable := cfg.Redactor.Redact(a.Raw)
+			if !readable && a.Invalid == "" && a.Digest == nil {
+				a.Invalid = "a part of it can't be read, so what is secret in it can't be told"
+			}
+			t.add(fileAlert{Alert: a}, dtm.ParseAlert(raw))
 		}
 		return true, nil
 	})
@@ -134,11 +139,11 @@ type seenAlert struct {
 
 // triedAlert is what rules made of one version of an alert.
 type triedAlert struct {
-	AlertID   string     `json:"alert_id,omitempty"`
-	CreatedAt *time.Time `json:"created_at,omitempty"`
-	Type      string     `json:"alert_type,omitempty"`
-	Severity  string     `json:"severity,omitempty"`
-	Event     string     `json:"event,omitempty"`
+	AlertID   string    `json:"alert_id,omitempty"`
+	CreatedAt time.Time `json:"created_at,omitzero"`
+	Type      string    `json:"alert_type,omitempty"`
+	Severity  string    `json:"severity,omitempty"`
+	Event     string    `json:"event,omitempty"`
 
 	Outcome    string         `json:"outcome"` // published, dropped, rejected
 	Priority   string         `json:"priority,omitempty"`
@@ -174,11 +179,12 @@ func newTrial(list rules.List, compiled *rules.Rules, now time.Time) *trial {
 	return t
 }
 
-func (t *trial) add(a fileAlert) {
+// add tries the rules on an alert as it came. shown is what may be shown of it.
+func (t *trial) add(a fileAlert, shown dtm.Alert) {
 	if a.Invalid != "" || a.Digest != nil {
 		t.tried = append(t.tried, triedAlert{
-			AlertID: a.ID, Outcome: state.Rejected, Rules: []string{}, WriteBacks: []triedChange{}, Failed: []triedFailure{},
-			Why: []string{"it is no usable alert: " + a.Invalid},
+			AlertID: shown.ID, Outcome: state.Rejected, Rules: []string{}, WriteBacks: []triedChange{}, Failed: []triedFailure{},
+			Why: []string{"it is no usable alert: " + cmp.Or(a.Invalid, "it is too large")},
 		})
 		return
 	}
@@ -207,9 +213,8 @@ func (t *trial) add(a fileAlert) {
 
 	first := event == ledger.Created && !known
 	result := ledger.Evaluate(t.compiled, a.Alert, event, previous, first, t.now)
-	created := a.CreatedAt
 	one := triedAlert{
-		AlertID: a.ID, CreatedAt: &created, Type: a.Type, Severity: a.Severity, Event: event,
+		AlertID: shown.ID, CreatedAt: shown.CreatedAt, Type: shown.Type, Severity: shown.Severity, Event: event,
 		Outcome: state.Published, Priority: result.Priority, Escalated: result.Escalate,
 		Rules: append([]string{}, result.Matched...), WriteBacks: []triedChange{}, Failed: []triedFailure{},
 		Why: t.explain(a.Alert, result, first),
@@ -366,13 +371,9 @@ func (c *rulesTestCmd) print(t *trial) error {
 func (t *trial) rows(format outputFormat) [][]string {
 	rows := make([][]string, 0, len(t.tried))
 	for _, a := range t.tried {
-		created := time.Time{}
-		if a.CreatedAt != nil {
-			created = *a.CreatedAt
-		}
 		matched, why := strings.Join(a.Rules, ", "), strings.Join(a.Why, "; ")
 		if format == formatTable {
-			rows = append(rows, []string{a.AlertID, localTime(created), age(created, t.now), a.Type, a.Severity, a.Event, a.became(), matched, why})
+			rows = append(rows, []string{a.AlertID, localTime(a.CreatedAt), age(a.CreatedAt, t.now), a.Type, a.Severity, a.Event, a.became(), matched, why})
 			continue
 		}
 		var status string
@@ -382,7 +383,7 @@ func (t *trial) rows(format outputFormat) [][]string {
 			tags = append(tags, w.Tags...)
 		}
 		rows = append(rows, []string{
-			a.AlertID, message.Time(created), a.Type, a.Severity, a.Event, a.Outcome, a.Priority,
+			a.AlertID, csvTime(a.CreatedAt), a.Type, a.Severity, a.Event, a.Outcome, a.Priority,
 			strconv.FormatBool(a.Escalated), status, strings.Join(tags, ", "), matched, why,
 		})
 	}
