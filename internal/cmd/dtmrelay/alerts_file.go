@@ -26,9 +26,9 @@ func openInput(path string) (io.ReadCloser, error) {
 	return os.Open(path)
 }
 
-// eachFileAlert calls f with every alert of a file: JSON lines, or a JSON list. A
-// process that was killed, or that is just writing, leaves a last line without an end;
-// it is left out. A file that begins otherwise holds no alerts at all, which is an error.
+// eachFileAlert calls f with every alert of a file: JSON lines, and JSON lists. A process
+// that was killed, or that is just writing, leaves a last line without an end; it is left
+// out. A file that begins otherwise holds no alerts at all, which is an error.
 func eachFileAlert(path string, f func(fileAlert) error) error {
 	file, err := openInput(path)
 	if err != nil {
@@ -36,42 +36,61 @@ func eachFileAlert(path string, f func(fileAlert) error) error {
 	}
 	defer file.Close()
 	r := bufio.NewReaderSize(file, 1<<20)
-	first, emptyLines, err := skipSpace(r)
-	if err != nil {
-		return fmt.Errorf("reading %s: %w", path, err)
-	}
-	if first == '[' {
-		return eachOfList(path, r, f)
-	}
-	for number := emptyLines + 1; ; number++ {
-		line, err := r.ReadBytes('\n')
-		ended := errors.Is(err, io.EOF)
-		if err != nil && !ended {
-			return fmt.Errorf("reading %s: %w", path, err)
-		}
-		if line = bytes.TrimSpace(line); len(line) > 0 {
-			switch a, err := parseFileAlert(line); {
-			case err != nil && (!ended || number == emptyLines+1 && first != '{'):
-				return fmt.Errorf("%s, line %d: %w: each line must be an alert, or a message as the relay writes it", path, number, err)
-			case err == nil:
-				if err := f(a); err != nil {
-					return err
-				}
-			}
-		}
-		if ended {
+	for number, begun := 1, false; ; number++ {
+		first, emptyLines, err := skipSpace(r)
+		number += emptyLines
+		switch {
+		case errors.Is(err, io.EOF):
 			return nil
+		case err != nil:
+			return fmt.Errorf("reading %s: %w", path, err)
+		case first == '[':
+			return eachFromList(path, r, number, f)
+		}
+		line, ended, err := readLine(r)
+		if err != nil {
+			return fmt.Errorf("%s, line %d: %w", path, number, err)
+		}
+		switch a, err := parseFileAlert(bytes.TrimSpace(line)); {
+		case err == nil:
+			if err := f(a); err != nil {
+				return err
+			}
+		case !ended || !begun && first != '{':
+			return noAlert(path, number, err)
+		}
+		begun = true
+	}
+}
+
+func noAlert(path string, line int, err error) error {
+	return fmt.Errorf("%s, line %d: %w: it must be an alert, or a message as the relay writes it, on a line of its own or in a JSON list", path, line, err)
+}
+
+// longestLine is more than an alert, or a message, has.
+const longestLine = 64 << 20
+
+// readLine reads to the end of a line, or of the file: then it has ended.
+func readLine(r *bufio.Reader) (line []byte, ended bool, err error) {
+	for {
+		part, err := r.ReadSlice('\n')
+		line = append(line, part...)
+		switch {
+		case errors.Is(err, io.EOF):
+			return line, true, nil
+		case !errors.Is(err, bufio.ErrBufferFull):
+			return line, false, err
+		case len(line) > longestLine: // it may be an endless one
+			return nil, false, fmt.Errorf("the line is longer than %d bytes, which no alert is", longestLine)
 		}
 	}
 }
 
-// skipSpace goes on to what JSON begins with, and returns it; 0: there is nothing.
+// skipSpace goes on to what JSON begins with, and returns it.
 func skipSpace(r *bufio.Reader) (first byte, lines int, err error) {
 	for {
 		first, err = r.ReadByte()
 		switch {
-		case errors.Is(err, io.EOF):
-			return 0, lines, nil
 		case err != nil:
 			return 0, lines, err
 		case first == '\n':
@@ -82,29 +101,60 @@ func skipSpace(r *bufio.Reader) (first byte, lines int, err error) {
 	}
 }
 
-func eachOfList(path string, r io.Reader, f func(fileAlert) error) error {
-	dec := json.NewDecoder(r)
-	_, err := dec.Token()
-	for number := 1; err == nil && dec.More(); number++ {
-		var element json.RawMessage
-		if err = dec.Decode(&element); err != nil {
-			break
+// eachFromList is eachFileAlert from where a list begins, in the line of that number. More
+// lists, and alerts, may come after it.
+func eachFromList(path string, r io.Reader, number int, f func(fileAlert) error) error {
+	counted := &lineCounter{Reader: r}
+	dec := json.NewDecoder(counted)
+	listed := false
+	fail := func(err error) error {
+		if listed && (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)) {
+			err = errors.New("the list has no end")
 		}
-		a, parseErr := parseFileAlert(element)
-		if parseErr != nil {
-			return fmt.Errorf("%s, element %d: %w: each must be an alert, or a message as the relay writes it", path, number, parseErr)
+		rest, _ := io.ReadAll(dec.Buffered()) // it is in memory
+		return noAlert(path, number+counted.lines-bytes.Count(rest, []byte{'\n'}), err)
+	}
+	for {
+		more, first := dec.More(), [1]byte{}
+		_, _ = dec.Buffered().Read(first[:]) // where there is more, it begins with that
+		if listed && !more || !listed && (first[0] == '[' || !more && first[0] != ']' && first[0] != '}') {
+			switch _, err := dec.Token(); { // a list begins or ends, or nothing is left
+			case errors.Is(err, io.EOF) && !listed:
+				return nil
+			case err != nil:
+				return fail(err)
+			}
+			listed = !listed
+			continue
+		}
+		var element json.RawMessage
+		switch err := dec.Decode(&element); {
+		case errors.Is(err, io.ErrUnexpectedEOF) && !listed && first[0] == '{':
+			return nil
+		case err != nil:
+			return fail(err)
+		}
+		a, err := parseFileAlert(element)
+		if err != nil {
+			return fail(err)
 		}
 		if err := f(a); err != nil {
 			return err
 		}
 	}
-	if err == nil {
-		_, err = dec.Token()
-	}
-	if err != nil {
-		return fmt.Errorf("%s is not a JSON list of alerts: %w", path, err)
-	}
-	return nil
+}
+
+// lineCounter counts the ends of lines.
+type lineCounter struct {
+	io.Reader
+
+	lines int
+}
+
+func (c *lineCounter) Read(p []byte) (int, error) {
+	n, err := c.Reader.Read(p)
+	c.lines += bytes.Count(p[:n], []byte{'\n'})
+	return n, err
 }
 
 // parseFileAlert reads an alert, a message, or an incident. Its error says that the

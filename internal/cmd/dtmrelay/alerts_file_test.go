@@ -10,7 +10,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-func TestEachFileAlertLeavesOutATornLine(t *testing.T) {
+func TestEachFileAlert(t *testing.T) {
 	for name, test := range map[string]struct {
 		text string
 		want []string
@@ -26,7 +26,19 @@ func TestEachFileAlertLeavesOutATornLine(t *testing.T) {
 		"a list":                {`[{"id":"a"},{"id":"b"}]`, []string{"a", "b"}, ""},
 		"a list after a space":  {"\r\n\t " + `[{"id":"a"},{"id":"b"}]`, []string{"a", "b"}, ""},
 		"lines after a space":   {"\n " + `{"id":"a"}` + "\n" + `{"id":"b"}`, []string{"a", "b"}, ""},
-		"a torn list":           {` [{"id":"a"},`, []string{"a"}, "is not a JSON list"},
+		"a torn list":           {` [{"id":"a"},`, []string{"a"}, "line 1: the list has no end"},
+		"a list without end":    {"\n" + `[{"id":"a"}`, []string{"a"}, "line 2: the list has no end"},
+		"two lists":             {`[{"id":"a"},` + "\n" + `{"id":"b"}]` + "\n[]\n" + `[{"id":"c"}]` + "\n", []string{"a", "b", "c"}, ""},
+		"lists in one line":     {`[][{"id":"a"}][]`, []string{"a"}, ""},
+		"lines after a list":    {`[{"id":"a"}]{"id":"b"}` + "\n" + `{"id":"c"}`, []string{"a", "b", "c"}, ""},
+		"a list after lines":    {`{"id":"a"}` + "\n" + ` [{"id":"b"}] {"id":"c"}` + "\n", []string{"a", "b", "c"}, ""},
+		"torn after a list":     {`[{"id":"a"}]` + "\n" + `{"id":"b","crea`, []string{"a"}, ""},
+		"text after a list":     {`[{"id":"a"}]` + "\n\n" + `and so on`, []string{"a"}, "line 3: invalid character 'a'"},
+		"a torn text after one": {`[{"id":"a"}]` + "\n" + `"x`, []string{"a"}, "line 2: unexpected EOF"},
+		"an end after a list":   {`[{"id":"a"}]` + "\n]", []string{"a"}, "line 2: invalid character ']'"},
+		"a number after a list": {`[{"id":"a"}]` + "\n" + `7 {"id":"b"}`, []string{"a"}, "line 2: not a JSON object"},
+		"no alert in a list":    {"[\n" + `{"id":"a"},` + "\n" + `7]`, []string{"a"}, "line 3: not a JSON object"},
+		"no line at all":        {strings.Repeat("\x00", longestLine+1<<20), nil, "line 1: the line is longer than"},
 		"no alerts":             {"\n" + `id,created_at`, nil, "line 2: not valid JSON"},
 		"a text":                {`"torn`, nil, "line 1: not valid JSON"},
 	} {
