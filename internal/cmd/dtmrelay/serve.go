@@ -26,9 +26,10 @@ import (
 type serveCmd struct {
 	Target string `env:"FUNCTION_TARGET" default:"both" help:"Which function to serve at /: Ingest or SyncStatus; both puts SyncStatus at /SyncStatus (${default})."`
 	Host   string `default:"127.0.0.1" help:"Address to listen on (${default})."`
-	Port   uint16 `default:"8080" env:"PORT" help:"Port to listen on (${default}); 0 picks a free one."`
-	Local  bool   `help:"Keep the state and the messages in files instead of Firestore and Pub/Sub."`
-	Dir    string `placeholder:"DIR" help:"With --local: where the files are and stay (./dtmrelay-data)."`
+	// Port is no number here: a variable that is wrong would be told to every command.
+	Port  string `default:"8080" env:"PORT" help:"Port to listen on (${default}); 0 picks a free one."`
+	Local bool   `help:"Keep the state and the messages in files instead of Firestore and Pub/Sub."`
+	Dir   string `placeholder:"DIR" help:"With --local: where the files are and stay (./dtmrelay-data)."`
 
 	// For a program that starts this one and must not leave it running.
 	UntilEOF bool `hidden:"" help:"End when standard input does."`
@@ -50,15 +51,19 @@ Examples:
 }
 
 func (c *serveCmd) Validate() error {
+	var errs []error
 	switch c.Target {
 	case "Ingest", "SyncStatus", "both":
 	default:
-		return fmt.Errorf("--target (or FUNCTION_TARGET) is %q: it must be Ingest, SyncStatus or both", c.Target)
+		errs = append(errs, fmt.Errorf("--target (or FUNCTION_TARGET) is %q: it must be Ingest, SyncStatus or both", c.Target))
+	}
+	if _, err := strconv.ParseUint(c.Port, 10, 16); err != nil {
+		errs = append(errs, fmt.Errorf("--port (or PORT) is %q: it must be a number from 0 to 65535", c.Port))
 	}
 	if c.Dir != "" && !c.Local {
-		return errors.New("--dir is where --local keeps its files: add --local, or leave --dir out")
+		errs = append(errs, errors.New("--dir is where --local keeps its files: add --local, or leave --dir out"))
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // served is the name of what this command serves for the framework.
@@ -160,7 +165,7 @@ const portTries = 10
 // serve ends the channel.
 func (c *serveCmd) begin(serve func(host, port string) error) (address string, ended <-chan error, err error) {
 	for range portTries {
-		if address, ended, err = c.beginOnce(serve); c.Port != 0 || !errors.Is(err, syscall.EADDRINUSE) {
+		if address, ended, err = c.beginOnce(serve); c.Port != "0" || !errors.Is(err, syscall.EADDRINUSE) {
 			break // otherwise the port was free, and another program got it first
 		}
 	}
@@ -169,7 +174,7 @@ func (c *serveCmd) begin(serve func(host, port string) error) (address string, e
 
 func (c *serveCmd) beginOnce(serve func(host, port string) error) (string, <-chan error, error) {
 	// The framework neither takes a listener nor tells the port that it got.
-	free, err := net.Listen("tcp", net.JoinHostPort(c.Host, strconv.Itoa(int(c.Port))))
+	free, err := net.Listen("tcp", net.JoinHostPort(c.Host, c.Port))
 	if err != nil {
 		return "", nil, err
 	}
