@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"regexp"
+	"strings"
 
 	"github.com/sethvargo/go-envconfig"
 
@@ -58,7 +59,7 @@ func (k keyFlags) environment(values map[string]string) (envconfig.Lookuper, err
 		over["GTI_API_KEY"], over["GTI_API_KEY_SECRET"] = string(key), ""
 	case k.KeySecret != "":
 		over["GTI_API_KEY"], over["GTI_API_KEY_SECRET"] = "", string(k.KeySecret)
-	case os.Getenv("GTI_API_KEY") == "" && os.Getenv("GTI_API_KEY_SECRET") == "":
+	case variable("GTI_API_KEY") == "" && variable("GTI_API_KEY_SECRET") == "":
 		return nil, errNoKey
 	}
 	for name, value := range values {
@@ -71,6 +72,9 @@ func (k keyFlags) environment(values map[string]string) (envconfig.Lookuper, err
 		return os.LookupEnv(name)
 	}), nil
 }
+
+// variable is a variable as the configuration reads it: one of white space is not set.
+func variable(name string) string { return strings.TrimSpace(os.Getenv(name)) }
 
 // local is the configuration of a relay on this machine, see [keyFlags.environment], and
 // where its key is. end gives back what that holds.
@@ -94,7 +98,7 @@ func (k keyFlags) local(ctx context.Context, values map[string]string) (cfg conf
 // RUN_BUDGET, or after an hour, so that nobody waits for longer because GTI asks for it.
 func (k keyFlags) budgeted(ctx context.Context) (within context.Context, cfg config.Config, keys dtm.KeySource, end func() error, err error) {
 	var values map[string]string
-	if os.Getenv("RUN_BUDGET") == "" {
+	if variable("RUN_BUDGET") == "" {
 		values = map[string]string{"RUN_BUDGET": "1h"}
 	}
 	cfg, keys, closeKeys, err := k.local(ctx, values)

@@ -176,10 +176,10 @@ func (c *pollCmd) values() map[string]string {
 	}
 	// No platform cuts a poll off, and what a slow receiver has taken of a page must be
 	// recorded within the run.
-	if os.Getenv("RUN_BUDGET") == "" {
+	if variable("RUN_BUDGET") == "" {
 		values["RUN_BUDGET"] = "1h"
 	}
-	if c.Refs || os.Getenv("DTM_REFS") == "" {
+	if c.Refs || variable("DTM_REFS") == "" {
 		values["DTM_REFS"] = fmt.Sprint(c.Refs)
 	}
 	return values

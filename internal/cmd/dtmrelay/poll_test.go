@@ -131,3 +131,24 @@ func TestPollCleansWhatGTISays(t *testing.T) {
 		t.Errorf("%v: %q", err, said)
 	}
 }
+
+// TestVariablesOfWhiteSpaceAreNotSet: they are as the configuration reads them.
+func TestVariablesOfWhiteSpaceAreNotSet(t *testing.T) {
+	for name, test := range map[string]struct {
+		value string
+		want  map[string]string // what the command decides in its place
+	}{
+		"unset": {"", map[string]string{"RUN_BUDGET": "1h", "DTM_REFS": "false"}},
+		"blank": {" \t\n", map[string]string{"RUN_BUDGET": "1h", "DTM_REFS": "false"}},
+		"set":   {" x ", map[string]string{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, variable := range []string{"RUN_BUDGET", "DTM_REFS"} {
+				t.Setenv(variable, test.value)
+			}
+			if diff := cmp.Diff(test.want, (&pollCmd{}).values()); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}

@@ -164,7 +164,7 @@ func relayOver(ctx context.Context, store *bolt.Store, cfg config.Config, keys d
 	parts := app.Parts{Store: store, Publisher: out, Keys: keys, OneReader: true}
 	var built *app.App
 	var err error
-	if os.Getenv("LOG_LEVEL") == "" {
+	if variable("LOG_LEVEL") == "" {
 		// What goes wrong is in the answers. The log is for who asks for it.
 		built, err = app.New(cfg, parts, slog.New(slog.DiscardHandler))
 	} else {
