@@ -48,7 +48,10 @@ func (k keyFlags) environment(values map[string]string) (envconfig.Lookuper, err
 	case k.KeyFile != "" && k.KeySecret != "":
 		return nil, usagef("--key-file and --key-secret both name an API key: leave one out")
 	case k.KeyFile != "":
-		key, err := readKeyFile(k.KeyFile)
+		if _, err := os.Stat(k.KeyFile); err != nil && !strings.ContainsAny(k.KeyFile, `/\.`) {
+			return nil, errors.New("the file given with --key-file (not shown, it may be a key) does not exist: it must be the name of a file that holds the API key")
+		}
+		key, err := readShort(k.KeyFile, "the API key")
 		if err != nil {
 			return nil, fmt.Errorf("reading the API key: %w", err)
 		}
@@ -112,18 +115,18 @@ func (k keyFlags) budgeted(ctx context.Context) (within context.Context, cfg con
 	}, nil
 }
 
-// readKeyFile reads no more than a key can be long: the file may be an endless one.
-func readKeyFile(path string) ([]byte, error) {
+// readShort reads a file that must hold what is short: it may be an endless one.
+func readShort(path, what string) ([]byte, error) {
 	const most = 64 << 10
 	file, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
-	key, err := io.ReadAll(io.LimitReader(file, most+1))
-	if len(key) > most {
-		err = fmt.Errorf("%s has more than %d bytes: it must hold the API key alone", path, most)
+	text, err := io.ReadAll(io.LimitReader(file, most+1))
+	if len(text) > most {
+		err = fmt.Errorf("%s has more than %d bytes: it must hold %s alone", path, most, what)
 	}
-	return key, errors.Join(err, file.Close())
+	return text, errors.Join(err, file.Close())
 }
 
 // checkKey is what to do about a key that GTI does not accept.

@@ -10,7 +10,6 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
-	"os"
 	"regexp"
 	"slices"
 	"strconv"
@@ -59,7 +58,7 @@ func checkWebhook(address string) error {
 func newWebhook(address, headerFile string) (*webhook, error) {
 	w := &webhook{url: address, header: http.Header{}, transport: http.DefaultTransport, random: rand.Float64}
 	if headerFile != "" {
-		text, err := os.ReadFile(headerFile)
+		text, err := readShort(headerFile, "lines of a header")
 		if err != nil {
 			return nil, fmt.Errorf("--webhook-header-file: %w", err)
 		}
