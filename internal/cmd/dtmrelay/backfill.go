@@ -46,7 +46,7 @@ type backfillStartCmd struct {
 	keyFlags
 	filterFlags
 
-	Since     moment  `required:"" placeholder:"WHEN" help:"Where the range of created_at begins: a time (RFC 3339), or a duration back from now such as 96h."`
+	Since     *moment `required:"" placeholder:"WHEN" help:"Where the range of created_at begins: a time (RFC 3339), or a duration back from now such as 96h."`
 	Until     *moment `placeholder:"WHEN" help:"Where it ends, in the same forms (the live position, at which it ends at the latest)."`
 	Republish bool    `help:"Publish also what was published before, to every subscriber."`
 	DryRun    bool    `help:"Only count."`
@@ -77,8 +77,11 @@ func (c *backfillStartCmd) Validate() error {
 	if c.URL != "" && c.Output != "" {
 		problems = append(problems, errors.New("--output is for a relay of this machine: a deployed one publishes to its topic"))
 	}
+	if c.Since == nil {
+		return errors.Join(problems...) // kong says that it is missing
+	}
 	now := time.Now()
-	if !c.Since.before(now).Before(now) && c.Since != (moment{}) { // else kong says that it is missing
+	if !c.Since.before(now).Before(now) {
 		problems = append(problems, errFuture)
 	}
 	if c.Until != nil && !c.Since.before(now).Before(c.Until.before(now)) {

@@ -81,15 +81,16 @@ type moment struct {
 
 // UnmarshalText reads a duration back from now or an RFC 3339 time.
 func (m *moment) UnmarshalText(text []byte) error {
-	if d, err := time.ParseDuration(string(text)); err == nil && d >= 0 {
-		*m = moment{ago: d}
-		return nil
+	d, err := time.ParseDuration(string(text))
+	*m = moment{ago: d}
+	at, ok := time.Now().Add(-d), err == nil && d >= 0
+	if err != nil {
+		at, ok = dtm.ParseTime(string(text))
+		*m = moment{at: at}
 	}
-	at, ok := dtm.ParseTime(string(text))
 	if !ok || at.Year() < 1970 || at.Year() > 9999 {
-		return fmt.Errorf("%q is not allowed: it must be a duration back from now, such as 72h, or a time, such as 2026-01-02T15:04:05Z", text)
+		return fmt.Errorf("%q is not allowed: it must be a duration back from now, such as 72h, or a time, such as 2026-01-02T15:04:05Z, from the year 1970 on", text)
 	}
-	*m = moment{at: at}
 	return nil
 }
 

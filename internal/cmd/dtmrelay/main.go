@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"reflect"
+	"regexp"
 	"strings"
 	"syscall"
 
@@ -24,20 +25,20 @@ const (
 )
 
 type commands struct {
-	Fetch      fetchCmd         `cmd:"" help:"Fetch alerts once, and show them or write them to a file."`
-	Poll       pollCmd          `cmd:"" help:"Fetch what is new again and again, and show it or hand it on."`
-	Alert      alertCmd         `cmd:"" help:"Show one alert, what became of it, or change it."`
-	Backfill   backfillCmd      `cmd:"" help:"Relay a past range, by a deployed relay or one of this machine."`
-	Redrive    redriveCmd       `cmd:"" help:"Publish dead letters or rejected write-backs again."`
-	Status     statusCmd        `cmd:"" help:"Show where a relay stands."`
-	Rules      rulesCmd         `cmd:"" help:"Check rules, and try them on alerts."`
-	Doctor     doctorCmd        `cmd:"" help:"Look whether everything is there that the relay needs, and say what to do."`
-	Report     reportCmd        `cmd:"" help:"Report on alerts: a file for a browser, or tables."`
-	Demo       demoCmd          `cmd:"" help:"Relay invented alerts through rate limits, a lost connection and a crash, and count them."`
-	Serve      serveCmd         `cmd:"" help:"Serve the function, against Google Cloud, emulators, or files of this machine."`
-	Sim        simCmd           `cmd:"" help:"Serve a simulator of the Digital Threat Monitoring API."`
-	Completion completionCmd    `cmd:"" help:"Print what lets a shell complete commands and flags."`
-	Version    kong.VersionFlag `help:"Show the version and exit."`
+	Fetch      fetchCmd      `cmd:"" help:"Fetch alerts once, and show them or write them to a file."`
+	Poll       pollCmd       `cmd:"" help:"Fetch what is new again and again, and show it or hand it on."`
+	Alert      alertCmd      `cmd:"" help:"Show one alert, what became of it, or change it."`
+	Backfill   backfillCmd   `cmd:"" help:"Relay a past range, by a deployed relay or one of this machine."`
+	Redrive    redriveCmd    `cmd:"" help:"Publish dead letters or rejected write-backs again."`
+	Status     statusCmd     `cmd:"" help:"Show where a relay stands."`
+	Rules      rulesCmd      `cmd:"" help:"Check rules, and try them on alerts."`
+	Doctor     doctorCmd     `cmd:"" help:"Look whether everything is there that the relay needs, and say what to do."`
+	Report     reportCmd     `cmd:"" help:"Report on alerts: a file for a browser, or tables."`
+	Demo       demoCmd       `cmd:"" help:"Relay invented alerts through rate limits, a lost connection and a crash, and count them."`
+	Serve      serveCmd      `cmd:"" help:"Serve the function, against Google Cloud, emulators, or files of this machine."`
+	Sim        simCmd        `cmd:"" help:"Serve a simulator of the Digital Threat Monitoring API."`
+	Completion completionCmd `cmd:"" help:"Print what lets a shell complete commands and flags."`
+	Version    versionFlag   `help:"Show the version and exit."`
 }
 
 const description = `Relays Digital Threat Monitoring alerts of Google Threat Intelligence.
@@ -70,6 +71,9 @@ func run(args []string) int {
 	var parse *kong.ParseError
 	if errors.As(err, &parse) {
 		command = parse.Context
+		if unwritten(err) != nil { // help or version: the call is right
+			return fail(err)
+		}
 		if len(wrong) > 0 { // what was checked without them can be false
 			err = command.Error
 		}
@@ -85,6 +89,27 @@ func run(args []string) int {
 		return fail(err)
 	}
 	return 0
+}
+
+// versionFlag prints the version. Unlike kong's own it tells when that fails.
+type versionFlag bool
+
+// BeforeReset is called where the flag was given.
+func (versionFlag) BeforeReset(parser *kong.Kong, vars kong.Vars) error {
+	_, err := fmt.Fprintln(parser.Stdout, vars["version"])
+	if err == nil {
+		parser.Exit(0)
+	}
+	return err
+}
+
+// unwritten is why standard output did not take what was written to it; nil: it did.
+func unwritten(err error) *fs.PathError {
+	var file *fs.PathError
+	if errors.As(err, &file) && file.Path == os.Stdout.Name() {
+		return file
+	}
+	return nil
 }
 
 // pathOf are the words of a command, with a space before each.
@@ -116,6 +141,9 @@ func collectWrongValues(n *kong.Node, wrong *[]error) {
 	}
 }
 
+// negative is how a number or a duration begins that is below 0.
+var negative = regexp.MustCompile(`^-[0-9.]`)
+
 type collectingMapper struct {
 	kong.Mapper
 
@@ -131,6 +159,11 @@ func (m collectingMapper) Decode(ctx *kong.DecodeContext, target reflect.Value) 
 	if ctx.Scan.Peek().IsEOL() {
 		add(" needs a value")
 		return nil
+	}
+	if token := ctx.Scan.Peek(); negative.MatchString(token.String()) {
+		// Not another flag: what is allowed is said of it as of any value.
+		ctx.Scan.Pop()
+		ctx.Scan.PushTyped(token.Value, kong.FlagValueToken)
 	}
 	err := m.Mapper.Decode(ctx, target)
 	text := target
@@ -197,8 +230,8 @@ func fail(err error) int {
 // isReaderGone reports whether who reads the output has seen enough, such as head. The
 // network can be a broken pipe too.
 func isReaderGone(err error) bool {
-	var file *fs.PathError
-	return errors.As(err, &file) && file.Path == os.Stdout.Name() && errors.Is(file, syscall.EPIPE)
+	failed := unwritten(err)
+	return failed != nil && errors.Is(failed, syscall.EPIPE)
 }
 
 // self is how the user calls this program.

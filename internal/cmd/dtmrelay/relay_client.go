@@ -34,6 +34,8 @@ type relayFlags struct {
 	Data string `placeholder:"DIR" help:"A relay of this machine: the folder of poll or of serve --local (dtmrelay-data)."`
 }
 
+const allowedURL = "it must be an address such as https://dtm-relay-abc123-ew.a.run.app, without user, query and fragment"
+
 func (f relayFlags) check() error {
 	if f.URL == "" {
 		return nil
@@ -42,8 +44,10 @@ func (f relayFlags) check() error {
 	switch {
 	case f.Data != "":
 		return errors.New("--url is a deployed relay, --data one of this machine: leave one out")
-	case err != nil || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "":
-		return fmt.Errorf("--url is %q: it must be an address such as https://dtm-relay-abc123-ew.a.run.app, without user, query and fragment", f.URL)
+	case strings.ContainsAny(f.URL, "@?#"):
+		return errors.New("--url: the value (not shown, it may hold a password) is not allowed: " + allowedURL)
+	case err != nil || u.Hostname() == "":
+		return fmt.Errorf("--url is %q: %s", f.URL, allowedURL)
 	case u.Scheme != "https" && (u.Scheme != "http" || !dtm.Loopback(u.Hostname())):
 		return fmt.Errorf("--url is %q: it must begin with https:// (http:// for this machine only)", f.URL)
 	}
