@@ -129,6 +129,9 @@ func (c *compiledRule) compile(env *cel.Env) []error {
 
 // at is a problem at a place: CEL counts lines from 1 and columns from 0.
 func at(line, column int, message string) error {
+	if line < 1 { // of the whole condition
+		return errors.New(message)
+	}
 	return fmt.Errorf("line %d, column %d: %s", line, column+1, message)
 }
 
@@ -143,6 +146,19 @@ func explain(message string) string {
 		if strings.HasSuffix(message, "'"+pair+"'") {
 			return message + "; an alert's numbers are doubles: write 70.0 for 70"
 		}
+	}
+	limit := message[strings.LastIndexByte(message, ' ')+1:]
+	switch {
+	case message == "invalid matches argument":
+		return "the text for matches is no regular expression; allowed: one of RE2, such as ^acme-[0-9]+$"
+	case message == "invalid duration argument":
+		return "the text for duration is no duration; allowed: numbers with a unit, such as 90s, 15m or 24h"
+	case message == "invalid timestamp argument":
+		return "the text for timestamp is no time; allowed: a time such as 2026-01-02T03:04:05Z"
+	case strings.HasPrefix(message, "expression recursion limit exceeded: "):
+		return "parts of it are nested too deeply; allowed: " + limit + " levels"
+	case strings.HasPrefix(message, "expression code point size exceeds limit: "):
+		return "it is too long; allowed: " + limit + " characters"
 	}
 	return message
 }
