@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -185,12 +184,21 @@ func (d *doctor) examineFolder(ctx context.Context, dir string, cfg config.Confi
 	default:
 		d.add("permissions", isGreen, dir+" is its owner's alone", "")
 	}
-	path := filepath.Join(dir, "state.db")
-	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
-		d.add("data", isYellow, "there is no "+path, "poll and serve --local make it; if it should be there, --data names another folder")
+	files := filesIn(dir)
+	for _, path := range []string{files.state, files.alerts, files.rejects} {
+		file, err := os.OpenFile(path, os.O_WRONLY, 0) // changes nothing
+		if err == nil {
+			err = file.Close()
+		}
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			d.add("permissions", isRed, "it can't be written: "+err.Error(), "make it a file of the user that the relay runs as, and run this as that user: chmod u+w "+path)
+		}
+	}
+	if _, err := os.Stat(files.state); errors.Is(err, os.ErrNotExist) {
+		d.add("data", isYellow, "there is no "+files.state, "poll and serve --local make it; if it should be there, --data names another folder")
 		return
 	}
-	store, err := bolt.OpenCopy(path)
+	store, err := bolt.OpenCopy(files.state)
 	if err != nil {
 		if errors.Is(err, fs.ErrPermission) {
 			d.add("data", isRed, err.Error(), "run this as the user that the relay runs as, who must be able to read and write the file")
