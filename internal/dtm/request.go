@@ -45,6 +45,11 @@ func (r request) token() bool { return !r.expires.IsZero() }
 // changes reports whether the request changes something.
 func (r request) changes() bool { return r.method == http.MethodPatch }
 
+// isAnsweredBy reports whether an answer with this status is one to the request.
+func (r request) isAnsweredBy(status int) bool {
+	return status == http.StatusOK || status == http.StatusNoContent || r.changes() && status/100 == 2
+}
+
 // endpoint names what is asked, without a query.
 func (r request) endpoint() string { return r.target.Host + r.target.Path }
 

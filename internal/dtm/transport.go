@@ -174,9 +174,8 @@ func (s *Session) clearance(ctx context.Context, req request) error {
 
 // send sends one request. A redirect that may be followed is returned as location.
 func (s *Session) send(ctx context.Context, req request, target *url.URL, key string, memory *pageMemory, left *underWay) (got response, location *url.URL, err error) {
-	c := s.client
 	sending := ctx
-	if c.lingers && !req.changes() { // a change is not to be sent when nobody waits for it any more
+	if s.client.lingers && !req.changes() { // a change is not to be sent when nobody waits for it any more
 		sending = context.WithoutCancel(ctx)
 	}
 	attempt, cancel := context.WithCancelCause(sending)
@@ -185,28 +184,6 @@ func (s *Session) send(ctx context.Context, req request, target *url.URL, key st
 		watch.Stop()
 		cancel(nil)
 	}
-
-	// net/http repeats a GET by itself when a connection breaks, but not one with
-	// a body, and a page token serves one request. The body is empty, so that
-	// nothing of it is sent; a plain reader would be taken for no body.
-	var content io.Reader = io.NopCloser(strings.NewReader(""))
-	if req.body != nil {
-		// This it may repeat: a change replaces, so that twice is as good as once.
-		content = bytes.NewReader(req.body)
-	}
-	httpReq, err := http.NewRequestWithContext(attempt, req.method, target.String(), content)
-	if err != nil { // the target is a redirect's
-		over()
-		return response{}, nil, &NoAnswerError{endpoint: req.endpoint(), err: errors.New("the request can't be made")}
-	}
-	if req.body != nil {
-		httpReq.Header.Set("Content-Type", "application/json")
-	}
-	httpReq.Header.Set("Accept", "application/json")
-	httpReq.Header.Set("User-Agent", c.userAgent)
-	httpReq.Header.Set("X-Apikey", key)
-	httpReq.Header.Set("X-Tool", c.toolName)
-
 	// lost tells the ends of an attempt apart: the run's, the watch's, the network's.
 	lost := func(err error) error {
 		switch {
@@ -220,6 +197,11 @@ func (s *Session) send(ctx context.Context, req request, target *url.URL, key st
 		return &NoAnswerError{Answered: got.status/100 == 2, endpoint: req.endpoint(), err: err}
 	}
 
+	httpReq, err := s.client.newRequest(attempt, req, target, key)
+	if err != nil {
+		over()
+		return response{}, nil, err
+	}
 	got.key, got.askedAt = key, time.Now()
 	// The transport itself, not an http.Client: that would follow redirects, and
 	// put the URL with its query into errors.
@@ -230,67 +212,108 @@ func (s *Session) send(ctx context.Context, req request, target *url.URL, key st
 	defer over()
 	defer context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })()
 	defer func() { _ = resp.Body.Close() }() // what matters was read or failed before
+	body := s.watched(resp.Body, watch)
+	got.receivedAt, got.status, got.header, got.date = time.Now(), resp.StatusCode, resp.Header, dateOf(resp.Header)
+
+	switch {
+	case got.status >= 400:
+		return response{}, nil, s.readFailure(ctx, resp, body, key)
+	case isRedirect(got.status):
+		location, err = follow(req, target, resp, key)
+		return got, location, err
+	case !req.isAnsweredBy(got.status):
+		return response{}, nil, lost(fmt.Errorf("the status %d, which answers nothing that was asked", got.status))
+	}
+	s.setAuthenticated()
+	err = s.client.readSuccess(&got, req, body, memory)
+	switch {
+	case err == nil, errors.Is(err, ErrMemory):
+		return got, nil, err
+	case errors.Is(err, errTooLarge):
+		return got, nil, &PageTooLargeError{Size: req.size, Refs: req.refs, Limit: s.client.pageLimit}
+	default:
+		return response{}, nil, lost(err)
+	}
+}
+
+func (c *Client) newRequest(ctx context.Context, req request, target *url.URL, key string) (*http.Request, error) {
+	// net/http repeats a GET by itself when a connection breaks, but not one with
+	// a body, and a page token serves one request. The body is empty, so that
+	// nothing of it is sent; a plain reader would be taken for no body.
+	var content io.Reader = io.NopCloser(strings.NewReader(""))
+	if req.body != nil {
+		// This it may repeat: a change replaces, so that twice is as good as once.
+		content = bytes.NewReader(req.body)
+	}
+	httpReq, err := http.NewRequestWithContext(ctx, req.method, target.String(), content)
+	if err != nil { // the target is a redirect's
+		return nil, &NoAnswerError{endpoint: req.endpoint(), err: errors.New("the request can't be made")}
+	}
+	if req.body != nil {
+		httpReq.Header.Set("Content-Type", "application/json")
+	}
+	httpReq.Header.Set("Accept", "application/json")
+	httpReq.Header.Set("User-Agent", c.userAgent)
+	httpReq.Header.Set("X-Apikey", key)
+	httpReq.Header.Set("X-Tool", c.toolName)
+	return httpReq, nil
+}
+
+// watched is a body whose bytes are counted, and each bodyStep of which has bodyTimeout
+// to come.
+func (s *Session) watched(body io.Reader, watch *time.Timer) *bufio.Reader {
 	watch.Reset(bodyTimeout)
-	// What is read has a buffer of its own: this one is for the byte after a page
-	// that is full.
 	step := 0
-	body := bufio.NewReaderSize(&progress{Reader: resp.Body, moved: func(n int) {
+	counted := &progress{Reader: body, moved: func(n int) {
 		if step += n; step >= bodyStep {
 			step = 0
 			watch.Reset(bodyTimeout)
 		}
 		s.count(func(st *Stats) { st.Bytes += int64(n) })
-	}}, 16)
-	got.receivedAt, got.status, got.header, got.date = time.Now(), resp.StatusCode, resp.Header, dateOf(resp.Header)
+	}}
+	// What is read has a buffer of its own: this one is for the byte after a page
+	// that is full.
+	return bufio.NewReaderSize(counted, 16)
+}
 
-	switch {
-	case req.changes() && resp.StatusCode/100 == 2:
-		s.setAuthenticated()
+// readSuccess reads the body of an answer with a status of success.
+func (c *Client) readSuccess(got *response, req request, body *bufio.Reader, memory *pageMemory) (err error) {
+	if req.changes() {
 		// The change is made. What the answer says about it is welcome, not needed.
 		got.body, _ = io.ReadAll(io.LimitReader(body, maxChanged))
-		return got, nil, nil
-	case resp.StatusCode == http.StatusNoContent:
-		s.setAuthenticated()
-		return got, nil, nil
-	case resp.StatusCode == http.StatusOK:
-		s.setAuthenticated()
-		got.body, err = c.readPage(body, memory)
-		if errors.Is(err, errTooLarge) && req.last {
-			got.alerts, err = readOversized(io.MultiReader(bytes.NewReader(got.body), body), maxOversized)
-			got.body = nil
-			memory.resize(oversizedHead)
-		}
-		if err != nil && !errors.Is(err, ErrMemory) && !errors.Is(err, errTooLarge) {
-			return response{}, nil, lost(err)
-		}
-		if errors.Is(err, errTooLarge) {
-			err = &PageTooLargeError{Size: req.size, Refs: req.refs, Limit: c.pageLimit}
-		}
-		return got, nil, err
-	case isRedirect(resp.StatusCode):
-		location, err = follow(req, target, resp, key)
-		return got, location, err
-	case resp.StatusCode < 400:
-		return response{}, nil, lost(fmt.Errorf("the status %d, which answers nothing that was asked", resp.StatusCode))
+		return nil
 	}
+	if got.status == http.StatusNoContent {
+		return nil
+	}
+	got.body, err = c.readPage(body, memory)
+	if errors.Is(err, errTooLarge) && req.last {
+		got.alerts, err = readOversized(io.MultiReader(bytes.NewReader(got.body), body), maxOversized)
+		got.body = nil
+		memory.resize(oversizedHead)
+	}
+	return err
+}
 
+// readFailure is the error that an answer of 400 or above stands for.
+func (s *Session) readFailure(ctx context.Context, resp *http.Response, body io.Reader, key string) error {
 	s.failed()
 	// An error's status says enough when its body does not come.
 	text, _ := io.ReadAll(io.LimitReader(body, maxErrorBody))
 	if ctx.Err() != nil {
-		return response{}, nil, context.Cause(ctx)
+		return context.Cause(ctx)
 	}
 	failure := newAPIError(resp, text, key)
 	if failure.Status == http.StatusUnauthorized || failure.Status == http.StatusForbidden {
 		if err := s.refused(ctx, key, failure); err != nil {
-			return response{}, nil, err
+			return err
 		}
-		return response{}, nil, &newKeyError{apiErr: failure}
+		return &newKeyError{apiErr: failure}
 	}
 	if failure.Status == http.StatusTooManyRequests && failure.Code == "QuotaExceededError" {
-		return response{}, nil, s.end(newQuotaError(failure))
+		return s.end(newQuotaError(failure))
 	}
-	return response{}, nil, failure
+	return failure
 }
 
 // underWay is a request that was given up and is still under way: GTI counts it
