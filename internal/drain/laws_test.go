@@ -321,8 +321,10 @@ func (w *world) checkRun(p *proc) {
 	}
 	errors, faults := p.after.Errors-p.before.Errors, p.after.Faults-p.before.Faults
 	requests, bound := int(p.live.Stats().Requests), w.requests(p, faults)
+	// A run that is told to stop before it holds the lease has nothing to store.
+	unstored := p.stored.Lease != nil || p.stored.Writer == "" && r.StopReason != drain.StopShutdown
 	switch {
-	case !p.step.DryRun && (r.Outcome == drain.OK || r.Outcome == drain.Partial) && (p.stored.Writer == "" || p.stored.Lease != nil):
+	case !p.step.DryRun && (r.Outcome == drain.OK || r.Outcome == drain.Partial) && unstored:
 		w.fail("%s ends as %s, and its end is not stored", p.name, r.Outcome)
 	case p.step.Freeze > 0:
 	case r.Outcome == drain.Failed && w.calm() && !w.Server.LinkOnLastPage:
