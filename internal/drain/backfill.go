@@ -313,11 +313,9 @@ func (r *Runner) count(ctx context.Context, b *state.Backfill) (reason string, e
 	budgetEnd := time.Now().Add(r.Options.Budget)
 	deadlines, done := newDeadlines(ctx, budgetEnd)
 	defer done()
-	opening, cancel := context.WithTimeout(ctx, callTime)
-	defer cancel()
-	keyID, found, err := r.open(opening)
+	keyID, found, err := r.open(ctx)
 	if err != nil {
-		_, reason, err = outcomeOf(told(ctx, err))
+		_, reason, err = outcomeOf(err)
 		return reason, err
 	}
 	r.Meter.Load(found.Usage.Requests, found.Usage.Errors)
@@ -329,7 +327,6 @@ func (r *Runner) count(ctx context.Context, b *state.Backfill) (reason string, e
 	report.count()
 	stopCounting := r.countRequests(deadlines.storing, keyID, found.Usage)
 	w := r.work(deadlines, &report)
-	w.checkLease = func() error { return nil }
 	defer w.deadlines.start(deadlines.storing, budgetEnd)()
 	e := &engine{
 		clock: w.clock, scope: scope{b.Since, b.Until},

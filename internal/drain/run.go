@@ -115,12 +115,10 @@ func (r *Runner) live(ctx context.Context, report *Report, began time.Time) (out
 	budgetEnd := began.Add(r.Options.Budget)
 	deadlines, done := newDeadlines(ctx, budgetEnd)
 	defer done()
-	opening, cancel := context.WithTimeout(ctx, callTime)
-	defer cancel()
 	w := r.work(deadlines, report)
-	keyID, found, err := r.open(opening)
+	keyID, found, err := r.open(ctx)
 	if err != nil {
-		return outcomeOf(told(ctx, err))
+		return outcomeOf(err)
 	}
 	feed, usage := found.Feed, found.Usage
 	r.Cache.Opened(feed.Generation)
@@ -133,30 +131,50 @@ func (r *Runner) live(ctx context.Context, report *Report, began time.Time) (out
 	refiltered := w.plan(&feed)
 	feed.KeyID = keyID
 
-	var holder *state.Holder
-	leased, checkLease := deadlines.storing, func() error { return nil }
+	leased := deadlines.storing
 	if !report.DryRun {
-		holder, err = state.Acquire(deadlines.storing, r.Store, r.Feed, r.RunID, feed, found.Revision)
+		w.holder, err = state.Acquire(deadlines.storing, r.Store, r.Feed, r.RunID, feed, found.Revision)
 		switch {
 		case errors.Is(err, state.ErrHeld):
 			return Skipped, StopLeaseHeld, nil
 		case err != nil:
 			return Failed, StopError, err
 		}
-		leased, checkLease = holder.Context(), holder.CheckLease
+		leased, w.checkLease = w.holder.Context(), w.holder.CheckLease
 		if refiltered {
 			r.Log.InfoContext(ctx, "the filter was changed: a backfill can cover the past for it",
 				"event", "filter", "feed", r.Feed, "past", feed.FilterPast)
 		}
 	}
 	stopCounting := r.countRequests(deadlines.storing, keyID, usage)
-	w.holder, w.checkLease = holder, checkLease
 	end := w.deadlines.start(leased, budgetEnd)
 	err = w.runAll(feed)
 	end()
-	report.Wait = dtm.RetryAfter(err)
-	outcome, reason, err = outcomeOf(err)
 	r.stats(report)
+	w.tell()
+
+	closing, cancel := context.WithTimeout(deadlines.storing, callTime)
+	defer cancel()
+	defer stopCounting(closing)
+	return w.release(closing, err)
+}
+
+// open reads the key and what is stored of the feed.
+func (r *Runner) open(ctx context.Context) (keyID string, found state.Snapshot, err error) {
+	opening, cancel := context.WithTimeout(ctx, callTime)
+	defer cancel()
+	if keyID, err = r.KeyID(opening); err == nil {
+		found, err = r.Store.Open(opening, r.Feed, keyID)
+	}
+	if err != nil && ctx.Err() != nil { // it failed for that
+		err = errShutdown
+	}
+	return keyID, found, err
+}
+
+// tell logs what the run's report alone would not show.
+func (w *work) tell() {
+	r, report, ctx := w.runner, w.report, w.deadlines.caller
 	for _, rule := range slices.Sorted(maps.Keys(report.failures)) {
 		r.Log.WarnContext(ctx, "a rule failed: it drops nothing, and the alerts' priority is P2 at least",
 			"event", "rule_failed", "feed", r.Feed, "rule", rule, "reason", report.failures[rule])
@@ -165,48 +183,34 @@ func (r *Runner) live(ctx context.Context, report *Report, began time.Time) (out
 		r.Log.WarnContext(ctx, "a run sent more than twice the requests that its alerts needed",
 			"event", "requests_high", "feed", r.Feed, "run_id", r.RunID, "requests", report.Requests, "needed", int64(math.Ceil(report.needed))+report.Slices)
 	}
-
-	if holder != nil {
+	if w.holder != nil {
 		w.tellLateSweep()
 	}
+}
 
-	closing, cancel := context.WithTimeout(deadlines.storing, callTime)
-	defer cancel()
-	defer stopCounting(closing)
-	if holder == nil {
+// release says what the run has ended with. It stores that with the feed, and gives the
+// lease back, unless the run is a dry one.
+func (w *work) release(ctx context.Context, failure error) (outcome, reason string, err error) {
+	w.report.Wait = dtm.RetryAfter(failure)
+	outcome, reason, err = outcomeOf(failure)
+	if w.holder == nil {
 		return outcome, reason, err
 	}
-	released := holder.Release(closing, func(f *state.Feed) {
+	released := w.holder.Release(ctx, func(f *state.Feed) {
 		position := f.Position()
-		report.PositionAfter = &position
-		report.Checkpoints = f.Write
-		r.finish(report, outcome, reason, err)
-		f.LastRun, _ = json.Marshal(report) // a Report always marshals
+		w.report.PositionAfter = &position
+		w.report.Checkpoints = f.Write
+		w.runner.finish(w.report, outcome, reason, err)
+		f.LastRun, _ = json.Marshal(w.report) // a Report always marshals
 	})
 	if released == nil || errors.Is(err, state.ErrLost) {
 		return outcome, reason, err
 	}
 	// A checkpoint that failed is a run that failed.
-	report.PositionAfter = report.PositionBefore
+	w.report.PositionAfter = w.report.PositionBefore
 	err = errors.Join(err, released)
 	_, reason, _ = outcomeOf(err)
 	return Failed, reason, err
-}
-
-// open reads the key and what is stored of the feed.
-func (r *Runner) open(ctx context.Context) (keyID string, found state.Snapshot, err error) {
-	if keyID, err = r.KeyID(ctx); err == nil {
-		found, err = r.Store.Open(ctx, r.Feed, keyID)
-	}
-	return keyID, found, err
-}
-
-// told is err, or that the run is told to stop, when its beginning failed for that.
-func told(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return errShutdown
-	}
-	return err
 }
 
 // work is what a run does while it holds the lease: live slices and backfills,
@@ -235,7 +239,8 @@ func (r *Runner) work(d deadlines, report *Report) *work {
 	timing := *r
 	w := &work{
 		runner: &timing, deadlines: d, report: report, got: new(atomic.Int64),
-		clock: &clock{ours: r.Now, log: r.Log, feed: r.Feed},
+		clock:      &clock{ours: r.Now, log: r.Log, feed: r.Feed},
+		checkLease: func() error { return nil }, // until it holds one
 	}
 	if report.DryRun {
 		w.dryRun = &ledger.DryRun{}
