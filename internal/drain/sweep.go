@@ -29,22 +29,9 @@ func (w *work) sweep(feed state.Feed) (err error) {
 		return nil
 	}
 	began := w.clock.now().Truncate(ms)
-	w.sweepSince = began.Add(-w.runner.Options.UpdatesWindow)
-	if r := feed.Refusal; r != nil && began.Sub(r.At) < refusalHolds && w.runner.Options.UpdatesWindow > r.Age-refusalDelay {
-		w.sweepSince = w.runner.Options.oldestSafeSince(began)
-	}
-	fetching := w.deadlines.fetching
-	if w.holder != nil { // a dry run leaves nothing to backfills
-		// The rest of the run is the backfills'.
-		end := time.Now().Add(sweepFor)
-		if deadline, ok := fetching.Deadline(); ok && time.Until(deadline)/2 < time.Until(end) {
-			end = time.Now().Add(time.Until(deadline) / 2)
-		}
-		shorter, stop := w.deadlines.until(end, errLiveFeed)
-		defer stop(nil)
-		fetching = shorter.fetching
-	}
-
+	w.sweepSince = w.oldestChange(feed, began)
+	fetching, stop := w.sweepTime()
+	defer stop(nil)
 	kinds := []string{state.Changes}
 	if w.runner.Options.Filter.HasMutable() {
 		kinds = append(kinds, state.Matches)
@@ -52,44 +39,75 @@ func (w *work) sweep(feed state.Feed) (err error) {
 	wholly, back := true, time.Time{}
 	for i, kind := range kinds {
 		s := w.sweepOf(fetching, kind, feed, began)
-		back = s.back
 		end, err := w.sweepListing(fetching, s)
-		wholly = wholly && !s.short
-		switch ended := context.Cause(fetching); {
-		case err == nil && end == unclear:
+		switch {
+		case err != nil:
+			return w.sweepFailed(fetching, err, kinds[i:], began)
+		case end == unclear:
 			w.runner.Log.WarnContext(w.deadlines.caller, "the API lists the same again and again, and changes after that are not seen", "event", "sweep", "feed", w.runner.Feed)
 			return nil
-		case err == nil:
-		case w.holder != nil && errors.Is(err, ended) && (errors.Is(err, errLiveFeed) || errors.Is(err, errBudget)):
-			// A sweep that was handed over before is finished first: it covers part of this one.
-			if !w.isUnfinished("sweep-") {
-				if err := w.handOver(kinds[i:], began); err != nil {
-					return err
-				}
-				w.swept(began)
-				// The overlap is the next run's to list.
-				w.holder.UpdateLazily(func(f *state.Feed) { f.SweptOverlap = began })
-			}
-			if errors.Is(err, errLiveFeed) {
-				return nil
-			}
-			return err
-		case errors.Is(err, errCap), errors.Is(err, ended):
-			return err
-		case dtm.Kind(err) == dtm.BudgetSpent, dtm.Kind(err) == dtm.Wait && w.holder != nil && w.deadlines.hasTime(dtm.RetryAfter(err)):
-			// Its share of the key's budget is used up, and the live feed's isn't; or GTI
-			// asks for a wait that is longer than a sweep, and not than the run.
-			w.runner.Log.WarnContext(w.deadlines.caller, "changes are not looked for", "event", "sweep", "feed", w.runner.Feed, "reason", err.Error())
-			return nil
-		default:
-			return fmt.Errorf("looking for changed alerts: %w", w.lost(listingFailed(err)))
 		}
+		wholly, back = wholly && !s.short, s.back
 	}
 	if w.holder != nil {
 		w.swept(began)
 		w.coverOverlap(began, later(back, w.sweepSince), wholly)
 	}
 	return nil
+}
+
+// oldestChange is the created_at back to which a sweep looks: all of UPDATES_WINDOW, but
+// for what GTI refuses to list.
+func (w *work) oldestChange(feed state.Feed, began time.Time) time.Time {
+	o := w.runner.Options
+	if r := feed.Refusal; r != nil && began.Sub(r.At) < refusalHolds && o.UpdatesWindow > r.Age-refusalDelay {
+		return o.oldestSafeSince(began)
+	}
+	return began.Add(-o.UpdatesWindow)
+}
+
+// sweepTime is the time in which a sweep lists. The rest of the run is the backfills', to
+// which a dry run leaves nothing.
+func (w *work) sweepTime() (fetching context.Context, stop context.CancelCauseFunc) {
+	if w.holder == nil {
+		return w.deadlines.fetching, func(error) {}
+	}
+	length := sweepFor
+	if deadline, ok := w.deadlines.fetching.Deadline(); ok {
+		length = min(length, time.Until(deadline)/2)
+	}
+	shorter, stop := w.deadlines.until(time.Now().Add(length), errLiveFeed)
+	return shorter.fetching, stop
+}
+
+// sweepFailed says what follows when a sweep has not read the listings of some kinds to
+// their end: the error that it ends with, nil when backfills or the next sweep do the rest.
+func (w *work) sweepFailed(fetching context.Context, err error, kinds []string, began time.Time) error {
+	switch ended := context.Cause(fetching); {
+	case w.holder != nil && errors.Is(err, ended) && (errors.Is(err, errLiveFeed) || errors.Is(err, errBudget)):
+		// A sweep that was handed over before is finished first: it covers part of this one.
+		if !w.isUnfinished("sweep-") {
+			if err := w.handOver(kinds, began); err != nil {
+				return err
+			}
+			w.swept(began)
+			// The overlap is the next run's to list.
+			w.holder.UpdateLazily(func(f *state.Feed) { f.SweptOverlap = began })
+		}
+		if errors.Is(err, errLiveFeed) {
+			return nil
+		}
+		return err
+	case errors.Is(err, errCap), errors.Is(err, ended):
+		return err
+	case dtm.Kind(err) == dtm.BudgetSpent, dtm.Kind(err) == dtm.Wait && w.holder != nil && w.deadlines.hasTime(dtm.RetryAfter(err)):
+		// Its share of the key's budget is used up, and the live feed's isn't; or GTI
+		// asks for a wait that is longer than a sweep, and not than the run.
+		w.runner.Log.WarnContext(w.deadlines.caller, "changes are not looked for", "event", "sweep", "feed", w.runner.Feed, "reason", err.Error())
+		return nil
+	default:
+		return fmt.Errorf("looking for changed alerts: %w", w.lost(listingFailed(err)))
+	}
 }
 
 // swept notes that everything that has changed before the sweep began is seen, or left

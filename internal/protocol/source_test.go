@@ -54,7 +54,8 @@ var sources = []struct {
 	{"drain", "engine.advance", []string{"s.DoneUntil = to", "e.checkpoint()"}},
 	{"drain", "engine.checkpoint", []string{"append(e.progress.Slices, s.Slice)", "e.save("}},
 	{"drain", "sweepReader.pass", []string{"s.source.List(", "s.handle(working, page, brought, p)"}},
-	{"drain", "work.sweep", []string{"began := w.clock.now().Truncate(ms)", "w.sweepListing(", "w.handOver(kinds[i:], began)", "w.swept(began)", "w.swept(began)"}},
+	{"drain", "work.sweep", []string{"began := w.clock.now().Truncate(ms)", "w.sweepListing(", "w.sweepFailed(fetching, err, kinds[i:], began)", "w.swept(began)"}},
+	{"drain", "work.sweepFailed", []string{"w.handOver(kinds, began)", "w.swept(began)"}},
 
 	// Look up, decide, look at the lease, publish, record.
 	{"ledger", "Processor.process", []string{"p.lookUp(", "p.decide(", "p.publishAndRecord", "deliver("}},
