@@ -136,51 +136,20 @@ func (a *App) postBackfill(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	b.RequestedBy = caller(r)
-	explicit := b.ID != ""
 	if b.DryRun {
-		if explicit {
-			stored, revision, err := a.parts.Store.Backfill(reading, a.cfg.Feed, b.ID)
-			switch {
-			case err != nil:
-				a.unavailable(w, r, err)
-				return
-			case revision != "" && !same(stored, b):
-				conflict(stored).write(w)
-				return
-			}
-		}
-		a.dryBackfill(w, r, b, note)
+		a.dryBackfill(reading, w, r, b, note)
 		return
 	}
 	stored, created, err := a.record(reading, b, found.Feed.Unfinished)
-	switch {
-	case errors.Is(err, errFull):
-		problem{
-			Status: http.StatusTooManyRequests,
-			Detail: fmt.Sprintf("feed %s has %d unfinished backfills, the most that it may have: wait until runs have finished some, or cancel some with DELETE /backfill/{id} (GET /backfill lists them)",
-				a.cfg.Feed, mostUnfinished),
-		}.write(w)
-		return
-	case errors.Is(err, errOther):
-		conflict(stored).write(w)
-		return
-	case err != nil:
-		a.unavailable(w, r, err)
+	if err != nil {
+		a.notRecorded(w, r, stored, err)
 		return
 	}
 	a.logRequested(r.Context(), stored, b.RequestedBy, !created)
-	if !stored.Finished() {
-		_, failed := a.run(r.Context(), "backfill", b.RequestedBy, stored.ID, false)
-		// The client may be gone by now, but the record tells what was done.
-		again, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), readTime)
-		defer cancel()
-		if latest, revision, err := a.parts.Store.Backfill(again, a.cfg.Feed, stored.ID); err == nil && revision != "" {
-			stored = latest
-		}
-		if failed != nil && !stored.Finished() {
-			note = strings.TrimPrefix(note+"; it is recorded, but the run that was to work it failed: "+failed.Error(), "; ")
-		}
-	} else if explicit {
+	switch {
+	case !stored.Finished():
+		stored, note = a.workNow(r.Context(), stored, b.RequestedBy, note)
+	case b.ID != "":
 		note = "this id's backfill was finished before"
 	}
 	status := http.StatusOK
@@ -193,24 +162,51 @@ func (a *App) postBackfill(w http.ResponseWriter, r *http.Request) {
 	answer(w, status, "application/json", out)
 }
 
-// conflict says that an id is another backfill's.
-func conflict(stored state.Backfill) problem {
-	return problem{
-		Status: http.StatusConflict,
-		Detail: fmt.Sprintf("backfill %s has another range, filter or republish (%s to %s, %s, %t): use another id", stored.ID,
-			stored.Since.Format(time.RFC3339Nano), stored.Until.Format(time.RFC3339Nano), stored.Filter, stored.Republish),
+// notRecorded answers why a backfill is not recorded. stored is the one that has its id.
+func (a *App) notRecorded(w http.ResponseWriter, r *http.Request, stored state.Backfill, err error) {
+	switch {
+	case errors.Is(err, errFull):
+		problem{
+			Status: http.StatusTooManyRequests,
+			Detail: fmt.Sprintf("feed %s has %d unfinished backfills, the most that it may have: wait until runs have finished some, or cancel some with DELETE /backfill/{id} (GET /backfill lists them)",
+				a.cfg.Feed, mostUnfinished),
+		}.write(w)
+	case errors.Is(err, errOther):
+		problem{
+			Status: http.StatusConflict,
+			Detail: fmt.Sprintf("backfill %s has another range, filter or republish (%s to %s, %s, %t): use another id", stored.ID,
+				stored.Since.Format(time.RFC3339Nano), stored.Until.Format(time.RFC3339Nano), stored.Filter, stored.Republish),
+		}.write(w)
+	default:
+		a.unavailable(w, r, err)
 	}
+}
+
+// workNow works a backfill within a request. It returns the backfill as it is stored then,
+// and the note with what went wrong.
+func (a *App) workNow(ctx context.Context, b state.Backfill, by, note string) (state.Backfill, string) {
+	_, failed := a.run(ctx, "backfill", by, b.ID, false)
+	// The client may be gone by now, but the record tells what was done.
+	again, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTime)
+	defer cancel()
+	if latest, revision, err := a.parts.Store.Backfill(again, a.cfg.Feed, b.ID); err == nil && revision != "" {
+		b = latest
+	}
+	if failed != nil && !b.Finished() {
+		note = strings.TrimPrefix(note+"; it is recorded, but the run that was to work it failed: "+failed.Error(), "; ")
+	}
+	return b, note
 }
 
 // mostWarnings bounds what a note repeats of a filter: a body can name thousands of types.
 const mostWarnings = 5
 
-// readBackfill reads what is asked for, cut to what is before the live position.
+// readBackfill reads what is asked for.
 func (a *App) readBackfill(body *strictjson.Object, feed state.Feed, now time.Time) (b state.Backfill, note string, p *problem) {
 	before := len(body.Problems())
-	sinceText := body.String("since")
-	sinceMissing := sinceText == "" && len(body.Problems()) == before
-	untilText := body.String("until")
+	since := body.String("since")
+	sinceMissing := since == "" && len(body.Problems()) == before
+	until := body.String("until")
 	_ = body.Bool("suspected") // an element of the gaps in GET /status can be pasted as it is
 	var filterText json.RawMessage
 	given := body.Decode("filter", "a JSON object as DTM_FILTER takes", &filterText)
@@ -237,46 +233,53 @@ func (a *App) readBackfill(body *strictjson.Object, feed state.Feed, now time.Ti
 	if relaysOwn(b.ID) {
 		body.AddProblem("the field \"id\" is %q; what begins with \"audit-\" or \"sweep-\" is the relay's own", dtm.Shorten(b.ID))
 	}
-	// Before this the live feed is done; from here on it is responsible.
+	if sinceMissing {
+		body.AddProblem("the field \"since\" is missing; allowed: an RFC 3339 time, or a duration back from now such as \"72h\"")
+	}
 	position := now.Add(-a.cfg.Settle)
 	if !feed.BeginsAt.IsZero() {
 		position = feed.Position()
 	}
-	sinceOK := false
-	switch {
-	case sinceMissing:
-		body.AddProblem("the field \"since\" is missing; allowed: an RFC 3339 time, or a duration back from now such as \"72h\"")
-	case sinceText != "":
-		b.Since, sinceOK = readMoment(body, "since", sinceText, now)
-	}
-	b.Until = position
-	untilOK := true
-	if untilText != "" {
-		b.Until, untilOK = readMoment(body, "until", untilText, now)
-	}
-	if sinceOK && untilOK {
-		switch {
-		case !b.Since.Before(now):
-			body.AddProblem("the field \"since\" is %s, which is now or in the future; allowed: a time before the live position %s",
-				b.Since.Format(time.RFC3339Nano), position.Format(time.RFC3339Nano))
-		case !b.Since.Before(b.Until) && untilText != "":
-			body.AddProblem("the range is empty or reversed: \"since\" is %s, \"until\" is %s; allowed: a \"since\" before \"until\"", b.Since.Format(time.RFC3339Nano), b.Until.Format(time.RFC3339Nano))
-		case !b.Since.Before(position):
-			body.AddProblem("the field \"since\" is %s; allowed: a time before the live position %s, from which on the live feed is responsible",
-				b.Since.Format(time.RFC3339Nano), position.Format(time.RFC3339Nano))
-		case b.Until.After(position):
-			notes = append(notes, fmt.Sprintf("the range was cut at the live position %s: from there on the live feed is responsible", position.Format(time.RFC3339Nano)))
-			b.Until = position
-		}
+	var cut bool
+	if b.Since, b.Until, cut = readRange(body, since, until, position, now); cut {
+		notes = append(notes, fmt.Sprintf("the range was cut at the live position %s: from there on the live feed is responsible", position.Format(time.RFC3339Nano)))
 	}
 	if p := bodyProblem(body); p != nil {
 		return b, "", p
 	}
 	b.Slices = []state.Slice{{From: b.Since, To: b.Until, DoneUntil: b.Since}}
-	text, _ := json.Marshal([]any{sinceText, untilText, b.Filter, b.Republish}) // strings and a bool always marshal
+	text, _ := json.Marshal([]any{since, until, b.Filter, b.Republish}) // strings and a bool always marshal
 	sum := sha256.Sum256(text)
 	b.Request = hex.EncodeToString(sum[:])
 	return b, strings.Join(notes, "; "), nil
+}
+
+// readRange reads the range that is asked for, and cuts it at the live position: what comes
+// before that is done, and from there on the live feed is responsible.
+func readRange(body *strictjson.Object, sinceText, untilText string, position, now time.Time) (since, until time.Time, cut bool) {
+	sinceOK, untilOK := false, true
+	if sinceText != "" {
+		since, sinceOK = readMoment(body, "since", sinceText, now)
+	}
+	until = position
+	if untilText != "" {
+		until, untilOK = readMoment(body, "until", untilText, now)
+	}
+	if !sinceOK || !untilOK {
+		return since, until, false
+	}
+	text := func(t time.Time) string { return t.Format(time.RFC3339Nano) }
+	switch {
+	case !since.Before(now):
+		body.AddProblem("the field \"since\" is %s, which is now or in the future; allowed: a time before the live position %s", text(since), text(position))
+	case !since.Before(until) && untilText != "":
+		body.AddProblem("the range is empty or reversed: \"since\" is %s, \"until\" is %s; allowed: a \"since\" before \"until\"", text(since), text(until))
+	case !since.Before(position):
+		body.AddProblem("the field \"since\" is %s; allowed: a time before the live position %s, from which on the live feed is responsible", text(since), text(position))
+	case until.After(position):
+		return since, position, true
+	}
+	return since, until, false
 }
 
 // readMoment reads an RFC 3339 time, or a duration back from now.
@@ -374,9 +377,18 @@ func same(stored, asked state.Backfill) bool {
 }
 
 // dryBackfill counts what a backfill would publish.
-func (a *App) dryBackfill(w http.ResponseWriter, r *http.Request, b state.Backfill, note string) {
+func (a *App) dryBackfill(reading context.Context, w http.ResponseWriter, r *http.Request, b state.Backfill, note string) {
 	if b.ID == "" {
 		b.ID = "b-" + b.Request[:12]
+	} else {
+		stored, revision, err := a.parts.Store.Backfill(reading, a.cfg.Feed, b.ID)
+		if err == nil && revision != "" && !same(stored, b) {
+			err = errOther
+		}
+		if err != nil {
+			a.notRecorded(w, r, stored, err)
+			return
+		}
 	}
 	a.logRequested(r.Context(), b, b.RequestedBy, false)
 	b, err := a.runner().DryBackfill(r.Context(), b)
