@@ -116,73 +116,108 @@ func (n monitorNews) tell(ctx context.Context, log *slog.Logger) {
 // compareMonitors says what two looks differ in. With named, the monitors of the
 // filter, only those count. Where list is not complete, a monitor that it lacks is as
 // it was.
-//
-// A disabled monitor that was never seen enabled is news once. It is an error if the
-// filter names it, for the feed waits for it; else it may be one that nobody misses.
 func compareMonitors(before state.Monitors, list []dtm.Monitor, complete bool, named []string, now time.Time) (after state.Monitors, news []monitorNews) {
-	after.CheckedAt = now
-	enabled := map[string]bool{}
-	last := map[string]state.DisabledMonitor{} // all that are known
+	c := comparison{
+		named: named, now: now, done: map[string]bool{},
+		enabled: map[string]bool{}, known: map[string]state.DisabledMonitor{}, after: state.Monitors{CheckedAt: now},
+	}
 	order := slices.Clone(named)
 	for _, m := range before.Enabled {
-		enabled[m.ID], last[m.ID] = true, state.DisabledMonitor{Monitor: m}
+		c.enabled[m.ID], c.known[m.ID] = true, state.DisabledMonitor{Monitor: m}
 		order = append(order, m.ID)
 	}
 	for _, m := range before.Disabled {
-		last[m.ID] = m
+		c.known[m.ID] = m
 		order = append(order, m.ID)
 	}
-	done := map[string]bool{}
-	isNamed := func(id string) bool { return slices.Contains(named, id) }
-	disable := func(m state.DisabledMonitor) {
-		switch before, known := last[m.ID]; {
-		case known && !enabled[m.ID]:
-			m.Since = before.Since
-		case enabled[m.ID] || isNamed(m.ID):
-			news = append(news, monitorNews{m, slog.LevelError})
-		default:
-			news = append(news, monitorNews{m, slog.LevelWarn})
-		}
-		after.Disabled = append(after.Disabled, m)
-	}
-	counts := func(id string) bool {
-		first := !done[id]
-		done[id] = true
-		return first && (len(named) == 0 || isNamed(id))
-	}
 	for _, m := range list {
-		names := state.Monitor{ID: m.ID, Name: m.Name}
-		switch before, known := last[m.ID]; {
-		case !counts(m.ID):
-		case !m.Enabled:
-			disable(state.DisabledMonitor{Monitor: names, Code: m.DisabledCode, Reason: m.DisabledReason, Since: now})
-		default:
-			after.Enabled = append(after.Enabled, names)
-			if known && !enabled[m.ID] {
-				before.Monitor = names
-				news = append(news, monitorNews{before, slog.LevelInfo})
-			}
+		if c.counts(m.ID) {
+			c.listed(m)
 		}
 	}
 	for _, id := range order {
-		m, known := last[id]
 		switch {
-		case !counts(id):
+		case !c.counts(id):
 		case complete:
-			m.ID, m.Code, m.Reason = id, state.MonitorGone, "GTI lists it no more"
-			if !known || enabled[id] {
-				m.Since = now
-			}
-			if isNamed(id) || now.Sub(m.Since) < monitorGoneFor {
-				disable(m)
-			}
-		case enabled[id]:
-			after.Enabled = append(after.Enabled, m.Monitor)
-		case known:
-			after.Disabled = append(after.Disabled, m)
+			c.gone(id)
+		default:
+			c.unchanged(id)
 		}
 	}
-	after.Enabled = after.Enabled[:min(len(after.Enabled), dtm.MaxMonitors)]
-	after.Disabled = after.Disabled[:min(len(after.Disabled), dtm.MaxMonitors)]
-	return after, news
+	c.after.Enabled = c.after.Enabled[:min(len(c.after.Enabled), dtm.MaxMonitors)]
+	c.after.Disabled = c.after.Disabled[:min(len(c.after.Disabled), dtm.MaxMonitors)]
+	return c.after, c.news
+}
+
+// comparison is of two looks, a monitor at a time.
+type comparison struct {
+	named []string // by the filter; none: all monitors count
+	now   time.Time
+	done  map[string]bool
+	// enabled are the monitors that the look before found so, and known all that it knew.
+	enabled map[string]bool
+	known   map[string]state.DisabledMonitor
+
+	after state.Monitors
+	news  []monitorNews
+}
+
+// counts reports whether a monitor is to be compared, which it is once.
+func (c *comparison) counts(id string) bool {
+	first := !c.done[id]
+	c.done[id] = true
+	return first && (len(c.named) == 0 || c.isNamed(id))
+}
+
+func (c *comparison) isNamed(id string) bool { return slices.Contains(c.named, id) }
+
+func (c *comparison) listed(m dtm.Monitor) {
+	monitor := state.Monitor{ID: m.ID, Name: m.Name}
+	if !m.Enabled {
+		c.disable(state.DisabledMonitor{Monitor: monitor, Code: m.DisabledCode, Reason: m.DisabledReason, Since: c.now})
+		return
+	}
+	c.after.Enabled = append(c.after.Enabled, monitor)
+	if before, known := c.known[m.ID]; known && !c.enabled[m.ID] {
+		before.Monitor = monitor
+		c.news = append(c.news, monitorNews{before, slog.LevelInfo})
+	}
+}
+
+// gone is told of a monitor that a complete list lacks.
+func (c *comparison) gone(id string) {
+	m, known := c.known[id]
+	m.ID, m.Code, m.Reason = id, state.MonitorGone, "GTI lists it no more"
+	if !known || c.enabled[id] {
+		m.Since = c.now
+	}
+	if c.isNamed(id) || c.now.Sub(m.Since) < monitorGoneFor {
+		c.disable(m)
+	}
+}
+
+// unchanged is told of a monitor of which nothing new is known.
+func (c *comparison) unchanged(id string) {
+	m, known := c.known[id]
+	switch {
+	case c.enabled[id]:
+		c.after.Enabled = append(c.after.Enabled, m.Monitor)
+	case known:
+		c.after.Disabled = append(c.after.Disabled, m)
+	}
+}
+
+// disable notes a monitor that is disabled. One that was never seen enabled is news once. It
+// is an error if the filter names it, for the feed waits for it; else it may be one that
+// nobody misses.
+func (c *comparison) disable(m state.DisabledMonitor) {
+	switch before, known := c.known[m.ID]; {
+	case known && !c.enabled[m.ID]:
+		m.Since = before.Since
+	case c.enabled[m.ID] || c.isNamed(m.ID):
+		c.news = append(c.news, monitorNews{m, slog.LevelError})
+	default:
+		c.news = append(c.news, monitorNews{m, slog.LevelWarn})
+	}
+	c.after.Disabled = append(c.after.Disabled, m)
 }
