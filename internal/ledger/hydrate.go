@@ -43,34 +43,31 @@ func (p *Processor) hydrate(ctx context.Context, items []*item, counts *Counts) 
 }
 
 func (p *Processor) hydrateBatch(ctx context.Context, batch []*item, counts *Counts) error {
-	pages := make([]dtm.Page, len(batch))
-	gone, noMemory, failed := make([]bool, len(batch)), make([]bool, len(batch)), make([]bool, len(batch))
-	defer func() {
+	pages, results := make([]dtm.Page, len(batch)), make([]fetchResult, len(batch))
+	release := func() {
 		for _, page := range pages {
 			page.Release()
 		}
-	}()
+	}
+	defer release()
 	var group errgroup.Group
 	for i, it := range batch {
 		group.Go(func() (err error) {
-			pages[i], err = p.FetchFull(ctx, it.alert.ID)
-			it.alert.Truncated = dtm.Kind(err) == dtm.PageTooLarge || dtm.Kind(err) == dtm.NoMemory
-			it.unseen = err != nil && dtm.Kind(err) != dtm.PageTooLarge
-			gone[i], noMemory[i], err = p.outcomeOfFetch(ctx, it, err)
-			failed[i] = err != nil
+			pages[i], results[i], err = p.fetch(ctx, it)
 			return err
 		})
 	}
 	// The alerts that came are published whatever became of the others. The next
 	// attempt then has fewer to fetch, also where one alert takes longer than any run.
 	failure := group.Wait()
-	var ready, newer []*item
+	var ready, newer, again []*item
 	for i, it := range batch {
 		switch {
-		case failed[i]:
-		case gone[i] && it.event == Created:
+		case results[i] == fetchFailed:
+		case results[i] == fetchGone && it.event == Created:
 			counts.LeftAlone++
-		case noMemory[i] && len(batch) > 1: // for when the others are released
+		case results[i] == fetchNoMemory && len(batch) > 1:
+			again = append(again, it)
 		default:
 			listed := it.alert.UpdatedAt
 			p.take(it, pages[i])
@@ -96,36 +93,45 @@ func (p *Processor) hydrateBatch(ctx context.Context, batch []*item, counts *Cou
 	if failure != nil {
 		return failure
 	}
-	for _, page := range pages {
-		page.Release()
-	}
-	for i, it := range batch {
-		if noMemory[i] && len(batch) > 1 {
-			if err := p.hydrateBatch(ctx, []*item{it}, counts); err != nil {
-				return err
-			}
+	release()
+	for _, it := range again {
+		if err := p.hydrateBatch(ctx, []*item{it}, counts); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// outcomeOfFetch says what follows from an alert that could not be fetched: it is gone,
-// there was no memory beside the others, or it is published as it was listed
-// (no error), since one alert must not stop all others.
-func (p *Processor) outcomeOfFetch(ctx context.Context, it *item, err error) (gone, noMemory bool, failed error) {
-	switch kind := dtm.Kind(err); {
+// fetchResult is what came of fetching an alert.
+type fetchResult int
+
+const (
+	fetchDone     fetchResult = iota // it came, or is published as it was listed
+	fetchGone                        // GTI has it no more
+	fetchNoMemory                    // there was none beside the others
+	fetchFailed                      // and ends the page
+)
+
+// fetch fetches an item's alert. One that can't be had is published as it was listed,
+// since one alert must not stop all others.
+func (p *Processor) fetch(ctx context.Context, it *item) (dtm.Page, fetchResult, error) {
+	page, err := p.FetchFull(ctx, it.alert.ID)
+	kind := dtm.Kind(err)
+	it.alert.Truncated = kind == dtm.PageTooLarge || kind == dtm.NoMemory
+	it.unseen = err != nil && kind != dtm.PageTooLarge
+	switch {
 	case err == nil, kind == dtm.PageTooLarge:
-		return false, false, nil
+		return page, fetchDone, nil
 	case kind == dtm.NoMemory:
-		return false, true, nil
+		return page, fetchNoMemory, nil
 	case ctx.Err() != nil:
 	case kind == dtm.NotFound:
-		return true, false, nil
+		return page, fetchGone, nil
 	case kind.Final(), kind == dtm.Refused, kind == dtm.Redirected, kind == dtm.NoAnswer, kind == dtm.Interrupted, kind == dtm.Unavailable,
 		kind == dtm.Unreadable: // after all attempts
-		return false, false, nil
+		return page, fetchDone, nil
 	}
-	return false, false, fmt.Errorf("fetching alert %s: %w", it.alert.ID, err)
+	return page, fetchFailed, fmt.Errorf("fetching alert %s: %w", it.alert.ID, err)
 }
 
 // take makes what was fetched of use to an item. What is published as it was listed is
