@@ -55,16 +55,14 @@ func (r *resync) list(b []byte, at int) (alerts []Alert, end int, err error) {
 		case r.b[stop] == ',':
 			i = stop
 			continue
-		case r.closes(stop):
+		case r.closes(stop): // the list's own bracket
 			return alerts, stop + 1, nil
-		case from < 0 && !ok: // a bracket in place of an element
-			from, mark, search = i, len(alerts), stop+1
-		case from < 0: // a bracket too many, after an element that was read
-			from, mark, search = stop, len(alerts), stop+1
-		default:
-			// This list is one within the element that is no JSON, and so is all that was
-			// read of it.
+		case from >= 0: // one of a list within the element that is no JSON, as is all that was read of it
 			alerts, search = alerts[:mark], stop+1
+		case ok: // one too many, after an element that was read
+			from, mark, search = stop, len(alerts), stop+1
+		default: // one in place of an element
+			from, mark, search = i, len(alerts), stop+1
 		}
 		elementEnd, stop, err := r.search(search)
 		if errors.Is(err, errTangled) && r.alone {
