@@ -268,7 +268,7 @@ func (e empty) Stats() dtm.Stats { return dtm.Stats{} }
 
 type idle struct{}
 
-func (idle) Process(context.Context, []dtm.Alert, func(int) int) (ledger.Counts, error) {
+func (idle) Process(context.Context, []dtm.Alert, ledger.Allowance) (ledger.Counts, error) {
 	return ledger.Counts{}, nil
 }
 

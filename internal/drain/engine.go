@@ -23,7 +23,7 @@ type Source interface {
 
 // Processor publishes and records the alerts of a page (ledger.Processor).
 type Processor interface {
-	Process(ctx context.Context, alerts []dtm.Alert, reserve func(n int) int) (ledger.Counts, error)
+	Process(ctx context.Context, alerts []dtm.Alert, allowance ledger.Allowance) (ledger.Counts, error)
 }
 
 // Options are what the configuration says about draining.
@@ -101,7 +101,7 @@ type engine struct {
 	firstAnswered bool            // the first request of the run was answered well
 	probing       bool            // a worker has been let through to send it
 	allowance     int             // alerts that may still be published
-	reserving     int             // workers that have reserved some, and have not said how many they published
+	reserving     int             // workers that have reserved some, and have not returned what they didn't publish
 	turns, turn   int             // of those that reserve: how many have come, and whose it is
 	progress      Progress
 	report        *Report
@@ -259,22 +259,15 @@ func (e *engine) checkpoint() {
 	e.save(e.progress)
 }
 
-// reserve says how many of n alerts may be published, and counts them. With n ≤ 0 a worker
-// says how many of them it has not published; until then others wait for what may come
-// back, one after the other. Else what rules drop would end a run in which little was
-// published.
-func (e *engine) reserve(n int) int {
+// Reserve says how many of n alerts a worker may publish. When nothing is left, it waits for
+// what other workers may still return, one after the other. Else what rules drop would end
+// a run in which little was published.
+func (e *engine) Reserve(n int) int {
 	if e.opts.MaxAlerts == 0 {
 		return n
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if n <= 0 {
-		e.allowance -= n
-		e.reserving--
-		e.changed.Broadcast()
-		return n
-	}
 	turn := e.turns
 	e.turns++
 	for (turn != e.turn || e.allowance == 0 && e.reserving > 0) && e.deadlines.fetching.Err() == nil {
@@ -288,6 +281,18 @@ func (e *engine) reserve(n int) int {
 		e.reserving++
 	}
 	return n
+}
+
+// Return gives back what a worker has reserved and not published.
+func (e *engine) Return(n int) {
+	if e.opts.MaxAlerts == 0 {
+		return
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.allowance += n
+	e.reserving--
+	e.changed.Broadcast()
 }
 
 // isCapReached reports whether no more alerts may be published in this run.

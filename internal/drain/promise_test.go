@@ -27,14 +27,14 @@ type limited struct {
 	err    error // nil: the run may publish no more
 }
 
-func (l *limited) Process(ctx context.Context, alerts []dtm.Alert, reserve func(int) int) (ledger.Counts, error) {
+func (l *limited) Process(ctx context.Context, alerts []dtm.Alert, allowance ledger.Allowance) (ledger.Counts, error) {
 	for i, a := range alerts {
 		if !a.CreatedAt.Before(l.before) {
-			counts, _ := l.recordingProcessor.Process(ctx, alerts[:i], reserve)
+			counts, _ := l.recordingProcessor.Process(ctx, alerts[:i], allowance)
 			return counts, l.err
 		}
 	}
-	return l.recordingProcessor.Process(ctx, alerts, reserve)
+	return l.recordingProcessor.Process(ctx, alerts, allowance)
 }
 
 // TestPositionFollowsTheRecords: no progress that is stored passes an alert that was not
@@ -114,7 +114,7 @@ type everything struct {
 	ids map[string]bool
 }
 
-func (e *everything) Process(_ context.Context, alerts []dtm.Alert, _ func(int) int) (ledger.Counts, error) {
+func (e *everything) Process(_ context.Context, alerts []dtm.Alert, _ ledger.Allowance) (ledger.Counts, error) {
 	e.Lock()
 	defer e.Unlock()
 	counts := ledger.Counts{Handled: len(alerts)}
@@ -162,7 +162,7 @@ func TestReserve(t *testing.T) {
 		e.changed = sync.NewCond(&e.mu)
 		ask := func(n int) <-chan int {
 			got := make(chan int, 1)
-			go func() { got <- e.reserve(n) }()
+			go func() { got <- e.Reserve(n) }()
 			synctest.Wait()
 			return got
 		}
@@ -173,7 +173,7 @@ func TestReserve(t *testing.T) {
 		if len(second) != 0 {
 			t.Fatal("another worker doesn't wait for what may come back")
 		}
-		e.reserve(-10) // all were dropped
+		e.Return(10) // all were dropped
 		if n := <-second; n != 5 {
 			t.Errorf("of 5 alerts %d may be published", n)
 		}
@@ -181,8 +181,8 @@ func TestReserve(t *testing.T) {
 			t.Errorf("of 7 alerts %d may be published, and 5 are left", n)
 		}
 		third := ask(1)
-		e.reserve(0)
-		e.reserve(0)
+		e.Return(0)
+		e.Return(0)
 		if n := <-third; n != 0 || !e.isCapReached() {
 			t.Errorf("%d more may be published, reached %t", n, e.isCapReached())
 		}

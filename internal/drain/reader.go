@@ -398,7 +398,7 @@ func (r *reader) handle(f fetched) (outcome, error) {
 	if f.light {
 		processor = r.engine.light
 	}
-	counts, err := processor.Process(r.engine.deadlines.working, p.alerts, r.engine.reserve)
+	counts, err := processor.Process(r.engine.deadlines.working, p.alerts, r.engine)
 	r.engine.addCounts(len(f.page.Alerts), counts)
 	if err != nil {
 		return outcome{}, err

@@ -95,7 +95,7 @@ func (s *scripted) List(_ context.Context, q dtm.Query) iter.Seq2[dtm.Page, erro
 // recordingProcessor is a processor that writes down what it publishes.
 type recordingProcessor struct{ published []string }
 
-func (n *recordingProcessor) Process(_ context.Context, alerts []dtm.Alert, _ func(int) int) (ledger.Counts, error) {
+func (n *recordingProcessor) Process(_ context.Context, alerts []dtm.Alert, _ ledger.Allowance) (ledger.Counts, error) {
 	counts := ledger.Counts{Handled: len(alerts)}
 	for _, a := range alerts {
 		name := a.ID
@@ -667,7 +667,7 @@ type oneAtATime struct {
 	busy chan struct{}
 }
 
-func (d *oneAtATime) Process(_ context.Context, alerts []dtm.Alert, _ func(int) int) (ledger.Counts, error) {
+func (d *oneAtATime) Process(_ context.Context, alerts []dtm.Alert, _ ledger.Allowance) (ledger.Counts, error) {
 	select {
 	case d.busy <- struct{}{}:
 	default:

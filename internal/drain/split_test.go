@@ -58,7 +58,7 @@ type costlyProcessor struct {
 	turn  chan struct{}
 }
 
-func (d *costlyProcessor) Process(_ context.Context, alerts []dtm.Alert, _ func(int) int) (ledger.Counts, error) {
+func (d *costlyProcessor) Process(_ context.Context, alerts []dtm.Alert, _ ledger.Allowance) (ledger.Counts, error) {
 	time.Sleep(d.took)
 	d.turn <- struct{}{}
 	defer func() { <-d.turn }()

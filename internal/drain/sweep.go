@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -243,8 +244,8 @@ func (w *work) sweepOf(fetching context.Context, kind string, feed state.Feed, b
 	}
 	return &sweepReader{
 		source: w.runner.SweepAPI, processor: w.runner.NewProcessor(options), back: back, enough: enough, shifting: kind == state.Matches,
-		query:   dtm.Query{Order: dtm.UpdatedFirst, Size: dtm.PageSize(false), Filter: filter},
-		reserve: w.reserve(),
+		query:     dtm.Query{Order: dtm.UpdatedFirst, Size: dtm.PageSize(false), Filter: filter},
+		allowance: w.allowance(),
 		onPage: func(looked, brought int, c ledger.Counts) {
 			w.report.add(looked, c)
 			w.report.needed += float64(brought) / float64(dtm.PageSize(false))
@@ -267,8 +268,8 @@ type sweepReader struct {
 	// shifting: alerts leave the listing while it is read, so that others may skip
 	// from one page to the one before. A listing of several pages that brought
 	// something is then read once more.
-	shifting bool
-	reserve  func(n int) int
+	shifting  bool
+	allowance ledger.Allowance
 	// onPage is told of every page: how many of its alerts were not seen by an earlier
 	// sweep, and how many its listing had not shown before.
 	onPage func(looked, brought int, c ledger.Counts)
@@ -279,7 +280,7 @@ type sweepReader struct {
 
 // read sweeps, one listing from the top after the other. It ends between pages when
 // fetching ends, with the cause of that, and publishes nothing more when working
-// does; errCap says that reserve allowed no more.
+// does; errCap says that the allowance is used up.
 func (s *sweepReader) read(fetching, working context.Context) (decision, error) {
 	for {
 		s.query.Alone, s.short = s.endings.alone, false
@@ -397,7 +398,7 @@ func (s *sweepReader) handle(working context.Context, page dtm.Page, brought int
 		changed = min(changed+1, len(mine))
 	}
 	mine = mine[:changed]
-	counts, err := s.processor.Process(working, mine, s.reserve)
+	counts, err := s.processor.Process(working, mine, s.allowance)
 	s.onPage(len(mine), brought, counts)
 	p.newAlerts += counts.New()
 	return counts.Handled == len(mine), err
@@ -417,18 +418,22 @@ func (w *work) fetchFull(fetching context.Context, s Session) func(context.Conte
 	return func(_ context.Context, id string) (dtm.Page, error) { return s.Get(fetching, id, true) }
 }
 
-// reserve says how many of n alerts may be published within what is left of
-// MAX_ALERTS_PER_RUN, as engine.reserve does.
-func (w *work) reserve() func(n int) int {
+// allowance is what is left of MAX_ALERTS_PER_RUN, for one goroutine.
+type allowance struct{ left int }
+
+func (a *allowance) Reserve(n int) int {
+	n = min(n, a.left)
+	a.left -= n
+	return n
+}
+
+func (a *allowance) Return(n int) { a.left += n }
+
+func (w *work) allowance() *allowance {
 	if w.runner.Options.MaxAlerts == 0 {
-		return func(n int) int { return n }
+		return &allowance{left: math.MaxInt}
 	}
-	left := max(0, w.runner.Options.MaxAlerts-int(w.report.Published))
-	return func(n int) int {
-		n = min(n, left)
-		left -= n
-		return n
-	}
+	return &allowance{left: max(0, w.runner.Options.MaxAlerts-int(w.report.Published))}
 }
 
 // handOver makes backfills of the listings that a sweep could not read to their end.

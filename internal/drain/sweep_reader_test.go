@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"math"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -82,7 +83,8 @@ func newSweepProcessor(t *testing.T) (*ledger.Processor, *subscriber) {
 	}, to
 }
 
-func all(n int) int { return n }
+// all lets every alert be published.
+func all() *allowance { return &allowance{left: math.MaxInt} }
 
 // TestSweep reads listings whose pages hold three alerts, back to 10 seconds.
 func TestSweep(t *testing.T) {
@@ -201,7 +203,7 @@ func TestSweep(t *testing.T) {
 			looked := 0
 			s := sweepReader{
 				source: source, processor: processor, query: dtm.Query{Order: dtm.UpdatedFirst, Size: 3}, back: sec(10), shifting: c.shifting,
-				reserve: all, onPage: func(n, _ int, _ ledger.Counts) { looked += n },
+				allowance: all(), onPage: func(n, _ int, _ ledger.Counts) { looked += n },
 			}
 			end, err := s.read(t.Context(), t.Context())
 			api := (*dtm.APIError)(nil)
@@ -244,7 +246,7 @@ func TestSweepStops(t *testing.T) {
 				cancel()
 			}
 		}}
-		s := sweepReader{source: source, processor: processor, query: dtm.Query{Size: 3}, reserve: all, onPage: func(int, int, ledger.Counts) {}}
+		s := sweepReader{source: source, processor: processor, query: dtm.Query{Size: 3}, allowance: all(), onPage: func(int, int, ledger.Counts) {}}
 		if _, err := s.read(ctx, t.Context()); !errors.Is(err, context.Canceled) || len(topic.took) != 3 {
 			t.Errorf("%v, published %v", err, topic.took)
 		}
@@ -269,7 +271,7 @@ func TestSweepStops(t *testing.T) {
 		}
 		s := sweepReader{
 			source: &sweeps{listings: []swept{{page, {}}}}, processor: processor, query: dtm.Query{Size: 20},
-			reserve: all, onPage: func(int, int, ledger.Counts) {},
+			allowance: all(), onPage: func(int, int, ledger.Counts) {},
 		}
 		if _, err := s.read(ctx, t.Context()); !errors.Is(err, up) || len(topic.took) != 8 {
 			t.Errorf("%v, published %v", err, topic.took)
@@ -277,13 +279,7 @@ func TestSweepStops(t *testing.T) {
 	})
 	t.Run("no more may be published", func(t *testing.T) {
 		processor, topic := newSweepProcessor(t)
-		left := 4
-		take := func(n int) int {
-			n = min(n, left)
-			left -= n
-			return n
-		}
-		s := sweepReader{source: &sweeps{listings: long}, processor: processor, query: dtm.Query{Size: 3}, reserve: take, onPage: func(int, int, ledger.Counts) {}}
+		s := sweepReader{source: &sweeps{listings: long}, processor: processor, query: dtm.Query{Size: 3}, allowance: &allowance{left: 4}, onPage: func(int, int, ledger.Counts) {}}
 		if _, err := s.read(t.Context(), t.Context()); !errors.Is(err, errCap) || len(topic.took) != 4 {
 			t.Errorf("%v, published %v", err, topic.took)
 		}
@@ -291,7 +287,7 @@ func TestSweepStops(t *testing.T) {
 	t.Run("a message fails", func(t *testing.T) {
 		processor, topic := newSweepProcessor(t)
 		topic.fail = "a60"
-		s := sweepReader{source: &sweeps{listings: long}, processor: processor, query: dtm.Query{Size: 3}, reserve: all, onPage: func(int, int, ledger.Counts) {}}
+		s := sweepReader{source: &sweeps{listings: long}, processor: processor, query: dtm.Query{Size: 3}, allowance: all(), onPage: func(int, int, ledger.Counts) {}}
 		if _, err := s.read(t.Context(), t.Context()); !errors.Is(err, errDown) {
 			t.Errorf("error %v", err)
 		}

@@ -9,9 +9,9 @@ import (
 	"dtmrelay.internal/dtmrelay/internal/writeback"
 )
 
-// decide tells what is to be sent from what is in the ledger already, up to what
-// reserve allows.
-func (p *Processor) decide(alerts []dtm.Alert, entries []state.Entry, counts *Counts, reserve func(int) int) []*item {
+// decide tells what is to be sent from what is in the ledger already, up to what it can
+// reserve.
+func (p *Processor) decide(alerts []dtm.Alert, entries []state.Entry, counts *Counts, allowance Allowance) (items []*item, reserved int) {
 	newest := newestOf(alerts, entries)
 	actions := make([]action, len(alerts))
 	n := 0
@@ -21,11 +21,11 @@ func (p *Processor) decide(alerts []dtm.Alert, entries []state.Entry, counts *Co
 			n++
 		}
 	}
-	allowed := n
 	if n > 0 {
-		allowed = reserve(n)
+		reserved = allowance.Reserve(n)
 	}
-	items := make([]*item, 0, n)
+	left := reserved
+	items = make([]*item, 0, n)
 	for i, a := range alerts {
 		switch actions[i] {
 		case superseded:
@@ -36,10 +36,10 @@ func (p *Processor) decide(alerts []dtm.Alert, entries []state.Entry, counts *Co
 			counts.LeftAlone++
 		case toSend:
 			if a.Invalid == "" {
-				if allowed == 0 {
-					return items
+				if left == 0 {
+					return items, reserved
 				}
-				allowed--
+				left--
 			}
 			it := &item{alert: a, entry: entries[i]}
 			p.classify(it)
@@ -47,7 +47,7 @@ func (p *Processor) decide(alerts []dtm.Alert, entries []state.Entry, counts *Co
 		}
 		counts.Handled++
 	}
-	return items
+	return items, reserved
 }
 
 type action int

@@ -33,6 +33,16 @@ type WritebackTopic interface {
 	Request(ctx context.Context, m []message.Message) []error
 }
 
+// Allowance is how many alerts may still be published.
+type Allowance interface {
+	// Reserve says how many of n alerts may be published, and counts them.
+	Reserve(n int) int
+	// Return gives back those that were not published after all, such as what a rule has
+	// dropped. It follows every Reserve that gave any, if with 0: others may wait for what
+	// comes back.
+	Return(n int)
+}
+
 // Processor deals with alerts a page at a time: it looks them up, publishes what is
 // new, waits for every acknowledgement, and records it.
 type Processor struct {
@@ -94,7 +104,7 @@ const (
 // Counts say what became of the alerts of a page.
 type Counts struct {
 	// Handled is how many alerts, from the front, are dealt with: fewer than were
-	// given only when reserve allowed no more.
+	// given only when the allowance was used up.
 	Handled int
 
 	Created       int
@@ -159,42 +169,40 @@ type item struct {
 	recorded state.Record // what was written last
 }
 
-// Process deals with alerts in their order. reserve is asked how many of n alerts
-// may be published; the first one too many ends the page there. What was not published
-// after all, such as what a rule has dropped, is given back with a negative n, or with 0.
+// Process deals with alerts in their order. The first one that the allowance has no place
+// for ends the page there.
 //
 // With an error, what was acknowledged has been recorded all the same, and is in
 // the counts; Handled does not count then.
-func (p *Processor) Process(ctx context.Context, alerts []dtm.Alert, reserve func(n int) int) (Counts, error) {
+func (p *Processor) Process(ctx context.Context, alerts []dtm.Alert, allowance Allowance) (Counts, error) {
 	var counts Counts
 	for counts.Handled < len(alerts) {
-		reserved, published := 0, counts.Published()
-		err := p.process(ctx, alerts[counts.Handled:], &counts, func(n int) int {
-			reserved = reserve(n)
-			return reserved
-		})
+		before := counts.Published()
+		reserved, err := p.process(ctx, alerts[counts.Handled:], &counts, allowance)
 		switch {
-		case err != nil && reserved > 0:
-			reserve(0) // what has failed may have been published
+		case reserved == 0:
 			return counts, err
-		case err != nil || reserved == 0:
+		case err != nil:
+			allowance.Return(0) // what has failed may have been published
 			return counts, err
 		}
-		reserve(counts.Published() - published - reserved)
+		published := counts.Published() - before
+		allowance.Return(reserved - published)
 	}
 	return counts, nil
 }
 
-// process deals with alerts up to the first that may not be published.
-func (p *Processor) process(ctx context.Context, alerts []dtm.Alert, counts *Counts, reserve func(n int) int) error {
+// process deals with alerts up to the first that may not be published, and says how many
+// it has reserved.
+func (p *Processor) process(ctx context.Context, alerts []dtm.Alert, counts *Counts, allowance Allowance) (reserved int, err error) {
 	entries, err := p.lookUp(ctx, alerts)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if p.DryRun != nil {
 		p.DryRun.overlay(entries)
 	}
-	items := p.decide(alerts, entries, counts, reserve)
+	items, reserved := p.decide(alerts, entries, counts, allowance)
 	if p.DryRun != nil {
 		p.applyRules(items)
 		p.DryRun.remember(p, items)
@@ -212,13 +220,13 @@ func (p *Processor) process(ctx context.Context, alerts []dtm.Alert, counts *Cou
 			counts.addFailures(it)
 			counts.add(it)
 		}
-		return nil
+		return reserved, nil
 	}
 	deliver := p.publishAndRecord
 	if p.FetchFull != nil {
 		deliver = p.hydrate
 	}
-	return deliver(ctx, items, counts)
+	return reserved, deliver(ctx, items, counts)
 }
 
 // publishAndRecord publishes the items and records those that were acknowledged.

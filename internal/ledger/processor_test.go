@@ -157,24 +157,36 @@ func newProcessor() (*ledger.Processor, *memory, *topics) {
 	}, l, p
 }
 
-func all(n int) int { return n }
+// all lets every alert be published.
+var all unlimited
+
+type unlimited struct{}
+
+func (unlimited) Reserve(n int) int { return n }
+func (unlimited) Return(int)        {}
 
 // upTo lets so many alerts be published.
-func upTo(left int) func(int) int {
-	return func(n int) int {
-		n = min(n, left)
-		left -= n
-		return n
-	}
+func upTo(left int) *limit { return &limit{left} }
+
+type limit struct{ left int }
+
+func (l *limit) Reserve(n int) int {
+	n = min(n, l.left)
+	l.left -= n
+	return n
 }
 
+func (l *limit) Return(n int) { l.left += n }
+
 // failing wants nothing given back.
-func failing(t *testing.T) func(int) int {
-	return func(n int) int {
-		if n < 0 {
-			t.Errorf("%d places are given back", -n)
-		}
-		return n
+type failing struct {
+	unlimited
+	t *testing.T
+}
+
+func (f failing) Return(n int) {
+	if n > 0 {
+		f.t.Errorf("%d places are given back", n)
 	}
 }
 
@@ -184,15 +196,15 @@ var anyOldest = cmpopts.IgnoreFields(ledger.Counts{}, "Oldest")
 // TestProcess hands page after page to a processor. The last one is looked at.
 func TestProcess(t *testing.T) {
 	for _, c := range []struct {
-		name     string
-		pages    [][]dtm.Alert
-		reserve  func(int) int
-		refuse   string
-		fail     string
-		counts   ledger.Counts
-		took     []string
-		rejected []string
-		err      error
+		name      string
+		pages     [][]dtm.Alert
+		allowance ledger.Allowance
+		refuse    string
+		fail      string
+		counts    ledger.Counts
+		took      []string
+		rejected  []string
+		err       error
 	}{
 		{name: "nothing", pages: [][]dtm.Alert{{}}},
 		{
@@ -297,33 +309,33 @@ func TestProcess(t *testing.T) {
 			err:      errDown,
 		},
 		{
-			name:     "no more may be published: the page ends before the first one too many",
-			pages:    [][]dtm.Alert{{version("a", "new", 0)}, {version("a", "new", 0), version("b", "new", 0), element("1"), version("c", "new", 0), version("a", "new", 0)}},
-			reserve:  upTo(2),
-			counts:   ledger.Counts{Handled: 3, Suppressed: 1, Created: 1, Rejected: 1},
-			took:     []string{"a created", "b created"},
-			rejected: []string{"1: unusable: not an object"},
+			name:      "no more may be published: the page ends before the first one too many",
+			pages:     [][]dtm.Alert{{version("a", "new", 0)}, {version("a", "new", 0), version("b", "new", 0), element("1"), version("c", "new", 0), version("a", "new", 0)}},
+			allowance: upTo(2),
+			counts:    ledger.Counts{Handled: 3, Suppressed: 1, Created: 1, Rejected: 1},
+			took:      []string{"a created", "b created"},
+			rejected:  []string{"1: unusable: not an object"},
 		},
 		{
-			name:    "what has failed may have been published, and takes its place",
-			pages:   [][]dtm.Alert{{version("a", "new", 0), version("b", "new", 0)}},
-			reserve: failing(t),
-			fail:    "b",
-			counts:  ledger.Counts{Handled: 2, Created: 1},
-			took:    []string{"a created"},
-			err:     errDown,
+			name:      "what has failed may have been published, and takes its place",
+			pages:     [][]dtm.Alert{{version("a", "new", 0), version("b", "new", 0)}},
+			allowance: failing{t: t},
+			fail:      "b",
+			counts:    ledger.Counts{Handled: 2, Created: 1},
+			took:      []string{"a created"},
+			err:       errDown,
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			processor, book, topics := newProcessor()
 			topics.refuse, topics.fail = c.refuse, c.fail
-			if c.reserve == nil {
-				c.reserve = all
+			if c.allowance == nil {
+				c.allowance = all
 			}
 			var counts ledger.Counts
 			var err error
 			for _, page := range c.pages {
-				counts, err = processor.Process(t.Context(), page, c.reserve)
+				counts, err = processor.Process(t.Context(), page, c.allowance)
 			}
 			if !errors.Is(err, c.err) {
 				t.Errorf("%v, want %v", err, c.err)

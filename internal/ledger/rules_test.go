@@ -288,14 +288,10 @@ func TestDryRunOfRules(t *testing.T) {
 // TestDropsGiveBack: only what is published counts for the limit.
 func TestDropsGiveBack(t *testing.T) {
 	p, _, _ := newRuleProcessor(t, `[{"name":"noise","when":"alert.severity == 'low'","then":{"drop":true}}]`)
-	left := 2
-	counts, err := p.Process(t.Context(), []dtm.Alert{alertOf("a", "new", "low", 0), alertOf("b", "new", "high", 0)}, func(n int) int {
-		n = min(n, left)
-		left -= n
-		return n
-	})
-	if err != nil || counts.Dropped != 1 || left != 1 {
-		t.Errorf("%+v, %d left, %v", counts, left, err)
+	places := upTo(2)
+	counts, err := p.Process(t.Context(), []dtm.Alert{alertOf("a", "new", "low", 0), alertOf("b", "new", "high", 0)}, places)
+	if err != nil || counts.Dropped != 1 || places.left != 1 {
+		t.Errorf("%+v, %d left, %v", counts, places.left, err)
 	}
 }
 
