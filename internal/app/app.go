@@ -98,7 +98,11 @@ func New(cfg config.Config, parts Parts, log *slog.Logger) (*App, error) {
 		return nil, err
 	}
 	a := &App{cfg: cfg, parts: parts, client: client, meter: meter, shares: sharesOf(cfg.ErrorsPerHour), cache: new(ledger.Cache), log: log}
-	a.routes, a.sync = a.handler(), a.syncHandler()
+	writer := a.newWriter()
+	if a.parts.Writebacks == nil {
+		a.parts.Writebacks = atOnce{writer}
+	}
+	a.routes, a.sync = a.handler(), a.syncHandler(writer)
 	return a, nil
 }
 

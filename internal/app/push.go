@@ -24,11 +24,8 @@ const maxPush = 16 << 20
 
 // syncHandler is the HTTP interface of the function SyncStatus: Pub/Sub pushes
 // write-backs to it. Its limits are the handler's, so an app has one.
-func (a *App) syncHandler() http.Handler {
-	s := &statusSync{app: a, writer: a.newWriter()}
-	if a.parts.Writebacks == nil {
-		a.parts.Writebacks = atOnce{s.writer}
-	}
+func (a *App) syncHandler(writer *writeback.Writer) http.Handler {
+	s := &statusSync{app: a, writer: writer}
 	handler := observe.Recover(a.log, http.HandlerFunc(s.push))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		handler.ServeHTTP(w, r.WithContext(observe.WithTrace(r.Context(), r)))
