@@ -23,7 +23,7 @@ import (
 const maxPush = 16 << 20
 
 // syncHandler is the HTTP interface of the function SyncStatus: Pub/Sub pushes
-// write-backs to it. Its limits are the handler's, so an app has one.
+// write-backs to it.
 func (a *App) syncHandler(writer *writeback.Writer) http.Handler {
 	s := &statusSync{app: a, writer: writer}
 	handler := observe.Recover(a.log, http.HandlerFunc(s.push))
@@ -32,6 +32,7 @@ func (a *App) syncHandler(writer *writeback.Writer) http.Handler {
 	})
 }
 
+// newWriter makes what writes back to GTI. Its limits are the process', so an app has one.
 func (a *App) newWriter() *writeback.Writer {
 	return writeback.NewWriter(writeback.WriterOptions{
 		Ledger: a.parts.Store, Rejects: a.parts.Publisher, Feed: a.cfg.Feed, TTL: a.cfg.LedgerTTL,

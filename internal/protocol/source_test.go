@@ -72,7 +72,7 @@ var sources = []struct {
 	{"publish", "PubSub.call", []string{"context.WithTimeoutCause(ctx, callTimeout, errTimeout)", "p.client.Publish("}},
 
 	// A write-back.
-	{"writeback", "Writer.Handle", []string{"ParseRequest(", "w.write(", "w.Rejects.Reject("}},
+	{"writeback", "Writer.Handle", []string{"ParseRequest(", "w.write(", "w.options.Rejects.Reject("}},
 	{"writeback", "delivery.run", []string{"d.awaitLeaseEnd(", "planFor(entry.Record, d.asked)", "p.undecided", "len(p.mine)+len(p.superseded) == 0", "len(p.mine) == 0", "d.completeUnchanged(work, entry, p)", "d.attempt(work, entry, p)"}},
 	{"writeback", "writeback.planFor", []string{"in.Open && !own", "found && !old.Open", "!isSuperseded(rec.Intents, in)", "!isSuperseded(decided, in)", "p.undecided = true"}},
 	{"writeback", "plan.write", []string{"own || !in.Open && isOutdated(all, in)"}},
@@ -89,7 +89,7 @@ var sources = []struct {
 	{"writeback", "delivery.completeUnchanged", []string{"entry.Record.WriteLease = nil", "p.write(&entry.Record, false)", "d.record(ctx, entry)"}},
 	{"writeback", "delivery.withdraw", []string{"entry.Record.WriteLease = nil", "remove(&entry.Record, d.asked)", "entry.Record.IntentSeq++", "d.record(ctx, entry)"}},
 	{"writeback", "delivery.withdrawBegun", []string{"d.releaseLease(", "remove(rec, d.asked)"}},
-	{"writeback", "delivery.record", []string{"d.Ledger.WriteRecords(", "errors.Is(err, state.ErrConflict)"}},
+	{"writeback", "delivery.record", []string{"d.writer.options.Ledger.WriteRecords(", "errors.Is(err, state.ErrConflict)"}},
 }
 
 // TestSource fails when the code and the models drift apart.

@@ -15,15 +15,15 @@ func (d *delivery) acquireSlot(ctx, work context.Context) error {
 	if d.hasSlot {
 		return nil
 	}
-	if err := d.slots.Acquire(ctx, 1); err != nil {
+	if err := d.writer.slots.Acquire(ctx, 1); err != nil {
 		return context.Cause(ctx)
 	}
 	d.hasSlot = true
 	var err error
-	if d.keyID, err = d.KeyID(work); err != nil {
+	if d.keyID, err = d.writer.options.KeyID(work); err != nil {
 		return err
 	}
-	return d.Counter.Load(work, d.keyID)
+	return d.writer.options.Counter.Load(work, d.keyID)
 }
 
 func (d *delivery) releaseSlot(ctx context.Context) {
@@ -31,20 +31,20 @@ func (d *delivery) releaseSlot(ctx context.Context) {
 		return
 	}
 	d.hasSlot = false
-	defer d.slots.Release(1)
+	defer d.writer.slots.Release(1)
 	if d.keyID != "" {
-		d.Counter.Add(ctx, d.keyID)
+		d.writer.options.Counter.Add(ctx, d.keyID)
 	}
 }
 
 // get reads the alert.
 func (d *delivery) get(ctx context.Context) (current, error) {
-	api, err := d.breaker.session(d.keyID, d.known)
+	api, err := d.writer.breaker.session(d.keyID, d.known)
 	if err != nil {
 		return current{}, err
 	}
 	page, err := api.Get(ctx, d.id, false)
-	d.breaker.note(api, d.keyID, err)
+	d.writer.breaker.note(api, d.keyID, err)
 	if !d.known && dtm.Kind(err) == dtm.BudgetSpent {
 		err = fmt.Errorf("this feed has relayed no alert with this id, and write-backs to such stop first: %w", err)
 	}
@@ -70,7 +70,7 @@ var (
 
 // update changes the alert, while the lease is fresh.
 func (d *delivery) update(ctx context.Context, change dtm.Patch) (current, error) {
-	api, err := d.breaker.session(d.keyID, d.known)
+	api, err := d.writer.breaker.session(d.keyID, d.known)
 	if err != nil {
 		return current{}, err
 	}
@@ -83,7 +83,7 @@ func (d *delivery) update(ctx context.Context, change dtm.Patch) (current, error
 	ctx, cancel := context.WithDeadlineCause(ctx, end, errSlow)
 	defer cancel()
 	alert, err := api.Update(ctx, d.id, change)
-	d.breaker.note(api, d.keyID, err)
+	d.writer.breaker.note(api, d.keyID, err)
 	if err != nil {
 		return current{}, asPermanent(err)
 	}

@@ -63,7 +63,7 @@ func (d *delivery) begin(ctx context.Context, entry state.Entry, p plan, echo st
 	}
 	rec.Echoes = boundEchoes(rec.Echoes)
 	now := time.Now()
-	lease := state.Lease{Owner: d.owner, ExpiresAt: now.UTC().Truncate(time.Millisecond).Add(leaseTime)}
+	lease := state.Lease{Owner: d.writer.owner, ExpiresAt: now.UTC().Truncate(time.Millisecond).Add(leaseTime)}
 	rec.WriteLease = &lease
 	ok, err := d.record(ctx, entry)
 	if ok {
@@ -220,7 +220,7 @@ func isVerdict(err error) bool {
 }
 
 func (d *delivery) read(ctx context.Context) (state.Entry, error) {
-	entries, err := d.Ledger.Records(ctx, d.Feed, []string{d.id})
+	entries, err := d.writer.options.Ledger.Records(ctx, d.writer.options.Feed, []string{d.id})
 	if err != nil {
 		return state.Entry{}, fmt.Errorf("reading the ledger: %w", err)
 	}
@@ -230,10 +230,10 @@ func (d *delivery) read(ctx context.Context) (state.Entry, error) {
 // record writes a record that nobody else has written since it was read, and
 // reports false otherwise.
 func (d *delivery) record(ctx context.Context, entry state.Entry) (bool, error) {
-	if end := time.Now().UTC().Truncate(time.Millisecond).Add(d.TTL); end.After(entry.Record.ExpireAt) {
+	if end := time.Now().UTC().Truncate(time.Millisecond).Add(d.writer.options.TTL); end.After(entry.Record.ExpireAt) {
 		entry.Record.ExpireAt = end
 	}
-	results, err := d.Ledger.WriteRecords(ctx, d.Feed, []state.Entry{entry})
+	results, err := d.writer.options.Ledger.WriteRecords(ctx, d.writer.options.Feed, []state.Entry{entry})
 	if err == nil {
 		err = results[0]
 	}

@@ -170,8 +170,7 @@ type WriterOptions struct {
 // Writer does what write-back messages ask for. There is one in a process. It is safe
 // for concurrent use.
 type Writer struct {
-	WriterOptions
-
+	options WriterOptions
 	owner   string // names this process in leases
 	slots   *semaphore.Weighted
 	locks   alertLocks
@@ -180,7 +179,7 @@ type Writer struct {
 
 // NewWriter returns a writer.
 func NewWriter(o WriterOptions) *Writer {
-	return &Writer{WriterOptions: o, owner: rand.Text(), slots: semaphore.NewWeighted(atOnce), breaker: breaker{open: o.Session}}
+	return &Writer{options: o, owner: rand.Text(), slots: semaphore.NewWeighted(atOnce), breaker: breaker{open: o.Session}}
 }
 
 // Message asks for a change of an alert, as Pub/Sub delivered it.
@@ -224,7 +223,7 @@ var errUndecided = errors.New("a later request for the same field has begun, and
 //
 // When ctx ends, what is under way has some seconds to be finished.
 func (w *Writer) Handle(ctx context.Context, msg Message) (Outcome, error) {
-	req, err := ParseRequest(msg.Data, w.Feed, msg.PublishedAt)
+	req, err := ParseRequest(msg.Data, w.options.Feed, msg.PublishedAt)
 	out := Outcome{AlertID: req.AlertID, Status: req.Status, By: req.By}
 	if err != nil {
 		err = permanentError(err.Error())
@@ -239,8 +238,8 @@ func (w *Writer) Handle(ctx context.Context, msg Message) (Outcome, error) {
 		return out, fmt.Errorf("writing back to alert %s: %w", req.AlertID, err)
 	}
 	out.Result, out.Reason = Rejected, message.Cut(string(permanent))
-	m := message.RejectWriteback(msg.Data, out.Reason, w.Feed, msg.MessageID, out.AlertID)
-	if err := w.Rejects.Reject(ctx, []message.Message{m})[0]; err != nil {
+	m := message.RejectWriteback(msg.Data, out.Reason, w.options.Feed, msg.MessageID, out.AlertID)
+	if err := w.options.Rejects.Reject(ctx, []message.Message{m})[0]; err != nil {
 		return out, fmt.Errorf("rejecting a write-back (%s): %w", out.Reason, err)
 	}
 	return out, nil
@@ -256,7 +255,7 @@ func (w *Writer) write(ctx context.Context, req Request) (string, error) {
 		return "", err
 	}
 	defer unlock()
-	d := &delivery{Writer: w, id: req.AlertID, asked: req.intents(), expect: req.Expect, skip: req.Skip}
+	d := &delivery{writer: w, id: req.AlertID, asked: req.intents(), expect: req.Expect, skip: req.Skip}
 	defer d.releaseSlot(work)
 	return d.run(ctx, work)
 }
@@ -279,7 +278,7 @@ func outlive(ctx context.Context) (context.Context, context.CancelFunc) {
 
 // delivery is one message's work on its alert.
 type delivery struct {
-	*Writer
+	writer *Writer
 	id     string
 	asked  []state.Intent
 	expect string
