@@ -9,7 +9,8 @@ type Usage struct {
 	Errors   map[int64]int64 `json:"errors"`
 }
 
-// Bucket lengths of Usage, and how many of each are kept.
+// Bucket lengths of Usage, and how many of each are kept. dtm.Meter counts in the same
+// ones, and a test of internal/app compares them.
 const (
 	RequestBucket  = time.Hour
 	RequestBuckets = 24
