@@ -447,7 +447,7 @@ func TestFinal(t *testing.T) {
 		{500, text, false},
 		{999, text, false},
 	} {
-		if e := newAPIError(&http.Response{StatusCode: tc.status}, []byte(tc.body), testKey); e.Final() != tc.want {
+		if e := newAPIError(&http.Response{StatusCode: tc.status}, []byte(tc.body), testKey); Kind(e).Final() != tc.want {
 			t.Errorf("%d %s: final %t", tc.status, tc.body, !tc.want)
 		}
 	}
@@ -1025,7 +1025,7 @@ func TestRedirectedError(t *testing.T) {
 		http.Redirect(w, r, "/maintenance?"+r.URL.RawQuery, http.StatusFound)
 	}), nil)
 	_, err := c.Session(liveShare).Get(t.Context(), "a1", false)
-	if api := (*APIError)(nil); !errors.As(err, &api) || api.Final() {
+	if api := (*APIError)(nil); !errors.As(err, &api) || Kind(err).Final() {
 		t.Errorf("final: %v", err)
 	}
 }

@@ -216,10 +216,6 @@ func IsGone(err error) bool {
 	return errors.As(err, &api) && api.Status == http.StatusNotFound && !api.WebPage
 }
 
-// Final reports whether GTI itself has said that what was asked for can't be done,
-// now or later (ErrorKind.Final).
-func (e *APIError) Final() bool { return e.kind().Final() }
-
 func (e *APIError) Error() string {
 	text := fmt.Sprintf("GTI answered %d", e.Status)
 	if e.Code != "" {
