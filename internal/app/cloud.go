@@ -106,12 +106,8 @@ func (c *ConfigError) Error() string {
 
 // Problems lists them, one text each.
 func (c *ConfigError) Problems() []string {
-	joined, ok := c.err.(interface{ Unwrap() []error })
-	if !ok {
-		return []string{c.err.Error()}
-	}
 	var out []string
-	for _, err := range joined.Unwrap() {
+	for _, err := range dtm.Problems(c.err) {
 		out = append(out, err.Error())
 	}
 	return out

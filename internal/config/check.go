@@ -233,17 +233,10 @@ func (p *problems) all(name string, warnings []string, err error) bool {
 	for _, w := range warnings {
 		p.warn(name, w)
 	}
-	if err == nil {
-		return true
+	for _, problem := range dtm.Problems(err) {
+		p.refuse(name, "%w", problem)
 	}
-	faults := []error{err}
-	if joined, ok := err.(interface{ Unwrap() []error }); ok { // errors.Join: one line for each
-		faults = joined.Unwrap()
-	}
-	for _, fault := range faults {
-		p.refuse(name, "%w", fault)
-	}
-	return false
+	return err == nil
 }
 
 func (p *problems) boolean(name, value string) bool {

@@ -113,7 +113,7 @@ func ParseFilter(text string) (f Filter, warnings []string, err error) {
 		default:
 			problems = append(problems, fmt.Errorf("%s: unknown name (allowed: %s)", Cut(strconv.Quote(name), 100), strings.Join(filterNames, ", ")))
 		}
-		for _, err := range split(err) {
+		for _, err := range Problems(err) {
 			problems = append(problems, fmt.Errorf("%s: %w", name, err))
 		}
 	}
@@ -123,8 +123,8 @@ func ParseFilter(text string) (f Filter, warnings []string, err error) {
 	return f, warnings, nil
 }
 
-// split takes joined errors apart, so that each can be told with its field.
-func split(err error) []error {
+// Problems takes joined errors apart, so that each can be told by itself.
+func Problems(err error) []error {
 	joined, ok := err.(interface{ Unwrap() []error })
 	switch {
 	case err == nil:
@@ -134,7 +134,7 @@ func split(err error) []error {
 	}
 	var list []error
 	for _, e := range joined.Unwrap() {
-		list = append(list, split(e)...)
+		list = append(list, Problems(e)...)
 	}
 	return list
 }
