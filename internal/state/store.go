@@ -80,7 +80,4 @@ type Store interface {
 	// last page; a page before it may be short, even empty, where some have
 	// expired. A cursor that can't be read is an error wrapping ErrCursor.
 	Backfills(ctx context.Context, feed, next string, limit int) ([]Backfill, string, error)
-
-	// Close gives back what the store holds.
-	Close() error
 }
