@@ -102,7 +102,7 @@ type target struct {
 // result is what a piece of time has brought.
 type result struct {
 	target
-	Commit  string  `json:"commit"`  // the last one
+	Commit string `json:"commit"` // the last one
 	// Seconds are those of the processor: on a busy machine an hour fuzzes little.
 	Seconds float64 `json:"seconds"`
 	Inputs  int     `json:"inputs"`
