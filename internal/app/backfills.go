@@ -330,7 +330,7 @@ func (a *App) record(ctx context.Context, b state.Backfill, unfinished []string)
 		}
 		return stored, revision == "", err
 	}
-	plain := "b-" + b.Request[:12]
+	plain := "b-" + b.Request[:8]
 	meant := func(stored state.Backfill) bool { return stored.Request == b.Request && !stored.Finished() }
 	for _, id := range unfinished {
 		if !strings.HasPrefix(id, plain) {
@@ -379,7 +379,7 @@ func same(stored, asked state.Backfill) bool {
 // dryBackfill counts what a backfill would publish.
 func (a *App) dryBackfill(reading context.Context, w http.ResponseWriter, r *http.Request, b state.Backfill, note string) {
 	if b.ID == "" {
-		b.ID = "b-" + b.Request[:12]
+		b.ID = "b-" + b.Request[:8]
 	} else {
 		stored, revision, err := a.parts.Store.Backfill(reading, a.cfg.Feed, b.ID)
 		if err == nil && revision != "" && !same(stored, b) {
