@@ -143,6 +143,7 @@ func PageSize(refs bool) int {
 // Order is the order of a listing.
 type Order int
 
+// The orders that the API has.
 const (
 	OldestFirst  Order = iota // by created_at
 	NewestFirst               // by created_at

@@ -108,7 +108,7 @@ func comparisons() cel.EnvOption {
 	counted := func(function string, mostOf func(estimator cost.Estimator, args []cost.AstNode) uint64) cost.OverloadModelOption {
 		return cost.ManualCost(
 			func(estimator cost.Estimator, _ *cost.AstNode, args []cost.AstNode) *cost.CallEstimate {
-				return cost.NewCallEstimate(cost.CostEstimate{Min: 1, Max: cost.SafeAdd(1, mostOf(estimator, args))}, nil)
+				return cost.NewCallEstimate(cost.Estimate{Min: 1, Max: cost.SafeAdd(1, mostOf(estimator, args))}, nil)
 			},
 			func(args []ref.Val, _ ref.Val) *uint64 {
 				work := 1 + workOf[function](args)

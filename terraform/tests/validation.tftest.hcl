@@ -415,7 +415,7 @@ run "refused_24" {
     # feed too long
     feed = "a-feed-with-a-name-of-thirty-three"
   }
-  expect_failures = [var.gti, var.feed]
+  expect_failures = [var.rules, var.feed]
 }
 
 run "refused_25" {
