@@ -45,7 +45,7 @@ func TestDrippingBody(t *testing.T) {
 		want   string        // in the error
 	}{
 		"a page that drips":       {answering(http.StatusOK, 100, page), 5 * time.Minute, errSilent.Error()},
-		"an error that drips":     {answering(http.StatusInternalServerError, 1, page), 5 * time.Minute, "GTI answered 500"},
+		"an error that drips":     {answering(http.StatusInternalServerError, 1, page), time.Minute, "GTI answered 500"},
 		"a page that comes slow":  {answering(http.StatusOK, bodyStep/20, page), 30 * time.Minute, ""},
 		"a small one, within 30s": {answering(http.StatusOK, 1, `{"alerts":[]}`), time.Minute, ""},
 	} {

@@ -22,6 +22,7 @@ const (
 	headerTimeout = 60 * time.Second // until the answer's headers are there
 	bodyTimeout   = 30 * time.Second // for each bodyStep of the body, and for its end
 	bodyStep      = 16 << 10         // bytes: one that drips would take all of a run's time
+	errorTimeout  = 5 * time.Second  // for the body of an error, whose status says enough
 
 	maxRedirects = 3
 	maxErrorBody = 64 << 10
@@ -217,6 +218,7 @@ func (s *Session) send(ctx context.Context, req request, target *url.URL, key st
 
 	switch {
 	case got.status >= 400:
+		watch.Reset(errorTimeout)
 		return response{}, nil, s.readFailure(ctx, resp, body, key)
 	case isRedirect(got.status):
 		location, err = follow(req, target, resp, key)
@@ -298,7 +300,6 @@ func (c *Client) readSuccess(got *response, req request, body *bufio.Reader, mem
 // readFailure is the error that an answer of 400 or above stands for.
 func (s *Session) readFailure(ctx context.Context, resp *http.Response, body io.Reader, key string) error {
 	s.failed()
-	// An error's status says enough when its body does not come.
 	text, _ := io.ReadAll(io.LimitReader(body, maxErrorBody))
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
