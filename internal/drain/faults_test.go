@@ -259,6 +259,7 @@ func (d database) CreateBackfill(ctx context.Context, feed string, b state.Backf
 		err := d.store.CreateBackfill(context.Background(), feed, b)
 		if err == nil {
 			d.checkAsked(d.proc, b)
+			d.handedOver = d.handedOver || strings.HasPrefix(b.ID, "sweep-")
 		}
 		return err
 	})

@@ -438,7 +438,7 @@ func (w *world) checkEnd() {
 		if a.created.Before(w.doc.BeginsAt) || outside || given(w.doc, a.created) || a.excused || a.missed || late >= w.Feed.Overlap-w.unnoticed() || w.gone(a) {
 			continue
 		}
-		if !w.ordered() && (!w.calm() || w.changeable() || w.Feed.Workers > 1 || w.Feed.MaxAlerts > 0 || w.PublishTakes > 2*time.Second || w.Server.SinceMaxAge > 0 || w.PageLimit == limitOfHuge) {
+		if !w.ordered() && (!w.calm() || w.changeable() || w.Feed.Workers > 1 || w.handedOver || w.Feed.MaxAlerts > 0 || w.PublishTakes > 2*time.Second || w.Server.SinceMaxAge > 0 || w.PageLimit == limitOfHuge) {
 			continue // a listing that begins anew may leave out what stands elsewhere
 		}
 		// Law: nothing is lost.

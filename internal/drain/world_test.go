@@ -63,6 +63,8 @@ type world struct {
 	// backfills are those that were asked for, in the order of asked.
 	backfills map[string]*backfill
 	asked     []string
+	// handedOver: a sweep could not end, and the overlap was listed with what is new.
+	handedOver bool
 
 	procs []*proc
 	backs writebacks
