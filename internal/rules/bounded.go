@@ -87,10 +87,10 @@ func implementation(env *cel.Env, function, overload string) (functions.Function
 	if err != nil {
 		return nil, err
 	}
-	for _, name := range []string{overload, function} {
+	for _, name := range []string{overload, function} { // no overload where only the values tell it
 		for _, b := range bindings {
 			switch {
-			case b.Operator != name || name == "":
+			case b.Operator != name:
 			case b.Function != nil:
 				return b.Function, nil
 			case b.Binary != nil:
@@ -188,30 +188,24 @@ func workOfIn(args []ref.Val) uint64 {
 
 // workOfValue is the work of going through a value: 1 for each element in it, of whatever
 // depth, and what is in its texts. It gives up above a limit.
-func workOfValue(v ref.Val, limit uint64) (work uint64) {
-	work = 1
-	var elements traits.Iterator
+func workOfValue(v ref.Val, limit uint64) uint64 {
+	work := uint64(1)
 	switch v := v.(type) {
 	case types.String:
-		return 1 + workOfText(string(v))
+		work += workOfText(string(v))
 	case *types.Optional:
 		if v.HasValue() {
-			return 1 + workOfValue(v.GetValue(), limit)
+			work += workOfValue(v.GetValue(), limit)
 		}
-		return 1
 	case traits.Mapper:
 		for keys := v.Iterator(); keys.HasNext() == types.True && work <= limit; {
 			key := keys.Next()
-			work += workOfValue(key, limit-work) + workOfValue(v.Get(key), limit-min(limit, work))
+			work += workOfValue(key, limit-work) + workOfValue(v.Get(key), limit-work)
 		}
-		return work
 	case traits.Lister:
-		elements = v.Iterator()
-	default:
-		return 1
-	}
-	for elements.HasNext() == types.True && work <= limit {
-		work += workOfValue(elements.Next(), limit-work)
+		for elements := v.Iterator(); elements.HasNext() == types.True && work <= limit; {
+			work += workOfValue(elements.Next(), limit-work)
+		}
 	}
 	return work
 }
