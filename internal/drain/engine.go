@@ -83,6 +83,10 @@ type engine struct {
 	onCounts func(fetched int, t ledger.Counts)
 	// onGap is told of every gap that is found, under the lock.
 	onGap func(state.Gap)
+	// whileIdle, unless nil, is done once by a worker that finds no slice, so that it takes
+	// no time of its own. Where none is idle before the end, it is left.
+	whileIdle func(fetching context.Context)
+
 	clock *clock
 	scope scope
 	// settled, unless nil, is how far the slices may reach when they are listed at a time.
@@ -216,10 +220,22 @@ func (e *engine) acquire() *activeSlice {
 				return s
 			}
 		}
+		if do := e.whileIdle; do != nil && e.firstAnswered {
+			e.whileIdle = nil
+			e.unlocked(do)
+			continue
+		}
 		e.idle++
 		e.changed.Wait()
 		e.idle--
 	}
+}
+
+// unlocked does something that takes a while. The lock is held before and after it.
+func (e *engine) unlocked(do func(fetching context.Context)) {
+	e.mu.Unlock()
+	defer e.mu.Lock()
+	do(e.deadlines.fetching)
 }
 
 // release puts a slice back, or away when it is done.
@@ -236,16 +252,6 @@ func (e *engine) release(s *activeSlice, done bool) {
 	}
 	e.checkpoint()
 	e.changed.Broadcast()
-}
-
-// noteAnswered notes that the run's first request went well.
-func (e *engine) noteAnswered() {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if !e.firstAnswered {
-		e.firstAnswered = true
-		e.changed.Broadcast()
-	}
 }
 
 // checkpoint hands the present progress on. The lock is held.

@@ -55,11 +55,15 @@ func (w *work) drainLive(feed state.Feed) error {
 			})
 		}
 	}
+	if w.isLookDue() {
+		e.whileIdle = w.look
+	}
 	defer func() { w.liveAt = time.Now().Add(liveEvery) }()
 	err := w.run(w.deadlines, e, Progress{
 		Slices: feed.Slices, RereadFrom: feed.RereadFrom, Gaps: feed.Gaps, Refusal: feed.Refusal,
 		End: feed.End, Newest: feed.Newest,
 	})
+	w.tellMonitors()
 	if err == nil && len(e.active) > 0 {
 		w.runner.Log.WarnContext(w.deadlines.caller, "the API lists the same again and again: what comes after that is left for the next run",
 			"event", "listing", "feed", w.runner.Feed, "position", e.active[0].DoneUntil)

@@ -32,29 +32,60 @@ const (
 
 var errMonitorsTime = errors.New("GTI did not answer in time")
 
+// monitorsLook is one look at GTI's monitors.
+type monitorsLook struct {
+	list     []dtm.Monitor
+	complete bool
+	err      error
+	isTold   bool
+}
+
 // monitors looks at GTI's monitors when it is time to: GTI disables one by itself when
 // it finds too much, and the feed is then well and empty (DTM API). Nothing that goes
 // wrong here ends a run.
+func (w *work) monitors() {
+	if w.isLookDue() {
+		w.look(w.deadlines.fetching)
+	}
+	w.tellMonitors()
+}
+
+// isLookDue reports whether this run has still to look at the monitors.
+func (w *work) isLookDue() bool {
+	every := w.runner.Options.MonitorsCheck
+	return w.holder != nil && w.looked == nil && every != 0 && isDue(w.holder.Feed().Monitors, every, w.clock.now())
+}
+
+// look asks for the monitors. What they say is for tellMonitors: the engine's workers may
+// be at work, and the report is theirs. A look that fetching has ended is none.
+func (w *work) look(fetching context.Context) {
+	ctx, cancel := context.WithTimeoutCause(fetching, monitorsTime, errMonitorsTime)
+	defer cancel()
+	var l monitorsLook
+	l.list, l.complete, l.err = w.runner.MonitorsAPI.Monitors(ctx)
+	if fetching.Err() == nil {
+		w.looked = &l
+	}
+}
+
+// tellMonitors tells what this run's look has shown.
 //
 // What has changed is told before it is stored with the next write of the feed's
 // document: a run that dies in between leaves it to be told again.
-func (w *work) monitors() {
-	before := w.holder.Feed().Monitors
-	every, now := w.runner.Options.MonitorsCheck, w.clock.now().Truncate(ms)
-	if every == 0 || !isLookDue(before, every, now) {
+func (w *work) tellMonitors() {
+	l := w.looked
+	if l == nil || l.isTold {
 		return
 	}
-	log := w.runner.Log.With("feed", w.runner.Feed)
-	shorter, stop := w.deadlines.until(time.Now().Add(monitorsTime), errMonitorsTime)
-	defer stop(nil)
-	list, complete, err := w.runner.MonitorsAPI.Monitors(shorter.fetching)
+	l.isTold = true
 	w.report.needed += float64(w.runner.MonitorsAPI.Stats().Requests)
-	switch kind := dtm.Kind(err); {
-	case err == nil:
-	case w.deadlines.fetching.Err() != nil, kind == dtm.BudgetSpent, kind == dtm.Wait:
+	log, now := w.runner.Log.With("feed", w.runner.Feed), w.clock.now().Truncate(ms)
+	switch kind := dtm.Kind(l.err); {
+	case l.err == nil:
+	case kind == dtm.BudgetSpent, kind == dtm.Wait:
 		return // the next run looks
 	default:
-		wait := monitorsFailed
+		err, wait := l.err, monitorsFailed
 		if refusal := refusalOf(err); refusal != nil {
 			wait, err = monitorsRefused, refusal
 		}
@@ -63,16 +94,16 @@ func (w *work) monitors() {
 		w.holder.UpdateLazily(func(f *state.Feed) { f.Monitors.FailedAt, f.Monitors.Wait = now, wait })
 		return
 	}
-	after, news := compareMonitors(before, list, complete, w.runner.Options.Filter.MonitorID, now)
+	after, news := compareMonitors(w.holder.Feed().Monitors, l.list, l.complete, w.runner.Options.Filter.MonitorID, now)
 	for _, n := range news {
 		n.tell(w.deadlines.caller, log)
 	}
 	w.holder.UpdateLazily(func(f *state.Feed) { f.Monitors = after })
 }
 
-// isLookDue reports whether the monitors are to be looked at. A time that lies ahead was
+// isDue reports whether the monitors are to be looked at again. A time that lies ahead was
 // stored by a clock that was wrong.
-func isLookDue(m state.Monitors, every time.Duration, now time.Time) bool {
+func isDue(m state.Monitors, every time.Duration, now time.Time) bool {
 	last, wait := m.CheckedAt, every
 	if !m.FailedAt.IsZero() {
 		last, wait = m.FailedAt, m.Wait

@@ -287,6 +287,47 @@ func TestALookWritesNothingMore(t *testing.T) {
 	})
 }
 
+// TestALookBesideTheAlerts: a worker that has nothing to do looks, and the run takes as
+// long as without. A look that the run's end cuts short says nothing.
+func TestALookBesideTheAlerts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first := func(alerts int, f dtmsim.Fault, change func(*Options)) (took time.Duration, l *looks) {
+			var served []dtmsim.Alert
+			for i := range alerts {
+				created := time.Now().Add(-time.Hour + time.Duration(i)*55*time.Minute/time.Duration(alerts))
+				served = append(served, dtmsim.Alert{ID: fmt.Sprint("a", i), Type: "Message", Status: "new", CreatedAt: created})
+			}
+			l = &looks{t: t, store: newStore(t), sim: dtmsim.New(dtmsim.Options{Latency: time.Second}, served)}
+			f.Kind = dtmsim.Monitors
+			l.sim.AddFault(f)
+			r := newRun(t, l.store, l.sim.RoundTripper(), &topic{})
+			r.Log = slog.New(slog.NewJSONHandler(&l.log, nil))
+			change(&r.Options)
+			began := time.Now()
+			if report, err := r.Live(t.Context(), "schedule", false); err != nil {
+				t.Fatalf("the run ends as %s: %v", report.Outcome, err)
+			}
+			return time.Since(began), l
+		}
+		late := dtmsim.Fault{Delay: time.Second}
+		for _, alerts := range []int{10, 90} { // one page; four, which one worker reads
+			without, _ := first(alerts, late, func(*Options) {})
+			took, l := first(alerts, late, func(o *Options) { o.MonitorsCheck = time.Hour })
+			want := without
+			if alerts == 10 {
+				want += time.Second // nobody can look before the only answer shows that the key is good
+			}
+			if l.asked() != 1 || l.stored().CheckedAt.IsZero() || took != want {
+				t.Errorf("%d alerts: %d looks in %s, want one in %s", alerts, l.asked(), took, want)
+			}
+		}
+		_, l := first(90, dtmsim.Fault{Hang: true}, func(o *Options) { o.MonitorsCheck, o.MaxAlerts = time.Hour, 60 })
+		if l.asked() != 1 || !l.stored().FailedAt.IsZero() || strings.Contains(l.log.String(), "WARN") {
+			t.Errorf("%d looks, %+v:\n%s", l.asked(), l.stored(), &l.log)
+		}
+	})
+}
+
 func TestCompareMonitors(t *testing.T) {
 	now := time.Date(2026, 5, 6, 7, 8, 9, 0, time.UTC)
 	long := now.Add(-40 * 24 * time.Hour)
@@ -410,7 +451,7 @@ func TestLookIsDue(t *testing.T) {
 			return t
 		}
 		m := state.Monitors{CheckedAt: ago(c.checked), FailedAt: ago(c.failed), Wait: c.wait}
-		if got := isLookDue(m, 24*time.Hour, now); got != c.want {
+		if got := isDue(m, 24*time.Hour, now); got != c.want {
 			t.Errorf("%s: %t", c.name, got)
 		}
 	}

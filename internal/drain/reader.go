@@ -226,7 +226,6 @@ func (r *reader) fetch(ctx context.Context, pages chan<- fetched) {
 			default:
 				r.detectClamp(since, page)
 			}
-			r.engine.noteAnswered()
 			if r.engine.opts.Refs && !l.query.Refs && !l.light { // one of its documents was too large
 				for i := range page.Alerts {
 					page.Alerts[i].Truncated = true

@@ -227,11 +227,12 @@ type work struct {
 	got       *atomic.Int64 // alerts that were fetched by their id
 	replanned bool
 
-	listed     time.Time // created_at before which the live slices were listed by earlier runs
-	liveAt     time.Time // when the live feed is to be looked at again
-	unfinished []string  // backfills, as far as is known
-	sweepSince time.Time // created_at back to which the sweep looks
-	sweepErr   error     // why the last sweep failed
+	listed     time.Time     // created_at before which the live slices were listed by earlier runs
+	liveAt     time.Time     // when the live feed is to be looked at again
+	unfinished []string      // backfills, as far as is known
+	sweepSince time.Time     // created_at back to which the sweep looks
+	sweepErr   error         // why the last sweep failed
+	looked     *monitorsLook // at the monitors; nil: this run has not looked
 }
 
 // work is a run's work on its own copy of the runner, whose sessions tell the time.

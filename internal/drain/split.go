@@ -33,6 +33,10 @@ const (
 func (e *engine) fetchedPage(s *activeSlice, alerts int, last time.Time, isLast, isFull bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if !e.firstAnswered {
+		e.firstAnswered = true
+		defer e.changed.Broadcast() // when those who wait have been given what there is
+	}
 	s.read += alerts
 	if isLast && last.Before(s.To) {
 		last = s.To
