@@ -121,7 +121,7 @@ func (r *reader) pass() (end listingEnd, progressed bool, cause, err error) {
 				send(ctx, pages, fetched{err: observe.Recovered(v)})
 			}
 		}()
-		r.fetch(ctx, pages)
+		r.fetchAll(ctx, pages)
 	}()
 	defer func() {
 		cancel()
@@ -195,92 +195,126 @@ type sliceListing struct {
 	firstTo time.Time
 }
 
-// fetch lists pages and judges whether the listing can be gone on with.
-func (r *reader) fetch(ctx context.Context, pages chan<- fetched) {
+// chain is the listings of a pass: one, or several of which each goes on where the one
+// before has been left.
+type chain struct {
+	since time.Time // from where the present listing lists
+	base  listing   // what those before it have shown
+	pages int       // of all of them
+}
+
+// leave goes on with another listing, from a time on.
+func (c *chain) leave(l *sliceListing, at time.Time) { c.since, c.base = at, l.next() }
+
+// fetchAll lists pages until the pass is over.
+func (r *reader) fetchAll(ctx context.Context, pages chan<- fetched) {
+	c := &chain{since: r.position(), base: newListing(r.endings.followUp)}
+	for r.fetch(ctx, pages, c) && ctx.Err() == nil {
+	}
+}
+
+// fetch hands the pages of one listing on, and judges after each whether the listing can be
+// gone on with. It reports whether another one follows.
+func (r *reader) fetch(ctx context.Context, pages chan<- fetched, c *chain) (another bool) {
+	l := &sliceListing{listing: c.base, isFirst: true}
+	l.query, l.light = r.query(c.since)
+	l.order = orderFrom(l.query.Since)
 	relist := r.engine.opts.Filter.HasMutable()
-	pageNo, base := 0, newListing(r.endings.followUp)
-	for since := r.position(); ; {
-		l := &sliceListing{listing: base, isFirst: true}
-		l.query, l.light = r.query(since)
-		l.order = orderFrom(l.query.Since)
-		again := false
-		for page, err := range r.engine.source.List(ctx, l.query) {
-			if err != nil {
-				r.failed(ctx, pages, l.query, pageNo, err)
-				return
+	for page, err := range r.engine.source.List(ctx, l.query) {
+		if err != nil {
+			r.failed(ctx, pages, l.query, c.pages, err)
+			return false
+		}
+		if l.asked.IsZero() {
+			l.asked = page.AskedAt.Add(-r.engine.clock.off())
+		}
+		r.engine.cutFuture(l.asked)
+		if c.pages == 0 && !r.isSinceAnswered(page, c) {
+			page.Release()
+			send(ctx, pages, fetched{end: refusedSince})
+			return false
+		}
+		f := r.judge(page, l)
+		if relist && !l.isFirst {
+			// Alerts that have left the list since its first page may have shifted others past
+			// this one, which then only shows that those of the first page are in their places.
+			if at := earlier(l.order.position(), l.firstTo); at.After(c.since) {
+				f.page.Release()
+				c.leave(l, at)
+				return true
 			}
-			if l.asked.IsZero() {
-				l.asked = page.AskedAt.Add(-r.engine.clock.off())
-			}
-			r.engine.cutFuture(l.asked)
-			switch {
-			case pageNo > 0:
-			case !r.since.IsZero() && r.engine.oldestSafeSince().Before(r.since):
-				// This instance's clock is ahead, as the answer says: less is too old than
-				// was thought.
-				page.Release()
-				send(ctx, pages, fetched{end: refusedSince})
-				return
-			case !r.since.IsZero():
-				since = r.acceptBound()
-			default:
-				r.detectClamp(since, page)
-			}
-			if r.engine.opts.Refs && !l.query.Refs && !l.light { // one of its documents was too large
-				for i := range page.Alerts {
-					page.Alerts[i].Truncated = true
-				}
-			}
-			page, doubtful := r.doubts.cut(page)
-			f := fetched{page: page, listed: l.asked, asked: state.Slice{From: l.query.Since, To: l.query.Until}, light: l.light}
-			f.end = r.endOf(page, l)
-			if relist && !l.isFirst {
-				// Alerts that have left the list since its first page may have shifted others past
-				// this one, which then only shows that those of the first page are in their places.
-				if at := earlier(l.order.position(), l.firstTo); at.After(since) {
-					page.Release()
-					since, again, base = at, true, l.next()
-					break
-				}
-				if f.end == finished {
-					f.end = shifted
-				}
-			}
-			if l.isFirst {
-				l.isFirst, l.firstTo = false, l.order.last()
-			}
-			if doubtful {
-				f.end = unreadable
-			}
-			if len(page.Alerts) == 0 || r.size > 0 {
-				f.goOn = make(chan bool, 1)
-			}
-			pageNo++
-			if !send(ctx, pages, f) || f.end != goesOn {
-				return
-			}
-			if f.goOn != nil {
-				select {
-				case <-ctx.Done():
-					return
-				case more := <-f.goOn:
-					if !more {
-						send(ctx, pages, fetched{end: emptyLater})
-						return
-					}
-				}
-			}
-			// A slice that was cut is listed anew, up to its new end: then a list is read
-			// to its end, and an alert out of place is in it wherever it stands.
-			l.cut = r.size == 0 && r.wasCut() || l.cut
-			if at := l.order.position(); (l.cut || relist) && at.After(since) {
-				since, again, base = at, true, l.next()
-				break
+			if f.end == finished {
+				f.end = shifted
 			}
 		}
-		if !again || ctx.Err() != nil {
-			return
+		if l.isFirst {
+			l.isFirst, l.firstTo = false, l.order.last()
 		}
+		c.pages++
+		if !r.handOn(ctx, pages, f) {
+			return false
+		}
+		// A slice that was cut is listed anew, up to its new end: then a list is read
+		// to its end, and an alert out of place is in it wherever it stands.
+		l.cut = r.size == 0 && r.wasCut() || l.cut
+		if at := l.order.position(); (l.cut || relist) && at.After(c.since) {
+			c.leave(l, at)
+			return true
+		}
+	}
+	return false
+}
+
+// isSinceAnswered looks at a pass's first page. It reports whether GTI has answered the
+// since that it was asked for, as far as is known.
+func (r *reader) isSinceAnswered(page dtm.Page, c *chain) bool {
+	switch {
+	case r.since.IsZero():
+		r.detectClamp(c.since, page)
+	case r.engine.oldestSafeSince().Before(r.since):
+		// This instance's clock is ahead, as the answer says: less is too old than was thought.
+		return false
+	default:
+		c.since = r.acceptBound()
+	}
+	return true
+}
+
+// judge says how the listing goes on after a page.
+func (r *reader) judge(page dtm.Page, l *sliceListing) fetched {
+	if r.engine.opts.Refs && !l.query.Refs && !l.light { // one of its documents was too large
+		for i := range page.Alerts {
+			page.Alerts[i].Truncated = true
+		}
+	}
+	page, doubtful := r.doubts.cut(page)
+	f := fetched{page: page, listed: l.asked, asked: state.Slice{From: l.query.Since, To: l.query.Until}, light: l.light}
+	if f.end = r.endOf(page, l); doubtful {
+		f.end = unreadable
+	}
+	return f
+}
+
+// handOn hands a page on. It reports whether the listing is gone on with: where that
+// depends on what the page has brought, once it is published.
+func (r *reader) handOn(ctx context.Context, pages chan<- fetched, f fetched) (more bool) {
+	if len(f.page.Alerts) == 0 || r.size > 0 {
+		f.goOn = make(chan bool, 1)
+	}
+	if !send(ctx, pages, f) || f.end != goesOn {
+		return false
+	}
+	if f.goOn == nil {
+		return true
+	}
+	select {
+	case <-ctx.Done():
+		return false
+	case more = <-f.goOn:
+		if !more {
+			send(ctx, pages, fetched{end: emptyLater})
+		}
+		return more
 	}
 }
 

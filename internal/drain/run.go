@@ -9,7 +9,7 @@
 //     sweeps (work.changes), looks at the monitors (work.monitors), asks for an audit
 //     (work.audit) and works backfills (work.backfills), each with an engine of its own.
 //  3. A worker acquires a slice (engine.acquire) and lists it until it is read
-//     (reader.readSlice). One listing is one reader.pass.
+//     (reader.readSlice). A reader.pass is one listing, or several that follow each other.
 //  4. reader.fetch lists a page ahead of what is being published, and says with
 //     listing.add whether the listing goes on.
 //  5. reader.handle picks the alerts that are this worker's to publish (reader.pick),
