@@ -209,7 +209,8 @@ func (c *chain) leave(l *sliceListing, at time.Time) { c.since, c.base = at, l.n
 // fetchAll lists pages until the pass is over.
 func (r *reader) fetchAll(ctx context.Context, pages chan<- fetched) {
 	c := &chain{since: r.position(), base: newListing(r.endings.followUp)}
-	for r.fetch(ctx, pages, c) && ctx.Err() == nil {
+	for another := true; another && ctx.Err() == nil; {
+		another = r.fetch(ctx, pages, c)
 	}
 }
 
