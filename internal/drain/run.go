@@ -55,6 +55,7 @@ type Session interface {
 type Meter interface {
 	Load(requests, errors map[int64]int64)
 	Take() (requests, errors map[int64]int64)
+	Return(requests, errors map[int64]int64)
 	Used() (requests, errors int64)
 }
 

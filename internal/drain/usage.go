@@ -51,8 +51,8 @@ func (u *UsageCounter) Load(ctx context.Context, keyID string) error {
 }
 
 // Add adds what was sent, in one call for all that ended meanwhile, also after ctx
-// has ended. A count that is lost changes nothing for what was sent, so it is only
-// logged.
+// has ended. What can't be added goes with the next count: a user whom GTI has locked out
+// gets nothing more (DTM API). It changes nothing for what was sent, so it is only logged.
 func (u *UsageCounter) Add(ctx context.Context, keyID string) {
 	u.add(context.WithoutCancel(ctx), keyID)
 }
@@ -86,7 +86,9 @@ func (u *UsageCounter) add(ctx context.Context, keyID string) (added bool) {
 		if sent.Requests, sent.Errors = u.meter.Take(); len(sent.Requests) == 0 && len(sent.Errors) == 0 {
 			return false
 		}
-		err = u.store.AddUsage(ctx, keyID, sent, u.known.Outdated(time.Now()))
+		if err = u.store.AddUsage(ctx, keyID, sent, u.known.Outdated(time.Now())); err != nil {
+			u.meter.Return(sent.Requests, sent.Errors)
+		}
 		u.known = state.Usage{}
 	}
 	if err != nil {
@@ -96,8 +98,8 @@ func (u *UsageCounter) add(ctx context.Context, keyID string) (added bool) {
 }
 
 // countRequests adds a run's requests to the database's counters from time to time,
-// and a last time when the function it returns is called. A count that is lost
-// costs no alert; the run's own writes say whether the database is there.
+// and a last time when the function it returns is called. The run's own writes say
+// whether the database is there.
 func (r *Runner) countRequests(base context.Context, keyID string, known state.Usage) (stop func(context.Context)) {
 	u := NewUsageCounter(r.Feed, r.Store, r.Meter, r.Log)
 	u.known = known

@@ -2,6 +2,7 @@ package drain
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"testing"
 	"testing/synctest"
@@ -20,6 +21,7 @@ type counters struct {
 	reads int
 	added []int64
 	slow  time.Duration
+	err   error
 }
 
 func (c *counters) Open(context.Context, string, string) (state.Snapshot, error) {
@@ -30,6 +32,9 @@ func (c *counters) Open(context.Context, string, string) (state.Snapshot, error)
 
 func (c *counters) AddUsage(_ context.Context, _ string, add, _ state.Usage) error {
 	time.Sleep(c.slow)
+	if c.err != nil {
+		return c.err
+	}
 	for _, n := range add.Requests {
 		c.added = append(c.added, n)
 		c.used += n
@@ -84,6 +89,12 @@ func (m *counted) Take() (requests, errors map[int64]int64) {
 	return requests, nil
 }
 
+func (m *counted) Return(requests, _ map[int64]int64) {
+	for _, n := range requests {
+		m.sent += n
+	}
+}
+
 func (m *counted) Used() (requests, errors int64) { return m.sent, 0 }
 
 // TestCountsOnTheirWayAreNotMissing: what is loaded has the counts that were on their
@@ -102,6 +113,22 @@ func TestCountsOnTheirWayAreNotMissing(t *testing.T) {
 		counter.Add(t.Context(), "one") // nothing was sent since
 		if diff := cmp.Diff([][]int64{{4}, {5}}, [][]int64{store.added, meter.loaded}); diff != "" {
 			t.Errorf("added and loaded (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// TestCountsThatAreRefused are added with the next ones: GTI counts them.
+func TestCountsThatAreRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store, meter := &counters{err: errors.New("no")}, &counted{sent: 4}
+		counter := NewUsageCounter("default", store, meter, slog.New(slog.DiscardHandler))
+		counter.Add(t.Context(), "one")
+		counter.Add(t.Context(), "one")
+		meter.sent++
+		store.err = nil
+		counter.Add(t.Context(), "one")
+		if diff := cmp.Diff([]int64{5}, store.added); diff != "" {
+			t.Errorf("added (-want +got):\n%s", diff)
 		}
 	})
 }

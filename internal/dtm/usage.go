@@ -60,6 +60,15 @@ func (m *Meter) Take() (requests, errors map[int64]int64) {
 	return m.requests.take(), m.errors.take()
 }
 
+// Return gives back what Take has returned, when it could not be added: the next Take has
+// it once more.
+func (m *Meter) Return(requests, errors map[int64]int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.requests.giveBack(requests)
+	m.errors.giveBack(errors)
+}
+
 // Used returns the requests of the last 24 hours and the errors of the last hour.
 func (m *Meter) Used() (requests, errors int64) {
 	m.mu.Lock()
@@ -162,6 +171,16 @@ func (c *counter) take() map[int64]int64 {
 	oldest := c.oldest(time.Now())
 	maps.DeleteFunc(c.known, func(start, _ int64) bool { return start < oldest })
 	return taken
+}
+
+func (c *counter) giveBack(taken map[int64]int64) {
+	oldest := c.oldest(time.Now())
+	for start, n := range taken {
+		if start >= oldest {
+			c.own[start] += n
+		}
+		c.known[start] = max(0, c.known[start]-n)
+	}
 }
 
 // oldest is the start of the oldest bucket that counts.

@@ -124,5 +124,19 @@ func TestMeterLoadAndTake(t *testing.T) {
 		if again, errs := m.Take(); len(again)+len(errs) != 0 {
 			t.Errorf("taken from nothing: %v, %v", again, errs)
 		}
+		count()
+		requests, errs = m.Take()
+		m.Return(requests, errs)
+		used(22, 2) // as before
+		m.Load(map[int64]int64{hour: 21}, nil)
+		used(22, 1) // they stay on top: the database has not got them
+		if again, errs := m.Take(); again[hour] != 1 || errs[hour] != 1 {
+			t.Errorf("taken after they were returned: %v, %v", again, errs)
+		}
+		time.Sleep(48 * time.Hour)
+		m.Return(requests, errs)
+		if again, errs := m.Take(); len(again)+len(errs) != 0 {
+			t.Errorf("taken when they count no more: %v, %v", again, errs)
+		}
 	})
 }
