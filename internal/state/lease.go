@@ -274,14 +274,17 @@ func (h *Holder) write(ctx context.Context) (stored bool, err error) {
 	stored = true
 	if errors.Is(err, ErrConflict) {
 		// The client repeats a commit whose answer was lost: look whose write it was.
-		var found Snapshot
-		if found, err = h.store.Open(ctx, h.name, ""); err == nil {
-			now := found.Feed
-			v = found.Revision
-			if now.Generation != f.Generation || now.Writer != f.Writer {
-				return false, fmt.Errorf("%w to another run", ErrLost)
-			}
-			stored = now.Write == f.Write
+		found, failed := h.store.Open(ctx, h.name, "")
+		now := found.Feed
+		switch {
+		case failed != nil:
+			err = failed
+		case found.Revision == h.revision: // nobody's: the database refuses it
+			err = fmt.Errorf("the document of feed %s can't be written, though nobody has changed it: %w", h.name, err)
+		case now.Generation != f.Generation || now.Writer != f.Writer:
+			return false, fmt.Errorf("%w to another run", ErrLost)
+		default:
+			v, err, stored = found.Revision, nil, now.Write == f.Write
 			if !stored && now.Lease != nil {
 				sent = now.Lease.ExpiresAt.Add(-LeaseFor) // what counts is the lease that is stored
 			}

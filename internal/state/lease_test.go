@@ -424,6 +424,15 @@ func TestAcquire(t *testing.T) {
 			want: state.ErrHeld,
 		},
 		{name: "the client repeats the write", prepare: func(d *document) { d.on[1] = repeated }},
+		{
+			name: "the database refuses what nobody has changed",
+			prepare: func(d *document) {
+				d.on[1] = func(context.Context, func() (state.Revision, error)) (state.Revision, error) {
+					return "", state.ErrConflict
+				}
+			},
+			want: state.ErrConflict,
+		},
 		{name: "the database is down", prepare: func(d *document) { d.on[1] = down }, want: errDown},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -431,7 +440,7 @@ func TestAcquire(t *testing.T) {
 				d := newDocument()
 				c.prepare(d)
 				h, err := state.Acquire(t.Context(), d, "feed", "run-1", d.feed, d.at())
-				if !errors.Is(err, c.want) {
+				if !errors.Is(err, c.want) || errors.Is(err, state.ErrHeld) && c.want != state.ErrHeld {
 					t.Fatalf("%v, want %v", err, c.want)
 				}
 				if err != nil {
