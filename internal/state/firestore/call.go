@@ -42,8 +42,15 @@ func (s *Store) call(ctx context.Context, doing string, f func(context.Context) 
 	}
 }
 
+// transient reports whether a code passes. A write that was made, and whose answer was lost,
+// then meets its own condition: it shows as a conflict.
 func transient(c codes.Code) bool {
-	return c == codes.Unavailable || c == codes.ResourceExhausted || c == codes.Aborted
+	switch c {
+	case codes.Unavailable, codes.ResourceExhausted, codes.Aborted, codes.DeadlineExceeded, codes.Internal:
+		return true
+	default:
+		return false
+	}
 }
 
 // explain adds what to do.

@@ -241,7 +241,7 @@ func TestBulkThatFailsBehindOneThatWorked(t *testing.T) {
 	calls := 0
 	s := onFake(t, &fake{write: func(r *pb.BatchWriteRequest) (*pb.BatchWriteResponse, error) {
 		if calls++; calls == 2 {
-			return nil, grpcstatus.Error(codes.Internal, "broken")
+			return nil, grpcstatus.Error(codes.DataLoss, "broken")
 		}
 		res := &pb.BatchWriteResponse{}
 		for range r.GetWrites() {
@@ -282,7 +282,7 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 	}{
 		{codes.NotFound, []string{"database d", "project p", "gcloud firestore databases create"}},
 		{codes.PermissionDenied, []string{"database d", "project p", "roles/datastore.user"}},
-		{codes.Internal, []string{"Internal"}},
+		{codes.DataLoss, []string{"DataLoss"}},
 	} {
 		code = tc.code
 		_, openErr := s.Open(t.Context(), "default", "k")
@@ -325,8 +325,8 @@ func TestRetry(t *testing.T) {
 		{codes.Unavailable, true},
 		{codes.ResourceExhausted, true},
 		{codes.Aborted, true},
-		{codes.Internal, false},
-		{codes.DeadlineExceeded, false},
+		{codes.Internal, true},
+		{codes.DeadlineExceeded, true},
 		{codes.InvalidArgument, false},
 		{codes.PermissionDenied, false},
 		{codes.NotFound, false},
