@@ -93,6 +93,7 @@ func Session(cfg config.Config, keys dtm.KeySource) (*dtm.Session, error) {
 // New puts an app together.
 func New(cfg config.Config, parts Parts, log *slog.Logger) (*App, error) {
 	meter := dtm.NewMeter(cfg.RequestsPerDay)
+	parts.Keys = keySource{parts.Keys}
 	client, err := newClient(cfg, parts.Keys, meter)
 	if err != nil {
 		return nil, err
@@ -167,13 +168,31 @@ func (a *App) run(ctx context.Context, trigger, by, backfill string, dryRun bool
 // keyID names the API key's counters.
 func (a *App) keyID(ctx context.Context) (string, error) {
 	key, err := a.parts.Keys.Key(ctx)
-	if errors.Is(err, secret.ErrMissing) {
-		return "", fmt.Errorf("%w: %w", drain.ErrKeyMissing, err)
-	}
 	if err != nil {
 		return "", err
 	}
 	return KeyID(key), nil
+}
+
+// keySource says of a key that is missing what a run ends with, when it begins and when
+// the key it has used is refused.
+type keySource struct{ dtm.KeySource }
+
+func (k keySource) Key(ctx context.Context) (string, error) {
+	key, err := k.KeySource.Key(ctx)
+	return key, keyMissing(err)
+}
+
+func (k keySource) Renew(ctx context.Context, refused string) (string, error) {
+	key, err := k.KeySource.Renew(ctx, refused)
+	return key, keyMissing(err)
+}
+
+func keyMissing(err error) error {
+	if errors.Is(err, secret.ErrMissing) {
+		return fmt.Errorf("%w: %w", drain.ErrKeyMissing, err)
+	}
+	return err
 }
 
 // KeyID names the counters of an API key in the database: the first 16 hex digits of the

@@ -97,6 +97,10 @@ func TestSecretWithoutAVersionThenRotated(t *testing.T) {
 	if code, r = p.post(""); code != http.StatusBadGateway || r.StopReason != "key_refused" || r.Errors > 2 {
 		t.Errorf("with a revoked key: %d %+v", code, r)
 	}
+	vault.set("")
+	if code, r = p.post(""); code != http.StatusServiceUnavailable || r.StopReason != "key_missing" {
+		t.Errorf("with a revoked key whose version is gone: %d %+v", code, r)
+	}
 }
 
 func TestDeployedFunctionRefusesAKeyInItsEnvironment(t *testing.T) {
