@@ -37,18 +37,19 @@ func (w *work) backfills() error {
 	// noProgress are those that got nowhere in their last minute: a page, or one alert
 	// that is fetched by its id, may take longer than any minute.
 	noProgress := map[string]bool{}
+	var unreadable error
 	for {
 		i := slices.IndexFunc(w.unfinished, func(id string) bool { return !done[id] && !noProgress[id] })
 		switch {
 		case i < 0 && len(noProgress) == 0:
-			return nil
+			return unreadable
 		case i < 0:
 			clear(noProgress)
 			continue
 		}
 		id := w.unfinished[i]
 		err := w.backfill(id)
-		kind := dtm.Kind(err)
+		kind, damaged := dtm.Kind(err), (*state.DamagedError)(nil)
 		switch {
 		case err == nil:
 			done[id] = true
@@ -59,10 +60,14 @@ func (w *work) backfills() error {
 			// backfills may be too.
 			done[id] = true
 			err = nil
+		case errors.As(err, &damaged), errors.Is(err, state.ErrSchema):
+			// Somebody has to mend its record. The others get their turn.
+			done[id] = true
+			unreadable, err = errors.Join(unreadable, err), nil
 		case kind == dtm.BudgetSpent:
 			// Its share of the key's budget is used up, and the live feed's isn't: a
 			// later run goes on.
-			return nil
+			return unreadable
 		case errors.Is(err, errLiveFeed):
 			noProgress[id] = errors.Is(err, errNoProgress)
 		case kind == dtm.Wait && w.deadlines.hasTime(dtm.RetryAfter(err)): // the live feed waits for it

@@ -125,6 +125,10 @@ func (r *Runner) live(ctx context.Context, report *Report, began time.Time) (out
 	r.Cache.Opened(feed.Generation)
 	report.before(feed)
 	if !report.DryRun && feed.Lease != nil && began.Before(feed.Lease.ExpiresAt) {
+		if feed.Lease.ExpiresAt.Sub(began) > state.LeaseFor+clockAhead {
+			r.Log.ErrorContext(ctx, "no lease is given for so long: the clock of an instance was wrong, or somebody has changed the feed's document. Nothing is relayed until it expires, or is deleted there",
+				"event", "lease", "feed", r.Feed, "owner", feed.Lease.Owner, "expires_at", feed.Lease.ExpiresAt)
+		}
 		return Skipped, StopLeaseHeld, nil
 	}
 	r.Meter.Load(usage.Requests, usage.Errors)

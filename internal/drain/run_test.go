@@ -193,6 +193,55 @@ func TestSweepThatIsToWait(t *testing.T) {
 	})
 }
 
+// TestLeaseThatLiesFarAhead: no run leaves one, and somebody has to hear of it.
+func TestLeaseThatLiesFarAhead(t *testing.T) {
+	for length, told := range map[time.Duration]bool{state.LeaseFor: false, state.LeaseFor + clockAhead: false, time.Hour: true} {
+		s := newStore(t)
+		synctest.Test(t, func(t *testing.T) {
+			lease := &state.Lease{Owner: "r0", ExpiresAt: time.Now().UTC().Add(length)}
+			if _, err := s.WriteFeed(t.Context(), "f", state.Feed{BeginsAt: time.Now().UTC(), Lease: lease}, ""); err != nil {
+				t.Fatal(err)
+			}
+			var log bytes.Buffer
+			r := newRun(t, s, wire(func(*http.Request) reply { return alertsOf() }), &topic{})
+			r.Log = slog.New(slog.NewJSONHandler(&log, nil))
+			report, err := r.Live(t.Context(), "schedule", false)
+			if err != nil || report.Outcome != Skipped || strings.Contains(log.String(), `"event":"lease"`) != told {
+				t.Errorf("%s ahead: %s, %v\n%s", length, report.Outcome, err, &log)
+			}
+		})
+	}
+}
+
+// damagedBackfill is a database in which one backfill's record can't be read.
+type damagedBackfill struct {
+	state.Store
+	id  string
+	err error
+}
+
+func (d damagedBackfill) Backfill(ctx context.Context, feed, id string) (state.Backfill, state.Revision, error) {
+	if id == d.id {
+		return state.Backfill{}, "", d.err
+	}
+	return d.Store.Backfill(ctx, feed, id)
+}
+
+// TestBackfillThatCannotBeRead fails the run, and holds up no other.
+func TestBackfillThatCannotBeRead(t *testing.T) {
+	for _, damage := range []error{&state.DamagedError{Err: errors.New("no slices")}, state.ErrSchema} {
+		s := newStore(t)
+		synctest.Test(t, func(t *testing.T) {
+			feedWith(t, s, state.Backfill{ID: "b-1"}, state.Backfill{ID: "b-2"})
+			r := newRun(t, damagedBackfill{s, "b-1", damage}, wire(func(*http.Request) reply { return alertsOf() }), &topic{})
+			report, err := r.Live(t.Context(), "schedule", false)
+			if !errors.Is(err, damage) || report.Outcome != Failed || stateOf(t, s, "b-2") != state.Done {
+				t.Errorf("the run ends as %s, the other backfill is %s: %v", report.Outcome, stateOf(t, s, "b-2"), err)
+			}
+		})
+	}
+}
+
 // TestSweepInAShortRun: a sweep that can't be read to its end within the run's
 // time leaves some of it to the backfill that it becomes.
 func TestSweepInAShortRun(t *testing.T) {

@@ -22,6 +22,14 @@ var (
 	ErrSchema = errors.New("the document was written by a newer version of DTM Relay: deploy that version or newer")
 )
 
+// DamagedError means that a document can't be read: something else than the relay has
+// written to it. The rest of the database may be well.
+type DamagedError struct{ Err error }
+
+func (e *DamagedError) Error() string { return e.Err.Error() }
+
+func (e *DamagedError) Unwrap() error { return e.Err }
+
 // Revision is a condition for a write: the document as it was read. The zero
 // Revision stands for a document that does not exist.
 type Revision string

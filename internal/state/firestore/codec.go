@@ -183,11 +183,11 @@ func (c *codec) decode(path string, fields map[string]*pb.Value, doc any) error 
 	if schema := fields["schema"].GetIntegerValue(); schema > state.Schema {
 		return fmt.Errorf("document %s has schema %d: %w", path, schema, state.ErrSchema)
 	} else if schema < 1 {
-		return fmt.Errorf("document %s, field schema: no integer of 1 or more, so DTM Relay did not write it", path)
+		return &state.DamagedError{Err: fmt.Errorf("document %s, field schema: no integer of 1 or more, so DTM Relay did not write it", path)}
 	}
 	var d decoder
 	c.decodeFields(&d, fields, reflect.ValueOf(doc).Elem())
-	return d.join("document " + path + ", ")
+	return d.damage(path)
 }
 
 // decodeFields returns how many of the fields are known.
@@ -347,6 +347,14 @@ func (p problems) join(prefix string) error {
 }
 
 type decoder struct{ problems }
+
+// damage is what is wrong with a document, nil when nothing is.
+func (p problems) damage(path string) error {
+	if len(p) == 0 {
+		return nil
+	}
+	return &state.DamagedError{Err: p.join("document " + path + ", ")}
+}
 
 func isNull(v *pb.Value) bool {
 	switch v.GetValueType().(type) {

@@ -1,6 +1,7 @@
 package firestore
 
 import (
+	"errors"
 	"math"
 	"strings"
 	"testing"
@@ -85,6 +86,69 @@ func TestMistypedFields(t *testing.T) {
 	}
 }
 
+// TestDamagedSlices: what a document says of what is pending is whole, or no run goes by it.
+func TestDamagedSlices(t *testing.T) {
+	at := func(hour int) time.Time { return time.Date(2026, 1, 2, hour, 0, 0, 0, time.UTC) }
+	f := state.Feed{End: at(9), Slices: []state.Slice{{From: at(1), To: at(5), DoneUntil: at(3)}, {From: at(5), To: at(9), DoneUntil: at(6)}}}
+	for _, c := range []struct {
+		name    string
+		damage  func(fields map[string]*pb.Value)
+		want    []state.Slice
+		problem string
+	}{
+		{name: "none", damage: func(map[string]*pb.Value) {}, want: f.Slices},
+		{
+			name: "deleted", damage: func(fields map[string]*pb.Value) { delete(fields, "slices") },
+			want: []state.Slice{{From: at(3), To: at(9), DoneUntil: at(3)}},
+		},
+		{
+			name: "the first is deleted", damage: func(fields map[string]*pb.Value) {
+				all := fields["slices"].GetArrayValue()
+				all.Values = all.Values[1:]
+			},
+			want: []state.Slice{{From: at(3), To: at(6), DoneUntil: at(3)}, f.Slices[1]},
+		},
+		{
+			name: "all that is known of the position is deleted", damage: func(fields map[string]*pb.Value) { delete(fields, "position") },
+			want: f.Slices,
+		},
+		{
+			name: "no end", damage: func(fields map[string]*pb.Value) {
+				delete(fields["slices"].GetArrayValue().GetValues()[1].GetMapValue().GetFields(), "to")
+			},
+			problem: "field slices[1].to: missing",
+		},
+		{
+			name: "no beginning", damage: func(fields map[string]*pb.Value) {
+				fields["slices"].GetArrayValue().GetValues()[0].GetMapValue().Fields = nil
+			},
+			problem: "field slices[0].done_until: missing",
+		},
+	} {
+		encoded, err := encodeFeed(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fields := parse(t, encoded)
+		c.damage(fields)
+		got, err := decodeFeed("feeds/default", fields)
+		if diff := cmp.Diff(c.want, got.Slices); c.problem == "" && (err != nil || diff != "") {
+			t.Errorf("%s: %v (-want +got)\n%s", c.name, err, diff)
+		}
+		var damaged *state.DamagedError
+		if c.problem != "" && (!errors.As(err, &damaged) || !strings.Contains(err.Error(), c.problem)) {
+			t.Errorf("%s: %v, want %q in it", c.name, err, c.problem)
+		}
+	}
+	encoded, err := encodeBackfill(state.Backfill{State: state.Running, Slices: []state.Slice{{From: at(1), DoneUntil: at(1)}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := decodeBackfill("feeds/f/backfills/b", parse(t, encoded)); err == nil || !strings.Contains(err.Error(), "field slices[0].to: missing") {
+		t.Errorf("a backfill: %v", err)
+	}
+}
+
 // A null, a field that this version doesn't know, and a missing one are no errors.
 func TestTolerated(t *testing.T) {
 	fields := map[string]*pb.Value{
@@ -128,7 +192,7 @@ func TestOrdinaryRecord(t *testing.T) {
 func FuzzDecode(f *testing.F) {
 	now := time.Unix(1_700_000_000, 0)
 	feed, err := encodeFeed(state.Feed{
-		BeginsAt: now, Slices: []state.Slice{{From: now}}, Refusal: &state.Refusal{At: now}, Lease: &state.Lease{Owner: "r"},
+		BeginsAt: now, Slices: []state.Slice{{From: now, To: now, DoneUntil: now}}, Refusal: &state.Refusal{At: now}, Lease: &state.Lease{Owner: "r"},
 		LastRun: []byte(`{"a":[1,2.5,"x",null,{"b":true}]}`),
 	})
 	if err != nil {
@@ -143,7 +207,7 @@ func FuzzDecode(f *testing.F) {
 		f.Fatal(err)
 	}
 	backfill, err := encodeBackfill(state.Backfill{
-		State: state.Running, RequestedAt: now, Slices: []state.Slice{{From: now}}, Refused: []state.Gap{{TimeRange: state.TimeRange{Since: now}}},
+		State: state.Running, RequestedAt: now, Slices: []state.Slice{{From: now, To: now, DoneUntil: now}}, Refused: []state.Gap{{TimeRange: state.TimeRange{Since: now}}},
 		WorkedFor: time.Second, ExpireAt: now,
 	})
 	if err != nil {

@@ -1,6 +1,7 @@
 package firestore
 
 import (
+	"fmt"
 	"reflect"
 	"strconv"
 	"time"
@@ -13,7 +14,8 @@ import (
 // feedDocument is feeds/{feed}.
 type feedDocument struct {
 	state.Feed
-	// Position is Feed.Position for readers in the console. It is never read back.
+	// Position is Feed.Position, for readers in the console and for a document that somebody
+	// has repaired there.
 	Position time.Time `json:"position"`
 }
 
@@ -33,7 +35,6 @@ type unfinishedDocument struct {
 
 var (
 	feedCodec       = codecOf[feedDocument]()
-	storedFeedCodec = codecOf[state.Feed]()
 	recordCodec     = codecOf[recordDocument]()
 	backfillCodec   = codecOf[state.Backfill]()
 	unfinishedCodec = codecOf[unfinishedDocument]()
@@ -55,9 +56,35 @@ func encodeFeed(f state.Feed) ([]byte, error) {
 }
 
 func decodeFeed(path string, fields map[string]*pb.Value) (state.Feed, error) {
-	var f state.Feed
-	err := storedFeedCodec.decode(path, fields, &f)
+	var doc feedDocument
+	err := feedCodec.decode(path, fields, &doc)
+	f := doc.Feed
+	if err == nil {
+		err = checkSlices(path, f.Slices)
+	}
+	if to := f.Position(); err == nil && !doc.Position.IsZero() && doc.Position.Before(to) {
+		// Somebody has deleted what was pending from there on. It is read once more, or its
+		// alerts would be passed.
+		f.Slices = append([]state.Slice{{From: doc.Position, To: to, DoneUntil: doc.Position}}, f.Slices...)
+	}
 	return f, err
+}
+
+// checkSlices tells of times that a slice lacks. A slice without its end would pass for one
+// that is done.
+func checkSlices(path string, slices []state.Slice) error {
+	var p problems
+	for i, s := range slices {
+		for _, at := range []struct {
+			field string
+			time  time.Time
+		}{{"from", s.From}, {"to", s.To}, {"done_until", s.DoneUntil}} {
+			if at.time.IsZero() {
+				p = append(p, problem{fmt.Sprintf("slices[%d].%s", i, at.field), "missing"})
+			}
+		}
+	}
+	return p.damage(path)
 }
 
 func encodeRecord(r state.Record) ([]byte, error) {
@@ -77,8 +104,10 @@ func encodeBackfill(b state.Backfill) ([]byte, error) { return backfillCodec.enc
 
 func decodeBackfill(path string, fields map[string]*pb.Value) (state.Backfill, error) {
 	var b state.Backfill
-	err := backfillCodec.decode(path, fields, &b)
-	return b, err
+	if err := backfillCodec.decode(path, fields, &b); err != nil {
+		return b, err
+	}
+	return b, checkSlices(path, b.Slices)
 }
 
 func decodeUnfinished(path string, fields map[string]*pb.Value) ([]string, error) {
