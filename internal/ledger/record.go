@@ -21,8 +21,9 @@ const (
 )
 
 // record writes down what became of the items. A record that other writers keep
-// changing is given up after some tries: the alert is published, and the worst
-// that follows is a duplicate with the same key.
+// changing is given up after some tries: the alert is published, and what follows is a
+// repeat with the same key. A change of an alert that is in no record then waits for the
+// audit, since a sweep can't tell it from one of before the feed.
 func (p *Processor) record(ctx context.Context, items []*item) error {
 	contended, err := p.write(ctx, items, func(it *item, rec *state.Record, now time.Time) {
 		p.merge(rec, it, now)
