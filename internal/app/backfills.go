@@ -344,8 +344,9 @@ func (a *App) record(ctx context.Context, b state.Backfill, unfinished []string)
 	if full {
 		return b, false, errFull
 	}
-	// Equal requests within a second meet in one record, whichever processes get them.
-	plain += "-" + b.RequestedAt.Format("20060102T150405Z")
+	// Equal requests at the same moment meet in one record, whichever processes get them,
+	// unless a minute ends between them.
+	plain += "-" + b.RequestedAt.Format("20060102T1504Z")
 	b.ID = plain
 	for n := 2; ; n++ {
 		stored, revision, err := a.createOrRead(ctx, b)

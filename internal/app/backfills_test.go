@@ -111,6 +111,33 @@ func TestTheSameRequestAgainAndAgain(t *testing.T) {
 	})
 }
 
+// slowly is a database that takes two seconds to record a backfill.
+type slowly struct{ state.Store }
+
+func (s slowly) CreateBackfill(ctx context.Context, feed string, b state.Backfill) error {
+	time.Sleep(2 * time.Second)
+	return s.Store.CreateBackfill(ctx, feed, b)
+}
+
+// TestEqualRequestsBeforeEitherIsRecorded mean one backfill, though their times differ.
+func TestEqualRequestsBeforeEitherIsRecorded(t *testing.T) {
+	store := openStore(t)
+	synctest.Test(t, func(t *testing.T) {
+		occupy(t, store)
+		processes := []http.Handler{newIngest(t, slowly{store}, nil), newIngest(t, slowly{store}, nil)}
+		var asking sync.WaitGroup
+		ids := make([]string, len(processes))
+		for i, p := range processes {
+			asking.Go(func() { ids[i] = ask(t, p, `{"since":"96h"}`) })
+			time.Sleep(time.Second)
+		}
+		asking.Wait()
+		if ids[0] == "" || ids[0] != ids[1] {
+			t.Errorf("one text, backfills %v", ids)
+		}
+	})
+}
+
 // TestAnUnfinishedBackfillIsFound: also when the records before it are gone, and
 // not for an id of somebody's own that only looks like it.
 func TestAnUnfinishedBackfillIsFound(t *testing.T) {

@@ -37,7 +37,7 @@ Examples:
 	dtmrelay backfill --since 96h --url https://dtm-relay-abc123-ew.a.run.app --watch
 	dtmrelay backfill --since 2026-01-02T00:00:00Z --until 2026-01-05T00:00:00Z --severity high --dry-run
 	dtmrelay backfill list
-	dtmrelay backfill cancel b-4d1c0b21-20260102T150405Z`
+	dtmrelay backfill cancel b-4d1c0b21-20260102T1504Z`
 }
 
 type backfillStartCmd struct {
@@ -598,7 +598,7 @@ type backfillShowCmd struct {
 func (backfillShowCmd) Help() string {
 	return `Examples:
 
-	dtmrelay backfill show b-4d1c0b21-20260102T150405Z
+	dtmrelay backfill show b-4d1c0b21-20260102T1504Z
 	dtmrelay backfill show november --url https://dtm-relay-abc123-ew.a.run.app --watch`
 }
 
@@ -649,7 +649,7 @@ func (backfillCancelCmd) Help() string {
 
 Examples:
 
-	dtmrelay backfill cancel b-4d1c0b21-20260102T150405Z
+	dtmrelay backfill cancel b-4d1c0b21-20260102T1504Z
 	dtmrelay backfill cancel november --url https://dtm-relay-abc123-ew.a.run.app`
 }
 
