@@ -35,16 +35,26 @@ var workOf = map[string]func(args []ref.Val) uint64{
 	"replace":           workOfReplace,
 	"indexOf":           workOfSearch,
 	"lastIndexOf":       workOfSearch,
+	"split":             workOfSplit,
+	"charAt":            workOfRewriting,
+	"lowerAscii":        workOfRewriting,
+	"reverse":           workOfRewriting,
+	"strings.quote":     workOfRewriting,
+	"substring":         workOfRewriting,
+	"upperAscii":        workOfRewriting,
 }
 
 // bounded puts the question before the calls of a condition.
-func bounded(env *cel.Env) cel.ProgramOption {
+func bounded(env *cel.Env, p *prices) cel.ProgramOption {
 	return cel.CustomDecoratorV2(func(i interpreter.InterpretableV2) (interpreter.InterpretableV2, error) {
 		call, ok := i.(interpreter.InterpretableCall)
 		if !ok {
 			return i, nil
 		}
 		work, ok := workOf[call.Function()]
+		if call.Function() == overloads.Matches {
+			work, ok = p.workOfMatches, true
+		}
 		if !ok || isComparedWithConstant(call) {
 			return i, nil
 		}
@@ -52,13 +62,18 @@ func bounded(env *cel.Env) cel.ProgramOption {
 		if err != nil {
 			return nil, err
 		}
-		return interpreter.NewCall(call.ID(), call.Function(), call.OverloadID(), call.Args(), func(args ...ref.Val) ref.Val {
-			if work(args) > costLimit {
-				panic(interpreter.EvalCancelledError{Cause: interpreter.CostLimitExceeded, Message: "one call costs more than the limit"})
-			}
-			return do(args...)
-		}), nil
+		return interpreter.NewCall(call.ID(), call.Function(), call.OverloadID(), call.Args(), boundedCall(work, do)), nil
 	})
+}
+
+// boundedCall asks a call for its work before it does it.
+func boundedCall(work func([]ref.Val) uint64, do functions.FunctionOp) functions.FunctionOp {
+	return func(args ...ref.Val) ref.Val {
+		if work(args) > costLimit {
+			panic(interpreter.EvalCancelledError{Cause: interpreter.CostLimitExceeded, Message: "one call costs more than the limit"})
+		}
+		return do(args...)
+	}
 }
 
 // isComparedWithConstant reports whether a call is a comparison with a text, number, or the

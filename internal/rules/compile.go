@@ -11,7 +11,10 @@ import (
 
 	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/common/ast"
-	"cel.dev/cel-go/common/cost"
+	"cel.dev/cel-go/common/operators"
+	"cel.dev/cel-go/common/overloads"
+	"cel.dev/cel-go/common/types"
+	"cel.dev/cel-go/common/types/ref"
 	"cel.dev/cel-go/ext"
 
 	"dtmrelay.internal/dtmrelay/internal/dtm"
@@ -19,7 +22,7 @@ import (
 
 // costLimit bounds the work of one condition for one version, in CEL's units: about
 // one for each operation, one for each ten characters of a text that is searched, and
-// for a regular expression that times a quarter of its own length. So a search through
+// for a regular expression that times a quarter of its program. So a search through
 // a document of 1 MB costs 100,000.
 const costLimit = 2_000_000
 
@@ -56,6 +59,7 @@ func Compile(text, feed string) (list List, compiled *Rules, err error) {
 		return nil, nil, fmt.Errorf("set up CEL: %w", err)
 	}
 	compiled = &Rules{feed: feed}
+	p := &prices{programs: map[string]uint64{}}
 	var problems []error
 	for _, r := range read {
 		list = append(list, r.Rule)
@@ -64,7 +68,7 @@ func Compile(text, feed string) (list List, compiled *Rules, err error) {
 			continue
 		}
 		c := compiledRule{Rule: r.Rule}
-		for _, problem := range c.compile(env) {
+		for _, problem := range c.compile(env, p) {
 			problems = append(problems, fmt.Errorf("%s: when: %w", r.label, problem))
 		}
 		compiled.rules = append(compiled.rules, c)
@@ -96,7 +100,7 @@ func newEnv() (*cel.Env, error) {
 	)
 }
 
-func (c *compiledRule) compile(env *cel.Env) []error {
+func (c *compiledRule) compile(env *cel.Env, p *prices) []error {
 	checked, issues := env.Compile(c.When)
 	if issues.Err() != nil {
 		var problems []error
@@ -108,18 +112,23 @@ func (c *compiledRule) compile(env *cel.Env) []error {
 	if checked.OutputType() != cel.BoolType {
 		return []error{at(1, 0, fmt.Sprintf("gives %s; allowed: a boolean, such as from ==", cel.FormatCELType(checked.OutputType())))}
 	}
-	if problems := timeZones(checked.NativeRep()); len(problems) > 0 {
+	if problems := append(timeZones(checked.NativeRep()), wholeAlerts(checked.NativeRep())...); len(problems) > 0 {
 		return problems
 	}
-	estimate, err := env.EstimateCost(checked, smallAlert{})
+	p.learn(checked.NativeRep())
+	options := []cel.ProgramOption{
+		cel.EvalOptions(cel.OptOptimize), bounded(env, p),
+		cel.OptimizeRegex(p.matcher(overloads.Matches), p.matcher(overloads.MatchesString)),
+	}
+	estimate, err := env.EstimateCost(checked, p)
 	if err == nil && estimate.Min > costLimit {
 		err = fmt.Errorf("costs %d at least; allowed: %d", estimate.Min, costLimit)
 	}
 	if err == nil && estimate.Max <= costLimit {
-		c.small, err = env.Program(checked, cel.EvalOptions(cel.OptOptimize), bounded(env))
+		c.small, err = env.Program(checked, options...)
 	}
 	if err == nil {
-		c.condition, err = env.Program(checked, cel.EvalOptions(cel.OptOptimize), bounded(env), cel.CostLimit(costLimit))
+		c.condition, err = env.Program(checked, append(options, cel.CostTracking(p), cel.CostLimit(costLimit))...)
 	}
 	if err != nil {
 		return []error{at(1, 0, err.Error())}
@@ -152,7 +161,7 @@ func explain(message string) string {
 	case message == "invalid matches argument":
 		return "the text for matches is no regular expression; allowed: one of RE2, such as ^acme-[0-9]+$"
 	case message == "invalid duration argument":
-		return "the text for duration is no duration; allowed: numbers with a unit, such as 90s, 15m or 24h"
+		return "the text for duration is no duration; allowed: numbers with a unit, such as 90s, 15m or 24h, up to 2562047h"
 	case message == "invalid timestamp argument":
 		return "the text for timestamp is no time; allowed: a time such as 2026-01-02T03:04:05Z"
 	case strings.HasPrefix(message, "expression recursion limit exceeded: "):
@@ -171,14 +180,12 @@ func timeZones(checked *ast.AST) (problems []error) {
 			return
 		}
 		arg := e.AsCall().Args()[0]
-		if arg.Kind() != ast.LiteralKind {
+		name, ok := literal(arg)
+		if !ok {
 			return
 		}
-		name, ok := arg.AsLiteral().Value().(string)
-		if !ok || strings.Contains(name, ":") { // +02:00
-			return
-		}
-		if _, err := time.LoadLocation(name); err != nil {
+		found := types.Timestamp{Time: time.Unix(0, 0)}.Receive(overloads.TimeGetHours, overloads.TimestampToHoursWithTz, []ref.Val{types.String(name)})
+		if types.IsError(found) {
 			place := checked.SourceInfo().GetStartLocation(arg.ID())
 			problems = append(problems, at(place.Line(), place.Column(), fmt.Sprintf("there is no time zone %q; allowed: a name such as Europe/Berlin, or +02:00", dtm.Shorten(name))))
 		}
@@ -186,16 +193,17 @@ func timeZones(checked *ast.AST) (problems []error) {
 	return problems
 }
 
-// smallAlert knows how long the texts and lists of a small alert are at most.
-type smallAlert struct{}
-
-func (smallAlert) EstimateSize(node cost.AstNode) *cost.SizeEstimate {
-	if len(node.Path()) == 0 {
-		return nil // not of a variable
-	}
-	return &cost.SizeEstimate{Max: smallBytes}
-}
-
-func (smallAlert) EstimateCallCost(_, _ string, _ *cost.AstNode, _ []cost.AstNode) *cost.CallEstimate {
-	return nil
+// wholeAlerts finds where the alert itself is compared, or one is made up: both would fail
+// at every alert.
+func wholeAlerts(checked *ast.AST) (problems []error) {
+	isAlert := func(e ast.Expr) bool { return checked.GetType(e.ID()).IsExactType(alertType) }
+	ast.PreOrderVisit(checked.Expr(), ast.NewExprVisitor(func(e ast.Expr) {
+		isCompared := e.Kind() == ast.CallKind && slices.Contains([]string{operators.Equals, operators.NotEquals, operators.In}, e.AsCall().FunctionName()) &&
+			slices.ContainsFunc(e.AsCall().Args(), isAlert)
+		if isCompared || e.Kind() == ast.StructKind {
+			place := checked.SourceInfo().GetStartLocation(e.ID())
+			problems = append(problems, at(place.Line(), place.Column(), "the alert is no value of its own; allowed: its fields, such as alert.id"))
+		}
+	}))
+	return problems
 }
