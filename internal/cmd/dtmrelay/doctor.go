@@ -29,15 +29,17 @@ type doctorCmd struct {
 func (doctorCmd) Help() string {
 	return `Looks whether everything is there that the relay needs, and says what to do about what isn't: the configuration, the API key and its entitlement, what is left of its budgets, the monitors, the filter, the clock, and of a deployed relay the secret, topics, database and permissions. Nothing is changed. It sends up to three requests to GTI, and one more for each page of monitors.
 
-The configuration is that of the environment. For a deployed relay set the variables that the function has, and run it as the function's service account, because it shows the permissions of whoever runs it. The exit code is 1 when anything is red.
+The configuration is that of the environment. For a deployed relay set the variables that the function has, and run it as the function's service account, because it shows the permissions of whoever runs it. To log in as that account you need roles/iam.serviceAccountTokenCreator on it. The exit code is 1 when anything is red.
 
 Examples:
 
 	dtmrelay doctor --data dtmrelay-data
 
-	# a deployed relay
-	export GOOGLE_CLOUD_PROJECT=my-project PUBSUB_TOPIC=dtm-alerts REJECTS_TOPIC=dtm-rejects
-	export GTI_API_KEY_SECRET=projects/my-project/secrets/gti-api-key
+	# a deployed relay: also FEED, DTM_FILTER and the limits, where you have set them, and
+	# STATUS_TOPIC, where a rule writes back
+	gcloud auth application-default login --impersonate-service-account=dtm-relay-ingest@my-project.iam.gserviceaccount.com
+	export GOOGLE_CLOUD_PROJECT=my-project PUBSUB_TOPIC=dtm-alerts REJECTS_TOPIC=dtm-rejects FIRESTORE_DATABASE=dtm-relay
+	export GTI_API_KEY_SECRET=projects/my-project/secrets/dtm-relay-gti-api-key
 	dtmrelay doctor --format json`
 }
 
