@@ -361,7 +361,7 @@ variable "log_level" {
 }
 
 variable "ingest" {
-  description = "The function that relays. budget is when a run stops by itself with its position stored; by default 30 s before the timeout. ingress is who reaches it at all, before any right is asked for."
+  description = "The function that relays. budget is when a run stops by itself; by default 30 s before the timeout, which is enough to store its position in any case. With less, the platform may cut a slow last page off, which the next run reads again. ingress is who reaches it at all, before any right is asked for."
   type = object({
     timeout_seconds = optional(number, 540)
     budget          = optional(string)
@@ -382,7 +382,7 @@ variable "ingest" {
   }
   validation {
     condition     = try(timecmp(timeadd(local.epoch, var.ingest.budget), timeadd(local.epoch, "0")) > 0 && !(timecmp(timeadd(local.epoch, var.ingest.budget), timeadd(local.epoch, "${var.ingest.timeout_seconds - 10}s")) > 0), true)
-    error_message = "ingest.budget: must be more than 0 and at least 10 s shorter than ingest.timeout_seconds, so that the position is stored before the platform cuts the run off."
+    error_message = "ingest.budget: must be more than 0 and at least 10 s shorter than ingest.timeout_seconds, so that a run has time to end before the platform cuts it off."
   }
   validation {
     condition     = contains(["512Mi", "1Gi", "2Gi", "4Gi"], var.ingest.memory)

@@ -400,7 +400,7 @@ func (p *problems) budget(value, timeout string) time.Duration {
 	}
 	// Where a default of half the limit is more, that much is allowed too.
 	if most := max(limit-least, limit/2); limit > 0 && d > most {
-		p.refuse("RUN_BUDGET", "%s is too long for the request timeout of %s (CLOUD_RUN_TIMEOUT_SECONDS): it must be at most %s, so that the position is stored before the platform cuts the run off",
+		p.refuse("RUN_BUDGET", "%s is too long for the request timeout of %s (CLOUD_RUN_TIMEOUT_SECONDS): it must be at most %s, so that a run has time to end before the platform cuts it off",
 			d, limit, most)
 	}
 	return d
