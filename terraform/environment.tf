@@ -55,6 +55,15 @@ locals {
     VIEWERS                   = jsonencode(var.viewers)
   })
 
+  # Google takes 32 KiB of names and values together, in bytes, and sets some itself.
+  # OPERATORS stands in with what is known before the accounts are made: an e-mail of a
+  # service account has 85 bytes at most, and here two quotation marks and a comma.
+  # SyncStatus has less.
+  environment_bytes = floor(length(replace(base64encode(join("", concat(
+    keys(local.ingest_environment),
+    values(merge(local.ingest_environment, { OPERATORS = jsonencode(var.operators) })),
+  ))), "=", "")) * 3 / 4) + 88
+
   sync_environment = merge(local.shared_environment, {
     CLOUD_RUN_TIMEOUT_SECONDS = tostring(var.sync.timeout_seconds)
   })

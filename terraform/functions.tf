@@ -43,6 +43,13 @@ resource "google_cloudfunctions2_function" "ingest" {
     all_traffic_on_latest_revision   = true
   }
 
+  lifecycle {
+    precondition {
+      condition     = local.environment_bytes <= 32000
+      error_message = "The environment of Ingest has ${local.environment_bytes} bytes, and 32000 are allowed: make rules, gti.filter, redact, operators or viewers shorter."
+    }
+  }
+
   depends_on = [
     google_firestore_field.expiry,
     google_firestore_field.ledger,

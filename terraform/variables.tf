@@ -233,7 +233,8 @@ variable "rules" {
     error_message = "rules: then.tags must be a list of strings without white space around them."
   }
   validation {
-    condition     = length(jsonencode(var.rules)) + length(var.gti.filter) <= 28672
+    # In bytes, which length doesn't count. The whole environment: functions.tf.
+    condition     = floor(length(replace(base64encode("${jsonencode(var.rules)}${var.gti.filter}"), "=", "")) * 3 / 4) <= 28672
     error_message = "rules and gti.filter: must have 28 KiB at most together, rules as JSON."
   }
 }
@@ -249,7 +250,7 @@ variable "redact" {
     error_message = "redact: an element must be a preset or a path, without white space around it."
   }
   validation {
-    condition     = length(jsonencode(var.redact)) <= 2048
+    condition     = floor(length(replace(base64encode(jsonencode(var.redact)), "=", "")) * 3 / 4) <= 2048
     error_message = "redact: must have 2 KiB at most."
   }
 }
@@ -593,7 +594,7 @@ variable "alert_subscriptions" {
   }
   validation {
     # https://cloud.google.com/pubsub/docs/subscription-message-filter
-    condition     = alltrue([for s in values(var.alert_subscriptions) : length(s.filter) <= 256 if s != null])
+    condition     = alltrue([for s in values(var.alert_subscriptions) : floor(length(replace(base64encode(s.filter), "=", "")) * 3 / 4) <= 256 if s != null])
     error_message = "alert_subscriptions.filter: must have 256 bytes at most."
   }
   validation {
@@ -747,7 +748,7 @@ variable "notify" {
   }
   validation {
     # https://cloud.google.com/pubsub/docs/subscription-message-filter
-    condition     = alltrue([for n in values(var.notify) : try(length(n.filter) <= 256, false) if n != null])
+    condition     = alltrue([for n in values(var.notify) : try(floor(length(replace(base64encode(n.filter), "=", "")) * 3 / 4) <= 256, false) if n != null])
     error_message = "notify.filter: must have 256 bytes at most, and not be null; empty is everything."
   }
 }

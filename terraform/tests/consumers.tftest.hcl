@@ -384,7 +384,7 @@ run "a_key_for_slack" {
 run "notify_with_a_filter_of_257_bytes" {
   command = plan
   variables {
-    notify = { a = { to = "slack", url = "https://hooks.example.com/a", filter = join("", [for n in range(257) : "a"]) } }
+    notify = { a = { to = "slack", url = "https://hooks.example.com/a", filter = "a${join("", [for n in range(128) : "é"])}" } }
   }
   expect_failures = [var.notify]
 }

@@ -136,3 +136,55 @@ run "empty_path" {
     redact = [""]
   }
 }
+
+# 128 times 120 letters of two bytes, so 30,720 of them and half as many characters.
+run "rules_of_many_bytes" {
+  command         = plan
+  expect_failures = [var.rules]
+  variables {
+    rules = [for n in range(128) : { name = "r${n}", when = "alert.title == '${join("", [for n in range(120) : "é"])}'", then = { drop = true } }]
+  }
+}
+
+run "paths_of_many_bytes" {
+  command         = plan
+  expect_failures = [var.redact]
+  variables {
+    redact = [join("", [for n in range(1024) : "é"])]
+  }
+}
+
+# Each input is within its bounds, and all of them together are too much.
+run "environment_too_large" {
+  command         = plan
+  expect_failures = [google_cloudfunctions2_function.ingest]
+  variables {
+    rules     = [{ name = "a", when = "alert.title == '${join("", [for n in range(900) : "thirty letters in each of them"])}'", then = { drop = true } }]
+    operators = [for n in range(140) : "analyst-${n}@security.example.com"]
+  }
+}
+
+run "environment_large" {
+  command = plan
+  variables {
+    rules     = [{ name = "a", when = "alert.title == '${join("", [for n in range(900) : "thirty letters in each of them"])}'", then = { drop = true } }]
+    operators = [for n in range(80) : "analyst-${n}@security.example.com"]
+  }
+  assert {
+    condition     = local.environment_bytes > 30000 && local.environment_bytes <= 32000
+    error_message = "${local.environment_bytes} bytes are counted."
+  }
+}
+
+# What is counted before the accounts are made is no less than what there is.
+run "environment_counted" {
+  command = apply
+  variables {
+    rules     = [{ name = "a", when = "alert.title == 'é'", then = { drop = true } }]
+    operators = ["ana@example.com"]
+  }
+  assert {
+    condition     = local.environment_bytes >= length(join("", concat(keys(local.ingest_environment), values(local.ingest_environment)))) + 1 && local.environment_bytes <= length(join("", concat(keys(local.ingest_environment), values(local.ingest_environment)))) + 90
+    error_message = "${local.environment_bytes} bytes are counted."
+  }
+}

@@ -441,8 +441,10 @@ run "refused_27" {
   variables {
     # no rate
     gti = { max_qps = 0 }
+    # subscription with a filter of 137 characters and 257 bytes
+    alert_subscriptions = { soar = { filter = "attributes.a = \"${join("", [for n in range(120) : "é"])}\"" } }
   }
-  expect_failures = [var.gti]
+  expect_failures = [var.gti, var.alert_subscriptions]
 }
 
 run "refused_28" {
