@@ -16,7 +16,10 @@ resource "google_project_service" "this" {
     "secretmanager.googleapis.com",
     "serviceusage.googleapis.com",
     "storage.googleapis.com",
-  ], local.writes_rows ? ["bigquery.googleapis.com"] : []))
+    ],
+    local.writes_rows ? ["bigquery.googleapis.com"] : [],
+    var.network == null ? [] : ["vpcaccess.googleapis.com"],
+  ))
 
   project            = var.project_id
   service            = each.key

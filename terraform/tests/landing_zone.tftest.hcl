@@ -46,6 +46,10 @@ run "nothing_unless_asked_for" {
     condition     = time_sleep.kms.create_duration == "0s" && length(google_kms_crypto_key_iam_member.agents) == 0
     error_message = "No grant on a key is made or waited for."
   }
+  assert {
+    condition     = !contains(keys(google_project_service.this), "vpcaccess.googleapis.com")
+    error_message = "Nobody goes by a connector."
+  }
 }
 
 run "way_in_and_out" {
@@ -63,6 +67,10 @@ run "way_in_and_out" {
       f.build_config[0].worker_pool == "projects/net/locations/us-central1/workerPools/private"
     ])
     error_message = "Both functions go by the connector, and are built in the pool."
+  }
+  assert {
+    condition     = contains(keys(google_project_service.this), "vpcaccess.googleapis.com")
+    error_message = "A connector needs its service."
   }
 }
 
