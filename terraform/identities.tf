@@ -166,7 +166,10 @@ resource "google_pubsub_topic_iam_member" "status_publishers" {
 }
 
 resource "google_pubsub_subscription_iam_member" "alert_subscribers" {
-  for_each = { for pair in setproduct(local.pulled, var.alert_subscribers) : join(" ", pair) => pair }
+  for_each = { for pair in distinct(concat(
+    [for pair in setproduct(local.pulled, var.alert_subscribers) : join(" ", pair)],
+    flatten([for name, s in var.alert_subscriptions : [for member in s.subscribers : "${name} ${member}"]]),
+  )) : pair => split(" ", pair) }
 
   project      = var.project_id
   subscription = google_pubsub_subscription.alerts[each.value[0]].name

@@ -570,12 +570,13 @@ variable "topics" {
 }
 
 variable "alert_subscriptions" {
-  description = "Subscriptions to the alerts, by name: pull, or into a BigQuery table (PROJECT.DATASET.TABLE), or pushed to an HTTPS receiver. filter is a Pub/Sub filter such as attributes.priority = \"P1\"; empty is everything."
+  description = "Subscriptions to the alerts, by name: pull, or into a BigQuery table (PROJECT.DATASET.TABLE), or pushed to an HTTPS receiver. filter is a Pub/Sub filter such as attributes.priority = \"P1\"; empty is everything. subscribers may pull from this one; alert_subscribers from all that are pulled."
   type = map(object({
     filter         = optional(string, "")
     bigquery_table = optional(string)
     push_endpoint  = optional(string)
-    push_audience  = optional(string) # of the token that the receiver gets; by default the endpoint
+    push_audience  = optional(string)           # of the token that the receiver gets; by default the endpoint
+    subscribers    = optional(list(string), []) # members that may pull from this one alone
   }))
   default  = {}
   nullable = false
@@ -608,6 +609,14 @@ variable "alert_subscriptions" {
   validation {
     condition     = alltrue([for s in values(var.alert_subscriptions) : s.push_endpoint == null ? s.push_audience == null : can(regex("^https://[^\\s/@?#]+([/?][^\\s#]*)?$", s.push_endpoint)) if s != null])
     error_message = "alert_subscriptions.push_endpoint: must be https://HOST/PATH or https://HOST:PORT/PATH, without a user and a password, which would stand in Terraform's state; push_audience goes only with it."
+  }
+  validation {
+    condition     = alltrue(flatten([for s in values(var.alert_subscriptions) : [for m in s.subscribers : can(regex("^(user|group|serviceAccount|principal|principalSet):\\S+$", m))] if s != null]))
+    error_message = "alert_subscriptions.subscribers: must be members such as group:soc@example.com; user:, group:, serviceAccount:, principal: and principalSet: are allowed, everybody is not."
+  }
+  validation {
+    condition     = alltrue([for s in values(var.alert_subscriptions) : length(s.subscribers) == 0 || (s.bigquery_table == null && s.push_endpoint == null) if s != null])
+    error_message = "alert_subscriptions.subscribers: go only without bigquery_table and push_endpoint: nobody pulls from a subscription that Pub/Sub delivers by itself."
   }
 }
 
@@ -662,7 +671,7 @@ variable "status_publishers" {
 }
 
 variable "alert_subscribers" {
-  description = "Members of a policy (user:, group:, serviceAccount:, principal:, principalSet:) that may pull from those of alert_subscriptions that are pulled."
+  description = "Members of a policy (user:, group:, serviceAccount:, principal:, principalSet:) that may pull from all of alert_subscriptions that are pulled. alert_subscriptions.subscribers may pull from one."
   type        = list(string)
   default     = []
   nullable    = false

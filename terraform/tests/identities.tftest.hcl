@@ -50,6 +50,7 @@ variables {
   monitoring = { emails = ["soc@example.com"] }
   alert_subscriptions = {
     pulled = {}
+    siem   = { subscribers = ["serviceAccount:siem@my-project.iam.gserviceaccount.com", "group:soc@example.com"] }
     table  = { bigquery_table = "data-project.dtm.alerts" }
     soar   = { push_endpoint = "https://soar.example.com/hook" }
   }
@@ -95,7 +96,10 @@ run "every_grant" {
       "user:ben@example.com roles/run.invoker service us-central1 dtm-relay-ingest",
 
       "serviceAccount:soar@my-project.iam.gserviceaccount.com roles/pubsub.publisher topic dtm-status-updates",
+      # Who is named for all that are pulled, and who for one alone.
       "group:soc@example.com roles/pubsub.subscriber subscription dtm-alerts-pulled",
+      "group:soc@example.com roles/pubsub.subscriber subscription dtm-alerts-siem",
+      "serviceAccount:siem@my-project.iam.gserviceaccount.com roles/pubsub.subscriber subscription dtm-alerts-siem",
 
       "bigquery roles/bigquery.dataEditor table data-project.dtm.alerts",
       "bigquery roles/bigquery.dataEditor table my-project.dtm_relay.alerts",
