@@ -442,7 +442,7 @@ variable "source_object" {
 }
 
 variable "service_accounts" {
-  description = "Service accounts that exist already, by purpose, as e-mails; the others are made. What they need is granted all the same."
+  description = "Service accounts of the project that exist already, by purpose, as e-mails; the others are made. What they need is granted all the same."
   type = object({
     ingest    = optional(string)
     sync      = optional(string)
@@ -458,6 +458,12 @@ variable "service_accounts" {
   validation {
     condition     = alltrue([for email in values(var.service_accounts) : can(regex("^[a-z][a-z0-9-]{4,28}[a-z0-9]@[a-z][a-z0-9-]{4,28}[a-z0-9]\\.iam\\.gserviceaccount\\.com$", email)) if email != null])
     error_message = "service_accounts: must be e-mails such as relay@my-project.iam.gserviceaccount.com; Google's default accounts are not allowed, because too much is granted to them."
+  }
+  validation {
+    # Cloud Scheduler: https://cloud.google.com/scheduler/docs/http-target-auth. Cloud Run's
+    # own account would need a right on an account of another project, which isn't granted here.
+    condition     = alltrue([for email in values(var.service_accounts) : endswith(email, "@${var.project_id}.iam.gserviceaccount.com") if email != null])
+    error_message = "service_accounts: must be accounts of the project (…@${var.project_id}.iam.gserviceaccount.com): Cloud Scheduler takes no account of another one, nor do the functions without more rights than are granted here."
   }
   validation {
     condition     = length(distinct([for email in values(var.service_accounts) : email if email != null])) == length([for email in values(var.service_accounts) : email if email != null])

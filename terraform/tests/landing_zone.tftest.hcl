@@ -175,31 +175,31 @@ run "service_accounts_that_exist" {
   variables {
     alert_subscriptions = { soar = { push_endpoint = "https://soar.example.com/hook" } }
     service_accounts = {
-      ingest    = "relay-ingest@accounts-project.iam.gserviceaccount.com"
-      sync      = "relay-sync@accounts-project.iam.gserviceaccount.com"
-      scheduler = "relay-scheduler@accounts-project.iam.gserviceaccount.com"
-      push      = "relay-push@accounts-project.iam.gserviceaccount.com"
-      alerts    = "relay-alerts@accounts-project.iam.gserviceaccount.com"
-      bigquery  = "relay-bigquery@accounts-project.iam.gserviceaccount.com"
-      build     = "relay-build@accounts-project.iam.gserviceaccount.com"
+      ingest    = "relay-ingest@my-project.iam.gserviceaccount.com"
+      sync      = "relay-sync@my-project.iam.gserviceaccount.com"
+      scheduler = "relay-scheduler@my-project.iam.gserviceaccount.com"
+      push      = "relay-push@my-project.iam.gserviceaccount.com"
+      alerts    = "relay-alerts@my-project.iam.gserviceaccount.com"
+      bigquery  = "relay-bigquery@my-project.iam.gserviceaccount.com"
+      build     = "relay-build@my-project.iam.gserviceaccount.com"
     }
     operators = ["ana@example.com"]
   }
   assert {
-    condition     = length(google_service_account.this) == 0 && output.service_accounts.ingest == "relay-ingest@accounts-project.iam.gserviceaccount.com" && length(output.service_accounts) == 7
+    condition     = length(google_service_account.this) == 0 && output.service_accounts.ingest == "relay-ingest@my-project.iam.gserviceaccount.com" && length(output.service_accounts) == 7
     error_message = "None is made."
   }
   assert {
     condition = (
-      google_cloudfunctions2_function.ingest.service_config[0].service_account_email == "relay-ingest@accounts-project.iam.gserviceaccount.com" &&
-      google_cloudfunctions2_function.sync.build_config[0].service_account == "projects/accounts-project/serviceAccounts/relay-build@accounts-project.iam.gserviceaccount.com" &&
-      google_service_account_iam_member.agent_push["alerts"].service_account_id == "projects/accounts-project/serviceAccounts/relay-alerts@accounts-project.iam.gserviceaccount.com" &&
-      google_cloud_run_v2_service_iam_member.scheduler.member == "serviceAccount:relay-scheduler@accounts-project.iam.gserviceaccount.com"
+      google_cloudfunctions2_function.ingest.service_config[0].service_account_email == "relay-ingest@my-project.iam.gserviceaccount.com" &&
+      google_cloudfunctions2_function.sync.build_config[0].service_account == "projects/my-project/serviceAccounts/relay-build@my-project.iam.gserviceaccount.com" &&
+      google_service_account_iam_member.agent_push["alerts"].service_account_id == "projects/my-project/serviceAccounts/relay-alerts@my-project.iam.gserviceaccount.com" &&
+      google_cloud_run_v2_service_iam_member.scheduler.member == "serviceAccount:relay-scheduler@my-project.iam.gserviceaccount.com"
     )
     error_message = "They work, and get what they need."
   }
   assert {
-    condition     = local.ingest_environment.OPERATORS == "[\"relay-scheduler@accounts-project.iam.gserviceaccount.com\",\"ana@example.com\"]"
+    condition     = local.ingest_environment.OPERATORS == "[\"relay-scheduler@my-project.iam.gserviceaccount.com\",\"ana@example.com\"]"
     error_message = local.ingest_environment.OPERATORS
   }
 }
@@ -208,7 +208,7 @@ run "one_service_account_that_exists" {
   command = plan
   variables {
     # There is nothing to push: this one is not used.
-    service_accounts = { build = "relay-build@accounts-project.iam.gserviceaccount.com", alerts = "relay-alerts@accounts-project.iam.gserviceaccount.com" }
+    service_accounts = { build = "relay-build@my-project.iam.gserviceaccount.com", alerts = "relay-alerts@my-project.iam.gserviceaccount.com" }
   }
   assert {
     condition     = toset(keys(google_service_account.this)) == toset(["ingest", "sync", "scheduler", "push", "bigquery"]) && !contains(keys(local.accounts), "alerts")

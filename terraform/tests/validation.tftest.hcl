@@ -29,8 +29,6 @@ run "refused_01" {
     secret = { existing = "projects/p/secrets/s/versions/1" }
     # operator with a prefix
     operators = ["user:ana@example.com"]
-    # project id is a number
-    project_id = "123456789012"
     # label with too long a value
     labels = { team = join("", [for n in range(64) : "x"]) }
     # runtime too old
@@ -54,7 +52,7 @@ run "refused_01" {
     # soft delete of a day
     soft_delete_days = 1
   }
-  expect_failures = [var.gti, var.windows, var.ingest, var.alert_subscriptions, var.database, var.secret, var.operators, var.project_id, var.labels, var.runtime, var.status_publishers, var.network, var.source_object, var.service_accounts, var.region, var.message_format, var.log_level, var.build, var.soft_delete_days]
+  expect_failures = [var.gti, var.windows, var.ingest, var.alert_subscriptions, var.database, var.secret, var.operators, var.labels, var.runtime, var.status_publishers, var.network, var.source_object, var.service_accounts, var.region, var.message_format, var.log_level, var.build, var.soft_delete_days]
 }
 
 run "refused_02" {
@@ -74,8 +72,6 @@ run "refused_02" {
     secret = { existing = join("", [for n in range(8) : "0123abcd"]) }
     # operator with a capital
     operators = ["Ana@example.com"]
-    # project id with capitals
-    project_id = "My-Project"
     # labels beyond what google takes
     labels = { for n in range(58) : "label${n}" => "x" }
     # runtime of another language
@@ -89,7 +85,7 @@ run "refused_02" {
     # one service account for two
     service_accounts = { ingest = "relay@my-project.iam.gserviceaccount.com", sync = "relay@my-project.iam.gserviceaccount.com" }
   }
-  expect_failures = [var.gti, var.windows, var.ingest, var.alert_subscriptions, var.database, var.secret, var.operators, var.project_id, var.labels, var.runtime, var.status_publishers, var.network, var.source_object, var.service_accounts]
+  expect_failures = [var.gti, var.windows, var.ingest, var.alert_subscriptions, var.database, var.secret, var.operators, var.labels, var.runtime, var.status_publishers, var.network, var.source_object, var.service_accounts]
 }
 
 run "refused_03" {
@@ -109,8 +105,10 @@ run "refused_03" {
     secret = { version = "newest" }
     # operator twice
     operators = ["ana@example.com", "ana@example.com"]
+    # service account of another project
+    service_accounts = { build = "relay-build@another-project.iam.gserviceaccount.com" }
   }
-  expect_failures = [var.gti, var.windows, var.ingest, var.alert_subscriptions, var.database, var.secret, var.operators]
+  expect_failures = [var.gti, var.windows, var.ingest, var.alert_subscriptions, var.database, var.secret, var.operators, var.service_accounts]
 }
 
 run "refused_04" {
@@ -423,8 +421,12 @@ run "refused_25" {
   variables {
     # no concurrency
     gti = { max_concurrency = 0 }
+    # subscriber without a kind
+    alert_subscriptions = { soar = { subscribers = ["soc@example.com"] } }
+    # project id is a number
+    project_id = "123456789012"
   }
-  expect_failures = [var.gti]
+  expect_failures = [var.gti, var.alert_subscriptions, var.project_id]
 }
 
 run "refused_26" {
@@ -432,8 +434,12 @@ run "refused_26" {
   variables {
     # concurrency of both functions too high
     gti = { max_concurrency = 8 }
+    # subscriber of what is pushed
+    alert_subscriptions = { soar = { push_endpoint = "https://soar.example.com/", subscribers = ["group:soc@example.com"] } }
+    # project id with capitals
+    project_id = "My-Project"
   }
-  expect_failures = [var.gti]
+  expect_failures = [var.gti, var.alert_subscriptions, var.project_id]
 }
 
 run "refused_27" {
