@@ -247,7 +247,8 @@ func (r *Redactor) RedactPart(raw []byte, whole Masked) (out []byte, masked Mask
 	if n == 0 && len(whole.texts) == 0 && !whole.all {
 		return raw, Masked{prints: prints}, true
 	}
-	m := newMasked(n, append(texts, whole.texts...), max(w.longest, maxTextBytes))
+	// A byte that is no UTF-8 is three when it is decoded (U+FFFD).
+	m := newMasked(n, append(texts, whole.texts...), max(3*w.longest, maxTextBytes))
 	m.topics, m.secret, m.prints = topics, secret, prints
 	if whole.all {
 		m.secrets = &matcher{all: true}

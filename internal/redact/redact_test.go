@@ -312,6 +312,16 @@ func TestLongText(t *testing.T) {
 	}
 }
 
+// TestLongTextThatIsNoUTF8: a secret's bytes are counted as they are decoded, and those of
+// the strings it is looked for in are not.
+func TestLongTextThatIsNoUTF8(t *testing.T) {
+	secret := strings.Repeat("abcdefgh\xe4", 100)
+	got, _, valid := mustParse(t, `["a"]`).Redact([]byte(`{"a":"` + secret + `","b":"` + secret + `","c":"see ` + secret + `."}`))
+	if want := `{"a":"[redacted:16+]","b":"[redacted:16+]","c":"see [redacted:16+]."}`; !valid || string(got) != want {
+		t.Errorf("got %q", got)
+	}
+}
+
 // samples are alerts of every type: invented ones, the simulator's and, where there are any, recorded ones.
 func samples(t *testing.T, shape dtmsim.Shape) (alerts []json.RawMessage) {
 	t.Helper()
