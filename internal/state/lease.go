@@ -284,7 +284,8 @@ func (h *Holder) write(ctx context.Context) (stored bool, err error) {
 		case now.Generation != f.Generation || now.Writer != f.Writer:
 			return false, fmt.Errorf("%w to another run", ErrLost)
 		default:
-			v, err, stored = found.Revision, nil, now.Write == f.Write
+			v, err = found.Revision, nil
+			stored = now.Write == f.Write
 			if !stored && now.Lease != nil {
 				sent = now.Lease.ExpiresAt.Add(-LeaseFor) // what counts is the lease that is stored
 			}
