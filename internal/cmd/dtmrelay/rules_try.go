@@ -132,9 +132,12 @@ type trial struct {
 	masked   bool // an alert's secrets were
 }
 
+// seenAlert is what the ledger would hold of an alert.
 type seenAlert struct {
-	status   string
-	versions map[time.Time]bool
+	published bool
+	status    string   // of the version that was published last
+	asked     []string // rules for which something was written back
+	versions  map[time.Time]bool
 }
 
 // triedAlert is what rules made of one version of an alert.
@@ -199,32 +202,36 @@ func (t *trial) add(a fileAlert, shown dtm.Alert) {
 	event, previous := a.Attributes["event"], a.Attributes["previous_status"]
 	switch {
 	case event != "":
-	case !known:
+	case !before.published:
 		event = ledger.Created
 	case before.status != a.Status:
 		event, previous = ledger.StatusChanged, before.status
 	default:
 		event = ledger.Updated
 	}
-	before.status = a.Status
-	before.versions[a.UpdatedAt] = true
-	t.seen[a.ID] = before
 	t.masked = t.masked || a.Attributes["redacted"] != ""
 
-	first := event == ledger.Created && !known
+	first := event == ledger.Created && !before.published
 	result := ledger.Evaluate(t.compiled, a.Alert, event, previous, first, t.now)
+	result.WriteBacks = slices.DeleteFunc(result.WriteBacks, func(w rules.WriteBack) bool { return slices.Contains(before.asked, w.Rule) })
 	one := triedAlert{
 		AlertID: shown.ID, CreatedAt: shown.CreatedAt, Type: shown.Type, Severity: shown.Severity, Event: event,
 		Outcome: state.Published, Priority: result.Priority, Escalated: result.Escalate,
 		Rules: append([]string{}, result.Matched...), WriteBacks: []triedChange{}, Failed: []triedFailure{},
-		Why: t.explain(a.Alert, result, first),
+		Why: t.explain(a.Alert, result, before, first),
 	}
 	if result.Drop {
 		one.Outcome = state.Dropped
 	}
 	for _, w := range result.WriteBacks {
 		one.WriteBacks = append(one.WriteBacks, triedChange{w.Rule, w.Status, w.Tags})
+		before.asked = append(before.asked, w.Rule)
 	}
+	if !result.Drop {
+		before.published, before.status = true, a.Status
+	}
+	before.versions[a.UpdatedAt] = true
+	t.seen[a.ID] = before
 	for _, name := range result.Matched {
 		t.counts[name].Matched++
 	}
@@ -236,7 +243,7 @@ func (t *trial) add(a fileAlert, shown dtm.Alert) {
 }
 
 // explain says which rule has decided what.
-func (t *trial) explain(a dtm.Alert, result rules.Result, first bool) (why []string) {
+func (t *trial) explain(a dtm.Alert, result rules.Result, before seenAlert, first bool) (why []string) {
 	say := func(format string, args ...any) { why = append(why, fmt.Sprintf(format, args...)) }
 	var priority, escalate, drop, stop string
 	var changes []string
@@ -291,6 +298,11 @@ func (t *trial) explain(a dtm.Alert, result rules.Result, first bool) (why []str
 	}
 	if len(changes) > 0 && !first {
 		say("nothing is written back for %s: the alert is not new", strings.Join(changes, ", "))
+	}
+	for _, name := range changes {
+		if first && slices.Contains(before.asked, name) {
+			say("nothing more is written back for %s: it is, once for an alert", name)
+		}
 	}
 	for _, f := range result.Failed {
 		say("%s failed: %s", f.Rule, f.Reason)
