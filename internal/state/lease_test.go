@@ -440,7 +440,7 @@ func TestAcquire(t *testing.T) {
 				d := newDocument()
 				c.prepare(d)
 				h, err := state.Acquire(t.Context(), d, "feed", "run-1", d.feed, d.at())
-				if !errors.Is(err, c.want) || errors.Is(err, state.ErrHeld) && c.want != state.ErrHeld {
+				if !errors.Is(err, c.want) || errors.Is(err, state.ErrHeld) != errors.Is(c.want, state.ErrHeld) {
 					t.Fatalf("%v, want %v", err, c.want)
 				}
 				if err != nil {
