@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/signal"
 	"reflect"
 	"regexp"
 	"strings"
@@ -48,6 +49,9 @@ Exit codes: 0 done, 1 failed, 2 called wrongly, 3 done in part.`
 func main() { os.Exit(run(os.Args[1:])) }
 
 func run(args []string) int {
+	// From here on, writing to a closed pipe is an error (syscall.EPIPE) and doesn't end the
+	// process. Not signal.Ignore: programs that this one starts would ignore it too.
+	signal.Notify(closedPipe, syscall.SIGPIPE)
 	options := []kong.Option{
 		kong.Name("dtmrelay"),
 		kong.Description(description),
@@ -102,6 +106,9 @@ func (versionFlag) BeforeReset(parser *kong.Kong, vars kong.Vars) error {
 	}
 	return err
 }
+
+// closedPipe takes the signal and nobody reads it: what was written is an error anyway.
+var closedPipe = make(chan os.Signal, 1)
 
 // unwritten is why standard output did not take what was written to it; nil: it did.
 func unwritten(err error) *fs.PathError {

@@ -354,9 +354,6 @@ type partialError struct{ error }
 
 func (e partialError) Unwrap() error { return e.error }
 
-// closedPipe takes the signal and nobody reads it: what was written is an error anyway.
-var closedPipe = make(chan os.Signal, 1)
-
 // causeOfEnd is why the command that runs was told to end; nil: it was not.
 var causeOfEnd = func() error { return nil }
 
@@ -366,11 +363,8 @@ func isInterrupted() bool {
 	return cause != nil && cause != context.Canceled //nolint:errorlint // what names the signal is one of these, too
 }
 
-// commandContext ends with Ctrl-C or SIGTERM. The second one ends the process. From here
-// on, writing to a closed pipe is an error (syscall.EPIPE) and doesn't end the process.
+// commandContext ends with Ctrl-C or SIGTERM. The second one ends the process.
 func commandContext() (ctx context.Context, stop func()) {
-	// Not signal.Ignore: programs that this one starts would ignore it too.
-	signal.Notify(closedPipe, syscall.SIGPIPE)
 	ctx, stop = signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
 	causeOfEnd = func() error { return context.Cause(ctx) }
