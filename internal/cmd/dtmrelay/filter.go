@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"dtmrelay.internal/dtmrelay/internal/dtm"
 )
@@ -25,15 +26,29 @@ type filterFlags struct {
 
 // problems are all of the flags' values.
 func (f filterFlags) problems() error {
+	// Of the others the filter knows each value that they may have.
+	problems := []error{
+		checkUTF8("monitor-id", f.MonitorID...), checkUTF8("alert-type", f.AlertType...), checkUTF8("tags", f.Tags...),
+		checkUTF8("match-value", f.MatchValue...), checkUTF8("search", f.Search),
+	}
 	_, _, err := dtm.ParseFilter(dtm.Filter(f).String())
 	if err == nil {
-		return nil
+		return errors.Join(problems...)
 	}
-	var problems []error
 	for problem := range strings.Lines(err.Error()) {
 		problems = append(problems, errors.New("--"+flagName(strings.TrimSpace(problem))))
 	}
 	return errors.Join(problems...)
+}
+
+// checkUTF8 refuses values that JSON can't hold: others would be sent in their place.
+func checkUTF8(flag string, values ...string) error {
+	for _, value := range values {
+		if !utf8.ValidString(value) {
+			return fmt.Errorf("--%s: %q is not valid UTF-8", flag, value)
+		}
+	}
+	return nil
 }
 
 // over is a filter in which the flags, which have no problems, replace what they name.

@@ -53,6 +53,7 @@ func run(args []string) int {
 	// process. Not signal.Ignore: programs that this one starts would ignore it too.
 	signal.Notify(closedPipe, syscall.SIGPIPE)
 	options := []kong.Option{
+		kong.KindMapper(reflect.String, kong.MapperFunc(asItIs)),
 		kong.Name("dtmrelay"),
 		kong.Description(description),
 		kong.Vars{"version": "dtmrelay " + observe.Build()},
@@ -146,6 +147,17 @@ func collectWrongValues(n *kong.Node, wrong *[]error) {
 	for _, child := range n.Children {
 		collectWrongValues(child, wrong)
 	}
+}
+
+// asItIs takes a text byte for byte. Kong's own mapper takes it through JSON, which makes
+// another name of a file's whose name is not UTF-8.
+func asItIs(ctx *kong.DecodeContext, target reflect.Value) error {
+	token, err := ctx.Scan.PopValue("string")
+	if err != nil {
+		return err
+	}
+	target.SetString(token.String())
+	return nil
 }
 
 // negative is how a number or a duration begins that is below 0.
