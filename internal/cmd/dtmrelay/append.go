@@ -24,8 +24,8 @@ func openToAppend(path string, format outputFormat) (*os.File, error) {
 		// Some files can only be written to.
 		return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	}
-	if info, err := file.Stat(); err == nil && info.Mode().IsRegular() && !lock(file) {
-		return nil, errors.Join(fmt.Errorf("%s is in use by another process: name another file", path), file.Close())
+	if _, err := lockRegular(file); err != nil {
+		return nil, errors.Join(err, file.Close())
 	}
 	end := endLastLine
 	if format == formatCSV {
@@ -35,6 +35,36 @@ func openToAppend(path string, format outputFormat) (*os.File, error) {
 		return nil, errors.Join(fmt.Errorf("ending the last line of %s: %w", path, err), file.Close())
 	}
 	return file, nil
+}
+
+// openToReplace empties a file of alerts, or makes it, for its owner alone. It is this
+// process's before it is emptied: another one may be writing to it.
+func openToReplace(path string) (*os.File, error) {
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	regular, err := lockRegular(file)
+	if regular && err == nil {
+		err = file.Truncate(0)
+	}
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return file, nil
+}
+
+// lockRegular takes a file for this process, unless it is a pipe, a device or the like,
+// which several may write to.
+func lockRegular(file *os.File) (regular bool, err error) {
+	info, err := file.Stat()
+	if err != nil || !info.Mode().IsRegular() {
+		return false, err
+	}
+	if !lock(file) {
+		return true, fmt.Errorf("%s is in use by another process: name another file", file.Name())
+	}
+	return true, nil
 }
 
 // reopened is openToAppend where the name of an open file leads to another file by now, or

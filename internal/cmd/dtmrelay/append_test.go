@@ -77,6 +77,9 @@ func TestAFileIsAddedToByOneAtATime(t *testing.T) {
 		if _, err := openToAppend(path, format); err == nil || !strings.Contains(err.Error(), path+" is in use by another process") {
 			t.Errorf("%s: the second gets %v", format, err)
 		}
+		if _, err := openToReplace(path); err == nil || !strings.Contains(err.Error(), path+" is in use by another process") {
+			t.Errorf("%s: who replaces it gets %v", format, err)
+		}
 		if got, err := os.ReadFile(path); err != nil || string(got) != begun {
 			t.Errorf("%s: the file has %q, %v; want %q", format, got, err, begun)
 		}
@@ -90,6 +93,46 @@ func TestAFileIsAddedToByOneAtATime(t *testing.T) {
 		if err := second.Close(); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// TestAFileIsReplacedByOneAtATime: who comes second leaves it as it is. A device takes what
+// it is sent, and loses nothing.
+func TestAFileIsReplacedByOneAtATime(t *testing.T) {
+	if runtime.GOOS != "linux" && runtime.GOOS != "darwin" {
+		t.Skip("there are no locks here")
+	}
+	path := filepath.Join(t.TempDir(), "alerts")
+	if err := os.WriteFile(path, []byte("of before"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	first, err := openToReplace(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := first.WriteString("now"); err != nil {
+		t.Fatal(err)
+	}
+	for name, open := range map[string]func() (*os.File, error){
+		"fetch": func() (*os.File, error) { return openToReplace(path) },
+		"poll":  func() (*os.File, error) { return openToAppend(path, formatJSONL) },
+	} {
+		if _, err := open(); err == nil || !strings.Contains(err.Error(), path+" is in use by another process") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if got, err := os.ReadFile(path); err != nil || string(got) != "now" {
+		t.Errorf("the file has %q, %v", got, err)
+	}
+	if err := first.Close(); err != nil {
+		t.Error(err)
+	}
+	device, err := openToReplace(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := device.Close(); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -139,8 +139,7 @@ func (c *fetchCmd) open() (alertWriter, error) {
 	switch {
 	case c.Output != "":
 		format = cmp.Or(format, formatJSONL)
-		// For their owner alone: alerts may hold passwords.
-		file, err := os.OpenFile(c.Output, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+		file, err := openToReplace(c.Output)
 		if err != nil {
 			return nil, fmt.Errorf("--output: %w", err)
 		}
