@@ -98,8 +98,7 @@ func printAlert(w io.Writer, format outputFormat, a dtm.Alert) error {
 	case formatJSON, formatJSONL:
 		return printRawJSON(w, format, a.Raw)
 	case formatCSV:
-		rows := rowWriter{w: w, csv: true, end: func() error { return nil }}
-		return errors.Join(rows.write(a), rows.close())
+		return writeCSV(w, csvColumns, [][]string{csvRow(a)})
 	case formatTable:
 	}
 	now := time.Now()

@@ -254,12 +254,13 @@ func (p *alertPrinter) alert(line, alert []byte, attributes map[string]string) e
 	}
 	a := dtm.ParseAlert(alert)
 	if p.format == formatCSV {
-		head, row := append([]string{"event"}, csvColumns...), append([]string{attributes["event"]}, csvRow(a)...)
-		if p.headed {
-			return writeCSV(p.w, row, nil)
+		if !p.headed {
+			if err := writeRow(p.w, append([]string{"event"}, csvColumns...)); err != nil {
+				return err
+			}
+			p.headed = true
 		}
-		p.headed = true
-		return writeCSV(p.w, head, [][]string{row})
+		return writeRow(p.w, append([]string{attributes["event"]}, csvRow(a)...))
 	}
 	p.n++
 	p.counts[class{a.Type, a.Severity}]++

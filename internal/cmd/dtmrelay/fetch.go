@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"cmp"
 	"encoding/json"
@@ -111,6 +110,9 @@ func (c *fetchCmd) Run() error {
 	failure := drain.ListNewest(within, session, q, f.page)
 	f.progress.end()
 	kept := f.out.close()
+	if _, atEnd := f.out.(*tableWriter); atEnd && kept != nil {
+		f.n = 0 // a table is written at its end
+	}
 	if kept == nil {
 		if err := c.summary(f, failure == nil); err != nil {
 			return err
@@ -150,10 +152,12 @@ func (c *fetchCmd) open() (alertWriter, error) {
 		format = cmp.Or(format, formatJSONL)
 	}
 	switch format {
-	case formatJSON, formatJSONL:
-		return &jsonWriter{w: bufio.NewWriter(w), list: format == formatJSON, shown: isTerminal(w), end: end}, nil
+	case formatCSV:
+		return &csvWriter{w: w, end: end}, nil
+	case formatTable:
+		return &tableWriter{w: w, end: end}, nil
 	default:
-		return &rowWriter{w: w, csv: format == formatCSV, end: end}, nil
+		return &jsonWriter{w: w, list: format == formatJSON, shown: isTerminal(w), end: end}, nil
 	}
 }
 
@@ -203,9 +207,6 @@ func (f *fetch) page(alerts []dtm.Alert, more bool) (goOn bool, err error) {
 		f.n++
 		f.progress.show(f.n, a.CreatedAt)
 	}
-	if err := f.out.flush(); err != nil {
-		return false, err
-	}
 	if f.limit > 0 && f.n == f.limit && more {
 		f.cut = true
 		return false, nil
@@ -232,7 +233,7 @@ func (c *fetchCmd) summary(f *fetch, complete bool) error {
 	case f.n == 0:
 		hint("no alerts match: a longer time (--since 168h) or fewer filters may find some")
 	}
-	if c.Output != "" && f.open == nil {
+	if c.Output != "" && f.open == nil && (complete || f.n > 0) {
 		hint("%s in %s", plural(f.n, "alert"), c.Output)
 	} else if c.Output == "" && c.Format == "" && isTerminal(os.Stdout) && f.n > 0 {
 		hint("\nNext:\n  %[1]s fetch --all --output alerts.jsonl   # every alert, a line each\n  %[1]s fetch --format table               # a line each, to read\n  %[1]s poll                               # go on with what is new", self())
@@ -296,23 +297,22 @@ func plural(n int, one string) string {
 	return fmt.Sprintf("%d %ss", n, one)
 }
 
-// alertWriter takes alerts that may be shown.
+// alertWriter takes alerts that may be shown, and writes each at once, but for a table's:
+// nobody waits for the last one, and the end of the process loses none.
 type alertWriter interface {
 	write(a dtm.Alert) error
-	flush() error
 	close() error
 }
 
 type noWriter struct{}
 
 func (noWriter) write(dtm.Alert) error { return nil }
-func (noWriter) flush() error          { return nil }
 func (noWriter) close() error          { return nil }
 
 // jsonWriter writes alerts as they came, less the white space between JSON's tokens: a
 // line each, or as one list.
 type jsonWriter struct {
-	w     *bufio.Writer
+	w     io.Writer
 	list  bool
 	shown bool // on a terminal
 	n     int
@@ -339,33 +339,55 @@ func (j *jsonWriter) write(a dtm.Alert) error {
 	return err
 }
 
-func (j *jsonWriter) flush() error { return j.w.Flush() }
-
-func (j *jsonWriter) close() error {
+func (j *jsonWriter) close() (err error) {
 	if j.list {
-		_, _ = j.w.WriteString([]string{"[]\n", "\n]\n"}[min(j.n, 1)]) // Flush tells
+		_, err = io.WriteString(j.w, []string{"[]\n", "\n]\n"}[min(j.n, 1)])
 	}
-	return errors.Join(j.w.Flush(), j.end())
+	return errors.Join(err, j.end())
 }
 
-// rowWriter writes a row for each alert: as CSV, or as a table for people.
-type rowWriter struct {
+// csvWriter writes a row for each alert.
+type csvWriter struct {
+	w      io.Writer
+	headed bool
+	end    func() error
+}
+
+func (c *csvWriter) write(a dtm.Alert) error {
+	if err := c.head(); err != nil {
+		return err
+	}
+	return writeRow(c.w, csvRow(a))
+}
+
+func (c *csvWriter) head() error {
+	if c.headed {
+		return nil
+	}
+	c.headed = true
+	return writeRow(c.w, csvColumns)
+}
+
+func (c *csvWriter) close() error { return errors.Join(c.head(), c.end()) }
+
+// tableWriter writes a row for each alert, for people. How wide its columns are shows at
+// the end.
+type tableWriter struct {
 	w    io.Writer
-	csv  bool
 	rows [][]string
 	end  func() error
 }
 
-var csvColumns = []string{"id", "created_at", "updated_at", "alert_type", "severity", "status", "monitor_id", "monitor_name", "mscore", "tags", "title"}
-
-func (r *rowWriter) write(a dtm.Alert) error {
-	if !r.csv {
-		r.rows = append(r.rows, tableRow(a, time.Now()))
-		return nil
-	}
-	r.rows = append(r.rows, csvRow(a))
+func (t *tableWriter) write(a dtm.Alert) error {
+	t.rows = append(t.rows, tableRow(a, time.Now()))
 	return nil
 }
+
+func (t *tableWriter) close() error {
+	return errors.Join(printAlertTable(t.w, t.rows, true), t.end())
+}
+
+var csvColumns = []string{"id", "created_at", "updated_at", "alert_type", "severity", "status", "monitor_id", "monitor_name", "mscore", "tags", "title"}
 
 func csvRow(a dtm.Alert) []string {
 	tags, _ := a.Tags()
@@ -381,20 +403,6 @@ func csvTime(t time.Time) string {
 		return ""
 	}
 	return message.Time(t)
-}
-
-func (r *rowWriter) flush() error { return nil }
-
-func (r *rowWriter) close() error {
-	err := r.print()
-	return errors.Join(err, r.end())
-}
-
-func (r *rowWriter) print() error {
-	if r.csv {
-		return writeCSV(r.w, csvColumns, r.rows)
-	}
-	return printAlertTable(r.w, r.rows, true)
 }
 
 var tableColumns = []string{"CREATED", "AGE", "SEVERITY", "STATUS", "TYPE", "TITLE", "ID"}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/csv"
 	"errors"
@@ -325,28 +326,38 @@ func age(t, now time.Time) string {
 	return fmt.Sprintf(form, fmt.Sprintf("%ds", seconds))
 }
 
-// writeCSV writes RFC 4180 with CRLF. A cell that a spreadsheet would take for a formula
-// gets an apostrophe before it (OWASP, CSV injection).
+// writeCSV writes RFC 4180 with CRLF.
 func writeCSV(w io.Writer, head []string, rows [][]string) error {
-	out := csv.NewWriter(w)
-	out.UseCRLF = true
 	for _, row := range append([][]string{head}, rows...) {
-		var cells []string
-		for _, cell := range row {
-			if isTerminal(w) {
-				cell = clean(cell)
-			}
-			if cell != "" && strings.ContainsRune("=+-@\t\r\n", rune(cell[0])) {
-				cell = "'" + cell
-			}
-			cells = append(cells, cell)
-		}
-		if err := out.Write(cells); err != nil {
+		if err := writeRow(w, row); err != nil {
 			return err
 		}
 	}
+	return nil
+}
+
+// writeRow writes a record of CSV. A cell that a spreadsheet would take for a formula gets
+// an apostrophe before it (OWASP, CSV injection).
+func writeRow(w io.Writer, row []string) error {
+	var record bytes.Buffer // it is written whole
+	out := csv.NewWriter(&record)
+	out.UseCRLF = true
+	cells := make([]string, 0, len(row))
+	for _, cell := range row {
+		if isTerminal(w) {
+			cell = clean(cell)
+		}
+		if cell != "" && strings.ContainsRune("=+-@\t\r\n", rune(cell[0])) {
+			cell = "'" + cell
+		}
+		cells = append(cells, cell)
+	}
+	if err := out.Write(cells); err != nil {
+		return err
+	}
 	out.Flush()
-	return out.Error()
+	_, err := w.Write(record.Bytes())
+	return err
 }
 
 // partialError ends a command that has done a part of what it was asked for.
