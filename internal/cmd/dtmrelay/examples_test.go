@@ -69,7 +69,7 @@ func TestExamples(t *testing.T) {
 	t.Chdir(t.TempDir())
 	cryptotest.SetGlobalRandom(t, 1) // the ids of runs and backfills
 	// Package signal starts its goroutine here, because none may be left in the bubble.
-	signal.Notify(closedPipe, syscall.SIGPIPE)
+	signal.Notify(unreadSignals, syscall.SIGPIPE)
 	var made []example
 	synctest.Test(t, func(t *testing.T) { made = makeExamples(t) })
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -9,7 +10,10 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+
+	"dtmrelay.internal/dtmrelay/internal/dtmsim"
 )
 
 // TestCtrlCIsCode3 ends commands while the server that they ask has their request.
@@ -61,6 +65,52 @@ func TestCtrlCIsCode3(t *testing.T) {
 			}
 			if err := cmd.Wait(); err == nil || cmd.ProcessState.ExitCode() != exitPartial || !strings.Contains(out.String(), says) {
 				t.Errorf("%v: %s", err, out.Bytes())
+			}
+		})
+	}
+}
+
+// TestEndOfTheTerminal ends a command as Ctrl-C does, unless nohup keeps it off.
+func TestEndOfTheTerminal(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		line string
+		code int
+	}{
+		"hangup": {"exec dtmrelay fetch", exitPartial},
+		"nohup":  {"trap '' HUP; exec dtmrelay fetch", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			asked, answer := make(chan struct{}), make(chan struct{})
+			api := dtmsim.New(dtmsim.Options{}, nil)
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				asked <- struct{}{}
+				select {
+				case <-answer:
+					api.ServeHTTP(w, r)
+				case <-r.Context().Done():
+				}
+			}))
+			t.Cleanup(server.Close)
+			cmd := exec.CommandContext(t.Context(), "sh", "-c", c.line)
+			cmd.Env = append(os.Environ(), "GTI_API_KEY=k", "GTI_BASE_URL="+server.URL+"/api/v3")
+			var out bytes.Buffer
+			cmd.Stdout, cmd.Stderr = &out, &out
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			<-asked
+			for range 2 { // from the system, and from the shell
+				if err := cmd.Process.Signal(syscall.SIGHUP); err != nil && !errors.Is(err, os.ErrProcessDone) {
+					t.Error(err)
+				}
+			}
+			if c.code == 0 {
+				close(answer)
+			}
+			if _ = cmd.Wait(); cmd.ProcessState.ExitCode() != c.code {
+				t.Errorf("%s: %s", cmd.ProcessState, out.Bytes())
 			}
 		})
 	}

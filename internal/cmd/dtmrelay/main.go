@@ -51,7 +51,7 @@ func main() { os.Exit(run(os.Args[1:])) }
 func run(args []string) int {
 	// From here on, writing to a closed pipe is an error (syscall.EPIPE) and doesn't end the
 	// process. Not signal.Ignore: programs that this one starts would ignore it too.
-	signal.Notify(closedPipe, syscall.SIGPIPE)
+	signal.Notify(unreadSignals, syscall.SIGPIPE)
 	options := []kong.Option{
 		kong.KindMapper(reflect.String, kong.MapperFunc(asItIs)),
 		kong.Name("dtmrelay"),
@@ -108,8 +108,8 @@ func (versionFlag) BeforeReset(parser *kong.Kong, vars kong.Vars) error {
 	return err
 }
 
-// closedPipe takes the signal and nobody reads it: what was written is an error anyway.
-var closedPipe = make(chan os.Signal, 1)
+// unreadSignals takes signals that must not end the process and that nobody needs to read.
+var unreadSignals = make(chan os.Signal, 1)
 
 // unwritten is why standard output did not take what was written to it; nil: it did.
 func unwritten(err error) *fs.PathError {

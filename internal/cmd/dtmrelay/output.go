@@ -374,9 +374,16 @@ func isInterrupted() bool {
 	return cause != nil && cause != context.Canceled //nolint:errorlint // what names the signal is one of these, too
 }
 
-// commandContext ends with Ctrl-C or SIGTERM. The second one ends the process.
+// commandContext ends with Ctrl-C, SIGTERM, or the end of the terminal. Of the first two a
+// second one ends the process. The end of a terminal comes twice, from the system and from
+// the shell, and nobody there waits.
 func commandContext() (ctx context.Context, stop func()) {
-	ctx, stop = signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	signals := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) { // by nohup
+		signals = append(signals, syscall.SIGHUP)
+		signal.Notify(unreadSignals, syscall.SIGHUP) // also after stop
+	}
+	ctx, stop = signal.NotifyContext(context.Background(), signals...)
 	context.AfterFunc(ctx, stop)
 	causeOfEnd = func() error { return context.Cause(ctx) }
 	return ctx, stop
