@@ -68,7 +68,7 @@ Examples:
 func (c *alertGetCmd) Run() error {
 	ctx, stop := commandContext()
 	defer stop()
-	ctx, cfg, keys, end, err := c.budgeted(ctx)
+	ctx, cfg, keys, end, err := c.budgeted(ctx, map[string]string{})
 	if err != nil {
 		return err
 	}

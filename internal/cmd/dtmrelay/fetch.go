@@ -25,12 +25,12 @@ type fetchCmd struct {
 	filterFlags `embed:""`
 	keyFlags    `embed:""`
 	outputFlags `embed:""`
+	refsFlag    `embed:""`
 
 	Since  moment  `default:"24h" placeholder:"WHEN" help:"Alerts created from then on: a duration back from now, or a time as 2026-01-02T15:04:05Z (${default})."`
 	Until  *moment `placeholder:"WHEN" help:"Alerts created before then."`
 	Limit  *int    `placeholder:"N" help:"At most so many alerts (100)."`
 	All    bool    `help:"All alerts, however many."`
-	Refs   bool    `help:"With their documents, labels and topics."`
 	Output string  `placeholder:"FILE" help:"Write them to this file, which is replaced."`
 }
 
@@ -87,7 +87,7 @@ func (c *fetchCmd) limit() int {
 func (c *fetchCmd) Run() error {
 	ctx, stop := commandContext()
 	defer stop()
-	within, cfg, keys, end, err := c.budgeted(ctx)
+	within, cfg, keys, end, err := c.budgeted(ctx, c.refsValue(map[string]string{}))
 	if err != nil {
 		return err
 	}
@@ -98,7 +98,7 @@ func (c *fetchCmd) Run() error {
 		return err
 	}
 	now := time.Now()
-	q := dtm.Query{Since: c.Since.before(now).Truncate(time.Millisecond), Refs: c.Refs, Filter: filter}
+	q := dtm.Query{Since: c.Since.before(now).Truncate(time.Millisecond), Refs: cfg.Refs, Filter: filter}
 	if c.Until != nil {
 		q.Until = c.Until.before(now).Truncate(time.Millisecond)
 	}

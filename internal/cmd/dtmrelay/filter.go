@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -80,6 +81,22 @@ func (f filterFlags) over(base dtm.Filter) dtm.Filter {
 		base.HasAnalysis = flags.HasAnalysis
 	}
 	return base
+}
+
+// refsFlag says whether alerts come with their documents.
+type refsFlag struct {
+	Refs *bool `help:"With their documents, labels and topics, or without (=false); else as DTM_REFS says, and without if it isn't set."`
+}
+
+// refsValue adds to values what DTM_REFS is for the command.
+func (f refsFlag) refsValue(values map[string]string) map[string]string {
+	switch {
+	case f.Refs != nil:
+		values["DTM_REFS"] = strconv.FormatBool(*f.Refs)
+	case variable("DTM_REFS") == "":
+		values["DTM_REFS"] = "false"
+	}
+	return values
 }
 
 // flagName makes the flag's name of the parameter's with which a text begins.

@@ -99,10 +99,9 @@ func (k keyFlags) local(ctx context.Context, values map[string]string) (cfg conf
 
 // budgeted is local for a command that asks GTI and ends: with a context that ends with
 // RUN_BUDGET, or after an hour, so that nobody waits for longer because GTI asks for it.
-func (k keyFlags) budgeted(ctx context.Context) (within context.Context, cfg config.Config, keys dtm.KeySource, end func() error, err error) {
-	var values map[string]string
+func (k keyFlags) budgeted(ctx context.Context, values map[string]string) (within context.Context, cfg config.Config, keys dtm.KeySource, end func() error, err error) {
 	if variable("RUN_BUDGET") == "" {
-		values = map[string]string{"RUN_BUDGET": "1h"}
+		values["RUN_BUDGET"] = "1h"
 	}
 	cfg, keys, closeKeys, err := k.local(ctx, values)
 	if err != nil {

@@ -27,12 +27,12 @@ type pollCmd struct {
 	filterFlags `embed:""`
 	keyFlags    `embed:""`
 	outputFlags `embed:""`
+	refsFlag    `embed:""`
 
 	Data     string        `default:"dtmrelay-data" placeholder:"DIR" help:"Where the position, and what became of each alert, are kept (${default})."`
 	Interval time.Duration `default:"5m" placeholder:"D" help:"From the beginning of one poll to the next, 1s at least (${default})."`
 	Polls    int           `placeholder:"N" help:"End after so many polls; 0 is never (0)."`
 	Since    *moment       `placeholder:"WHEN" help:"Where the first poll of all begins: a duration back from now, or a time (24h, or INITIAL_LOOKBACK)."`
-	Refs     bool          `help:"With their documents, labels and topics."`
 	Output   string        `placeholder:"FILE" help:"Append the alerts to this file."`
 
 	Webhook           string `placeholder:"URL" help:"Post each alert as an incident to this address; https, or http on this machine."`
@@ -179,10 +179,7 @@ func (c *pollCmd) values() map[string]string {
 	if variable("RUN_BUDGET") == "" {
 		values["RUN_BUDGET"] = "1h"
 	}
-	if c.Refs || variable("DTM_REFS") == "" {
-		values["DTM_REFS"] = fmt.Sprint(c.Refs)
-	}
-	return values
+	return c.refsValue(values)
 }
 
 // newLocal is an app whose warnings and errors are lines for people.

@@ -152,3 +152,28 @@ func TestVariablesOfWhiteSpaceAreNotSet(t *testing.T) {
 		})
 	}
 }
+
+// TestRefs: the flag beats DTM_REFS in either direction, and without both there are no
+// documents.
+func TestRefs(t *testing.T) {
+	yes, no := true, false
+	for name, test := range map[string]struct {
+		flag     *bool
+		variable string
+		want     map[string]string
+	}{
+		"none":             {nil, "", map[string]string{"DTM_REFS": "false"}},
+		"of the variable":  {nil, "true", map[string]string{}},
+		"with":             {&yes, "", map[string]string{"DTM_REFS": "true"}},
+		"with, for all":    {&yes, "false", map[string]string{"DTM_REFS": "true"}},
+		"without":          {&no, "", map[string]string{"DTM_REFS": "false"}},
+		"without, for all": {&no, "true", map[string]string{"DTM_REFS": "false"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv("DTM_REFS", test.variable)
+			if diff := cmp.Diff(test.want, refsFlag{test.flag}.refsValue(map[string]string{})); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}

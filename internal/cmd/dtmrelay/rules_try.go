@@ -88,7 +88,7 @@ func (c *rulesTestCmd) Run() error {
 
 // fetch tries the rules on what GTI has.
 func (c *rulesTestCmd) fetch(ctx context.Context, t *trial) error {
-	ctx, cfg, keys, end, err := c.budgeted(ctx)
+	ctx, cfg, keys, end, err := c.budgeted(ctx, map[string]string{})
 	if err != nil {
 		return err
 	}
