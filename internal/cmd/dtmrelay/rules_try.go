@@ -74,6 +74,9 @@ func (c *rulesTestCmd) Run() error {
 	} else {
 		err = c.fetch(ctx, trial)
 	}
+	if err != nil && ctx.Err() != nil {
+		err = errors.New("interrupted")
+	}
 	if err != nil && len(trial.tried) == 0 {
 		return err
 	}
@@ -88,7 +91,7 @@ func (c *rulesTestCmd) Run() error {
 
 // fetch tries the rules on what GTI has.
 func (c *rulesTestCmd) fetch(ctx context.Context, t *trial) error {
-	ctx, cfg, keys, end, err := c.budgeted(ctx, map[string]string{})
+	within, cfg, keys, end, err := c.budgeted(ctx, map[string]string{})
 	if err != nil {
 		return err
 	}
@@ -100,7 +103,7 @@ func (c *rulesTestCmd) fetch(ctx context.Context, t *trial) error {
 	query := dtm.Query{
 		Since: c.Since.before(t.now).Truncate(time.Millisecond), Size: dtm.PageSize(cfg.Refs), Refs: cfg.Refs, Filter: cfg.Filter,
 	}
-	err = drain.ListNewest(ctx, api, query, func(alerts []dtm.Alert, _ bool) (goOn bool, err error) {
+	err = drain.ListNewest(within, api, query, func(alerts []dtm.Alert, _ bool) (goOn bool, err error) {
 		for _, a := range alerts {
 			raw, _, readable := cfg.Redactor.Redact(a.Raw)
 			if !readable && a.Invalid == "" && a.Digest == nil {
@@ -110,13 +113,7 @@ func (c *rulesTestCmd) fetch(ctx context.Context, t *trial) error {
 		}
 		return true, nil
 	})
-	switch {
-	case ctx.Err() != nil:
-		return errors.New("interrupted")
-	case err != nil:
-		return explain(err)
-	}
-	return nil
+	return explain(err)
 }
 
 // trial applies rules to alerts as the relay does.
