@@ -342,12 +342,13 @@ func writeRow(w io.Writer, row []string) error {
 	var record bytes.Buffer // it is written whole
 	out := csv.NewWriter(&record)
 	out.UseCRLF = true
-	cells := make([]string, 0, len(row))
+	cells, shown := make([]string, 0, len(row)), isTerminal(w)
 	for _, cell := range row {
-		if isTerminal(w) {
+		if shown {
 			cell = clean(cell)
 		}
-		if cell != "" && strings.ContainsRune("=+-@\t\r\n", rune(cell[0])) {
+		cell = cleanCell(cell)
+		if cell != "" && strings.ContainsRune("=+-@\t\n", rune(cell[0])) {
 			cell = "'" + cell
 		}
 		cells = append(cells, cell)
@@ -358,6 +359,20 @@ func writeRow(w io.Writer, row []string) error {
 	out.Flush()
 	_, err := w.Write(record.Bytes())
 	return err
+}
+
+// cleanCell leaves out of a cell of CSV what clean leaves out: a terminal shows the file
+// sooner or later. Whatever breaks a line there is a line break.
+func cleanCell(text string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '\t' || !controls(r):
+			return r
+		case unicode.IsSpace(r):
+			return '\n'
+		}
+		return -1
+	}, strings.ReplaceAll(text, "\r\n", "\n"))
 }
 
 // partialError ends a command that has done a part of what it was asked for.

@@ -167,6 +167,8 @@ func TestWriteCSV(t *testing.T) {
 		{"=1+1", "@SUM(A1)"},
 		{"+1", "-1"},
 		{"\tx", ""},
+		{"a\rb\r\nc\n\rd\u2028e", "\x1b]0;owned\x07x\u202e\ty\xff"},
+		{"\x00=1", "\r=1"},
 	}
 	var out bytes.Buffer
 	if err := writeCSV(&out, []string{"a", "b"}, rows); err != nil {
@@ -179,7 +181,7 @@ func TestWriteCSV(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := [][]string{{"a", "b"}, rows[0], rows[1], {"'=1+1", "'@SUM(A1)"}, {"'+1", "'-1"}, {"'\tx", ""}}
+	want := [][]string{{"a", "b"}, rows[0], rows[1], {"'=1+1", "'@SUM(A1)"}, {"'+1", "'-1"}, {"'\tx", ""}, {"a\nb\nc\n\nd\ne", "]0;ownedx\ty\uFFFD"}, {"'=1", "'\n=1"}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
