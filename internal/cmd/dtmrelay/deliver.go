@@ -73,8 +73,10 @@ func (d *delivery) Publish(ctx context.Context, messages []message.Message) []er
 		}
 	}
 	// What nobody has seen must not count as delivered.
+	rows := len(d.out.rows)
 	if err := d.out.printRows(); err != nil {
 		d.closed = err
+		d.sent -= rows
 		for i := range errs {
 			errs[i] = err
 		}

@@ -255,11 +255,11 @@ func (p *poller) poll(ctx context.Context, last bool) (wait time.Duration, err e
 	}
 	before := p.delivery.sent
 	report, failure := p.app.Run(ctx, "cli", "", false)
+	alerts := p.delivery.sent - before
 	if err := p.delivery.end(); err != nil {
-		return 0, err
+		return 0, unwrittenAfter(err, alerts)
 	}
 	unkept := p.keepStatus(context.WithoutCancel(ctx))
-	alerts := p.delivery.sent - before
 	wait, err = p.outcome(ctx, report, failure, alerts, last)
 	switch {
 	case unkept == nil:
@@ -277,7 +277,7 @@ func (p *poller) poll(ctx context.Context, last bool) (wait time.Duration, err e
 func (p *poller) outcome(ctx context.Context, report drain.Report, failure error, alerts int, last bool) (wait time.Duration, err error) {
 	switch kind := dtm.Kind(failure); {
 	case p.delivery.closed != nil:
-		return 0, p.delivery.closed
+		return 0, unwrittenAfter(p.delivery.closed, alerts)
 	case ctx.Err() != nil && (failure != nil || report.Outcome == drain.Partial):
 		return 0, partialError{fmt.Errorf("interrupted after %s: the next poll goes on there", plural(p.delivery.sent, "alert"))}
 	case failure == nil && last && report.Outcome == drain.Partial && report.StopReason != drain.StopCap:
@@ -290,6 +290,15 @@ func (p *poller) outcome(ctx context.Context, report drain.Report, failure error
 	}
 	fmt.Fprintf(os.Stderr, "dtmrelay: %s; the next poll tries again\n", clean(oneLine(explain(failure))))
 	return dtm.RetryAfter(failure), nil
+}
+
+// unwrittenAfter is the error of a poll whose output takes nothing more after so many
+// alerts. That nobody reads on is no error.
+func unwrittenAfter(err error, alerts int) error {
+	if isReaderGone(err) {
+		return err
+	}
+	return stopped(err, alerts)
 }
 
 // stopped is the error of a last poll that has delivered so many alerts.

@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
+	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -10,12 +12,15 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"dtmrelay.internal/dtmrelay/internal/drain"
 	"dtmrelay.internal/dtmrelay/internal/dtmsim"
+	"dtmrelay.internal/dtmrelay/internal/message"
 )
 
 // TestPollFollowsAlerts: over several processes an alert comes once, and again when it
@@ -175,5 +180,42 @@ func TestRefs(t *testing.T) {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// TestOutputThatTakesNothingMore: what was written before is a part, as with any other
+// error, and who reads no more makes none.
+func TestOutputThatTakesNothingMore(t *testing.T) {
+	full := &fs.PathError{Op: "write", Path: "alerts.jsonl", Err: syscall.ENOSPC}
+	gone := &fs.PathError{Op: "write", Path: os.Stdout.Name(), Err: syscall.EPIPE}
+	for name, test := range map[string]struct {
+		closed error
+		alerts int
+		code   int
+		says   string
+	}{
+		"at once": {full, 0, exitFailed, "write alerts.jsonl: "},
+		"later":   {full, 153, exitPartial, "stopped after 153 alerts: write alerts.jsonl: "},
+		"no pipe": {gone, 153, 0, "write " + os.Stdout.Name()},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := &poller{delivery: &delivery{closed: test.closed}}
+			_, err := p.outcome(t.Context(), drain.Report{}, test.closed, test.alerts, false)
+			if !strings.HasPrefix(err.Error(), test.says) {
+				t.Errorf("it says %v", err)
+			}
+			if code := fail(err); code != test.code {
+				t.Errorf("the code is %d, not %d", code, test.code)
+			}
+		})
+	}
+}
+
+// TestRowsThatAreNotPrintedAreNotCounted: those of a table come out together.
+func TestRowsThatAreNotPrintedAreNotCounted(t *testing.T) {
+	d := &delivery{stopping: t.Context(), out: &alertPrinter{w: &smallDisk{}, format: formatTable, counts: map[class]int{}}}
+	errs := d.Publish(t.Context(), []message.Message{{Data: []byte(`{"id":"a1"}`)}, {Data: []byte(`{"id":"a2"}`)}})
+	if !errors.Is(errors.Join(errs...), errFull) || !errors.Is(d.closed, errFull) || d.sent != 0 {
+		t.Errorf("%v, %v after %d alerts", errs, d.closed, d.sent)
 	}
 }
