@@ -87,8 +87,11 @@ func namesOf(f *kong.Flag) []string {
 }
 
 func valuesOf(v *kong.Value) []string {
-	if _, ok := v.Target.Interface().(outputFormat); ok {
+	switch v.Target.Interface().(type) {
+	case outputFormat:
 		return []string{string(formatJSON), string(formatJSONL), string(formatCSV), string(formatTable)}
+	case reportFormat:
+		return reportFormats
 	}
 	switch {
 	case v.Enum != "":

@@ -27,6 +27,7 @@ var completions = []struct {
 	{[]string{"dtmrelay", "backfill", "--s"}, []string{"--since", "--severity"}, []string{"--until"}},
 	{[]string{"dtmrelay", "backfill", "--since", "5h", "list", "--l"}, []string{"--limit"}, []string{"--since"}},
 	{[]string{"dtmrelay", "status", "--format", ""}, []string{"json", "jsonl", "csv", "table"}, []string{"--watch"}},
+	{[]string{"dtmrelay", "report", "--format", ""}, []string{"json", "table"}, []string{"jsonl", "csv"}},
 	{[]string{"dtmrelay", "fetch", "--severity", ""}, []string{"high", "medium", "low"}, []string{"new", "--since"}},
 	{[]string{"dtmrelay", "alert", "set", "abc", "--status", "in"}, []string{"in_progress"}, []string{"closed"}},
 	{[]string{"dtmrelay", "alert", "set", "abc", "--expect-status", ""}, []string{"new", "tracked_external"}, nil},

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"dtmrelay.internal/dtmrelay/internal/config"
@@ -21,8 +22,21 @@ type reportCmd struct {
 	Files  []string `arg:"" optional:"" name:"file" help:"More files of alerts."`
 	Output string   `placeholder:"FILE" help:"Where the HTML file is written; - is standard output (report.html)."`
 
-	Format outputFormat `placeholder:"FORMAT" help:"Print the figures, as table or json, and write no HTML."`
+	Format reportFormat `placeholder:"FORMAT" help:"Print the figures, as table or json, and write no HTML."`
 }
+
+// reportFormat is one of those that a report has besides HTML; empty: the user named none.
+type reportFormat outputFormat
+
+// UnmarshalText reads a flag's value.
+func (f *reportFormat) UnmarshalText(text []byte) error {
+	if *f = reportFormat(text); !slices.Contains(reportFormats, string(text)) {
+		return fmt.Errorf("%q is not allowed: it must be table or json; without it, HTML is written", text)
+	}
+	return nil
+}
+
+var reportFormats = []string{string(formatJSON), string(formatTable)}
 
 func (reportCmd) Help() string {
 	return `Writes one HTML file that needs nothing else and asks nobody: alerts a day by severity, by type and monitor, the open ones by age, how long triage and closure took, how late alerts came, and the requests to GTI. It holds no text of an alert but the names of its type and monitor. With --format table it prints the figures, with --format json too.
@@ -57,9 +71,6 @@ func (c *reportCmd) Validate() error {
 	if c.Data != "" {
 		errs = append(errs, checkFeed(c.Feed))
 	}
-	if c.Format == formatCSV || c.Format == formatJSONL {
-		errs = append(errs, fmt.Errorf("--format is %s: it must be table or json; without it, HTML is written", c.Format))
-	}
 	if c.Format != "" && c.Output != "" {
 		errs = append(errs, errors.New("--output is where the HTML file is written, and --format prints the figures: leave one out"))
 	}
@@ -87,14 +98,14 @@ func (c *reportCmd) Run() error {
 	if f.Alerts == 0 {
 		fmt.Fprintf(os.Stderr, "dtmrelay: there are no alerts in %s\n", clean(f.Source))
 	}
-	switch c.Format {
+	switch outputFormat(c.Format) {
 	case formatJSON:
 		return printJSON(os.Stdout, f, "  ")
 	case formatTable:
 		return printSections(os.Stdout, f)
-	case formatJSONL, formatCSV: // refused by Validate
+	default:
+		return c.writeHTML(f)
 	}
-	return c.writeHTML(f)
 }
 
 func (c *reportCmd) writeHTML(f figures) error {
