@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -40,6 +41,19 @@ Examples:
 	dtmrelay backfill cancel b-4d1c0b21-20260102T1504Z`
 }
 
+// backfillID is an argument.
+type backfillID string
+
+const allowedID = "it must be 1 to 128 letters, digits, dots, dashes and underscores, a letter or digit first"
+
+// UnmarshalText reads an id.
+func (b *backfillID) UnmarshalText(text []byte) error {
+	if *b = backfillID(text); len(text) > 0 && !state.ValidBackfillID(string(text)) {
+		return fmt.Errorf("%q is no backfill's id: %s", dtm.Shorten(string(text)), allowedID)
+	}
+	return nil
+}
+
 type backfillStartCmd struct {
 	relayFlags
 	outputFlags
@@ -72,7 +86,7 @@ Examples:
 func (c *backfillStartCmd) Validate() error {
 	problems := []error{c.check(), c.problems(), checkOutput(c.Output)}
 	if c.ID != "" && !state.ValidBackfillID(c.ID) {
-		problems = append(problems, fmt.Errorf("--id is %q: it must be 1 to 128 letters, digits, dots, dashes and underscores, a letter or digit first", c.ID))
+		problems = append(problems, fmt.Errorf("--id is %q: %s", c.ID, allowedID))
 	}
 	if c.URL != "" && c.Output != "" {
 		problems = append(problems, errors.New("--output is for a relay of this machine: a deployed one publishes to its topic"))
@@ -133,7 +147,7 @@ func (c *backfillStartCmd) startRemote(ctx context.Context, relay relayClient, r
 	bar := newBackfillBar(os.Stderr)
 	last, err := c.post(ctx, relay, request, bar)
 	if err == nil && c.Watch && !request.DryRun && !last.Finished() {
-		last, err = followBackfill(ctx, relay, last.ID, bar)
+		last, err = followBackfill(ctx, relay, backfillID(last.ID), bar)
 	}
 	bar.end()
 	if ctx.Err() != nil {
@@ -230,9 +244,9 @@ func (c *backfillStartCmd) ended(last backfillRecord, written int) error {
 	case last.Finished():
 		return failure
 	case last.Fetched > 0, written > 0:
-		return partialError{errors.New("it is not finished; " + c.goesOn(last))}
+		return partialError{errors.New("it is not finished" + last.because() + "; " + c.goesOn(last))}
 	}
-	return errors.New("it is not begun; " + c.goesOn(last))
+	return errors.New("it is not begun" + last.because() + "; " + c.goesOn(last))
 }
 
 // goesOn says what becomes of a backfill of this machine that is not finished.
@@ -349,12 +363,15 @@ func (b backfillRecord) Finished() bool {
 }
 
 func (b backfillRecord) why() string {
-	for _, said := range []string{b.Error, b.Note} {
-		if said != "" {
-			return said
-		}
+	return cmp.Or(b.Error, b.Note, "nothing more can be done now")
+}
+
+// because is why it stands still, for the end of a sentence; empty where nothing says so.
+func (b backfillRecord) because() string {
+	if said := cmp.Or(b.Error, b.Note); said != "" {
+		return ": " + clean(said)
 	}
-	return "nothing more can be done now"
+	return ""
 }
 
 // failure is an error where a backfill ended, but not by being done.
@@ -447,7 +464,7 @@ func printTexts(w io.Writer, namesAndTexts ...string) error {
 }
 
 // followBackfill waits until a backfill is finished, and shows how far it is.
-func followBackfill(ctx context.Context, relay relayClient, id string, bar *backfillBar) (last backfillRecord, err error) {
+func followBackfill(ctx context.Context, relay relayClient, id backfillID, bar *backfillBar) (last backfillRecord, err error) {
 	const patience = 5 // failures in a row: a relay may be deployed anew
 	for failed := 0; ; {
 		next, err := oneBackfill(ctx, relay, http.MethodGet, id)
@@ -479,10 +496,10 @@ func isMissing(err error) bool {
 }
 
 // oneBackfill is GET or DELETE /backfill/{id}.
-func oneBackfill(ctx context.Context, relay relayClient, method, id string) (b backfillRecord, err error) {
+func oneBackfill(ctx context.Context, relay relayClient, method string, id backfillID) (b backfillRecord, err error) {
 	ctx, cancel := context.WithTimeout(ctx, readTime)
 	defer cancel()
-	answer, err := relay.call(ctx, method, "/backfill/"+url.PathEscape(id), nil, "id")
+	answer, err := relay.call(ctx, method, "/backfill/"+url.PathEscape(string(id)), nil, "id")
 	if err != nil {
 		return b, err
 	}
@@ -591,8 +608,8 @@ func (p backfillPage) print(w io.Writer, format outputFormat) error {
 type backfillShowCmd struct {
 	relayFlags
 	outputFlags
-	ID    string `arg:"" help:"The backfill's id."`
-	Watch bool   `help:"Of a deployed relay: wait until it is finished."`
+	ID    backfillID `arg:"" help:"The backfill's id."`
+	Watch bool       `help:"Of a deployed relay: wait until it is finished."`
 }
 
 func (backfillShowCmd) Help() string {
@@ -630,7 +647,7 @@ func (c *backfillShowCmd) Run() error {
 		return err
 	}
 	if c.Watch && ctx.Err() != nil {
-		return c.interruptedWaiting(c.ID)
+		return c.interruptedWaiting(string(c.ID))
 	}
 	if err := b.print(os.Stdout, c.Format.or(os.Stdout, formatJSON)); err != nil || !c.Watch {
 		return err
@@ -641,7 +658,7 @@ func (c *backfillShowCmd) Run() error {
 type backfillCancelCmd struct {
 	relayFlags
 	outputFlags
-	ID string `arg:"" help:"The backfill's id."`
+	ID backfillID `arg:"" help:"The backfill's id."`
 }
 
 func (backfillCancelCmd) Help() string {
