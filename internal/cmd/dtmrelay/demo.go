@@ -62,7 +62,7 @@ func (c *demoCmd) Run() error {
 	if err != nil {
 		return err
 	}
-	d, err := newDemo(files, world, c.Latency)
+	d, err := newDemo(ctx, files, world, c.Latency)
 	if err != nil {
 		return err
 	}
@@ -138,9 +138,9 @@ type demo struct {
 	before content
 }
 
-func newDemo(files demoFiles, w world, latency time.Duration) (*demo, error) {
+func newDemo(ctx context.Context, files demoFiles, w world, latency time.Duration) (*demo, error) {
 	fmt.Fprintf(os.Stderr, "inventing %d alerts\n", w.Alerts)
-	api, err := newDemoAPI(w, latency)
+	api, err := unlessInterrupted(ctx, func() (*demoAPI, error) { return newDemoAPI(w, latency) })
 	if err != nil {
 		return nil, err
 	}

@@ -10,11 +10,9 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/signal"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -134,10 +132,16 @@ func (c *simCmd) Validate() error {
 }
 
 func (c *simCmd) Run() error {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := commandContext()
 	defer stop()
 	now := time.Now().Add(c.Clock)
-	server := dtmsim.New(c.options(), dtmsim.Generate(c.Seed, c.Alerts, now.Add(-c.Span), now, dtmsim.Typical()))
+	fmt.Fprintf(os.Stderr, "inventing %d alerts\n", c.Alerts)
+	server, err := unlessInterrupted(ctx, func() (*dtmsim.Server, error) {
+		return dtmsim.New(c.options(), dtmsim.Generate(c.Seed, c.Alerts, now.Add(-c.Span), now, dtmsim.Typical())), nil
+	})
+	if err != nil {
+		return err
+	}
 	for _, f := range c.Fault {
 		server.AddFault(f.Fault)
 	}
@@ -161,6 +165,24 @@ func (c *simCmd) Run() error {
 		return printStatsJSON(os.Stdout, server.Stats())
 	}
 	return printStats(os.Stdout, server.Stats())
+}
+
+// unlessInterrupted is what work makes, which can take a minute and asks no context. When
+// ctx ends before, it is left to the end of the process.
+func unlessInterrupted[T any](ctx context.Context, work func() (T, error)) (made T, err error) {
+	done := make(chan struct{})
+	var result T
+	var failure error
+	go func() {
+		defer close(done)
+		result, failure = work()
+	}()
+	select {
+	case <-ctx.Done():
+		return made, errors.New("interrupted")
+	case <-done:
+		return result, failure
+	}
 }
 
 func (c *simCmd) options() dtmsim.Options {
