@@ -30,7 +30,7 @@ func (b *backfillBar) show(r backfillRecord) {
 	}
 	if b.bar == nil {
 		b.bar = progressbar.NewOptions(barSteps, progressbar.OptionSetWriter(b.out), progressbar.OptionSetWidth(30),
-			progressbar.OptionSetPredictTime(false), progressbar.OptionSetElapsedTime(false), progressbar.OptionUseANSICodes(true))
+			progressbar.OptionSetPredictTime(false), progressbar.OptionSetElapsedTime(false), progressbar.OptionUseANSICodes(takesEscapes(b.out)))
 	}
 	text := fmt.Sprintf("%d alerts, %.0f/s", r.Fetched, r.Rate)
 	if !r.ExpectedEnd.IsZero() {

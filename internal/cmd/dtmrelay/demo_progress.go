@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/schollz/progressbar/v3"
-	"golang.org/x/term"
 )
 
 // showProgress shows how many of the alerts that are to come are in the file,
@@ -20,10 +19,10 @@ func showProgress(out *os.File, path string, before content) (stop func()) {
 	}
 	show := lineForQuarters(out, before.lost)
 	finish := func() {}
-	if term.IsTerminal(int(out.Fd())) {
+	if isTerminal(out) {
 		bar := progressbar.NewOptions(before.lost,
 			progressbar.OptionSetWriter(out), progressbar.OptionSetDescription("alerts"), progressbar.OptionSetWidth(40),
-			progressbar.OptionShowCount(), progressbar.OptionSetPredictTime(false), progressbar.OptionUseANSICodes(true))
+			progressbar.OptionShowCount(), progressbar.OptionSetPredictTime(false), progressbar.OptionUseANSICodes(takesEscapes(out)))
 		// A bar that can't be drawn is no reason to end.
 		show = func(n int) { _ = bar.Set(n) }
 		finish = func() { fmt.Fprintln(out) }

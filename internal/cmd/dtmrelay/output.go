@@ -70,6 +70,20 @@ func isTerminal(w io.Writer) bool {
 	return ok && term.IsTerminal(int(file.Fd()))
 }
 
+// isPipe reports whether another program reads what is written to w. It may print on the
+// terminal that standard error is, too.
+func isPipe(w io.Writer) bool {
+	file, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := file.Stat()
+	return err == nil && info.Mode()&(os.ModeNamedPipe|os.ModeSocket) != 0
+}
+
+// takesEscapes reports whether w is a terminal that knows escape sequences.
+func takesEscapes(w io.Writer) bool { return isTerminal(w) && os.Getenv("TERM") != "dumb" }
+
 // A colour is the number of an ANSI escape sequence (ECMA-48, SGR).
 type colour int
 
@@ -83,7 +97,7 @@ const (
 
 // paint colours a text for a terminal, unless NO_COLOR (no-color.org) is set.
 func paint(w io.Writer, c colour, text string) string {
-	if !isTerminal(w) || os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb" {
+	if !takesEscapes(w) || os.Getenv("NO_COLOR") != "" {
 		return text
 	}
 	return fmt.Sprintf("\x1b[%dm%s\x1b[0m", c, text)

@@ -72,13 +72,14 @@ func TestPrintTable(t *testing.T) {
 
 // TestTerminal: a table fits the terminal's width, and has colours there.
 func TestTerminal(t *testing.T) {
-	t.Setenv("TERM", "xterm")
-	for _, c := range []struct{ name, noColor, want string }{
-		{"colours", "", "\x1b[1mTITLE\x1b[0m    \x1b[1mSEVERITY\x1b[0m\r\nlong t…  \x1b[31mhigh\x1b[0m\r\n"},
-		{"none", "1", "TITLE    SEVERITY\r\nlong t…  high\r\n"},
+	for _, c := range []struct{ name, noColor, term, want string }{
+		{"colours", "", "xterm", "\x1b[1mTITLE\x1b[0m    \x1b[1mSEVERITY\x1b[0m\r\nlong t…  \x1b[31mhigh\x1b[0m\r\n"},
+		{"none", "1", "xterm", "TITLE    SEVERITY\r\nlong t…  high\r\n"},
+		{"none there are", "", "dumb", "TITLE    SEVERITY\r\nlong t…  high\r\n"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Setenv("NO_COLOR", c.noColor)
+			t.Setenv("TERM", c.term)
 			got := onTerminal(t, 17, func(terminal *os.File) error {
 				if f := outputFormat("").or(terminal, formatJSON); f != formatTable {
 					t.Errorf("the format is %s", f)

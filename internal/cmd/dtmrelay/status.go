@@ -48,7 +48,7 @@ func (c *statusCmd) Run() error {
 	for seen := false; ; {
 		text, err := c.read(ctx)
 		if err == nil {
-			if c.Watch && isTerminal(os.Stdout) {
+			if c.Watch && takesEscapes(os.Stdout) {
 				fmt.Print("\x1b[H\x1b[2J")
 			}
 			err = c.print(os.Stdout, text)
