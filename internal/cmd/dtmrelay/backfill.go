@@ -258,6 +258,7 @@ func (c *backfillStartCmd) goesOn(last backfillRecord) string {
 // run ends at its budget.
 func (c *backfillStartCmd) work(ctx context.Context, relay relayClient, request backfillRequest) (backfillRecord, error) {
 	bar := newBackfillBar(os.Stderr)
+	bar.lines = c.Output == "" && (isTerminal(os.Stdout) || isPipe(os.Stdout)) // a bar would run into the alerts
 	defer bar.end()
 	for before := (backfillRecord{}); ; {
 		last, err := c.post(ctx, relay, request, bar)

@@ -11,6 +11,7 @@ import (
 // line for each quarter.
 type backfillBar struct {
 	out     *os.File
+	lines   bool                     // also on a terminal
 	bar     *progressbar.ProgressBar // nil: not on a terminal, or nothing was shown
 	quarter int
 }
@@ -21,7 +22,7 @@ func newBackfillBar(out *os.File) *backfillBar { return &backfillBar{out: out} }
 const barSteps = 1000
 
 func (b *backfillBar) show(r backfillRecord) {
-	if !isTerminal(b.out) {
+	if b.lines || !isTerminal(b.out) {
 		if quarter := int(r.Done * 4); quarter > b.quarter {
 			b.quarter = quarter
 			fmt.Fprintf(b.out, "%s of the range, %d alerts fetched\n", percent(r.Done), r.Fetched)

@@ -86,7 +86,7 @@ func (d *delivery) Publish(ctx context.Context, messages []message.Message) []er
 
 // show shows how far a poll has come, except between alerts.
 func (d *delivery) show(m message.Message) {
-	if isTerminal(d.out.w) {
+	if isTerminal(d.out.w) || isPipe(d.out.w) {
 		return
 	}
 	at, err := time.Parse(time.RFC3339, m.Attributes["created_at"])
@@ -94,7 +94,7 @@ func (d *delivery) show(m message.Message) {
 		return
 	}
 	if d.progress == nil {
-		d.progress, d.before = newProgress(at, time.Time{}, 0), d.sent-1
+		d.progress, d.before = newProgress(true, at, time.Time{}, 0), d.sent-1
 	}
 	d.progress.show(d.sent-d.before, at)
 }

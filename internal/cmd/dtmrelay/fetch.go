@@ -106,7 +106,7 @@ func (c *fetchCmd) Run() error {
 	if limit := c.limit(); limit > 0 {
 		q.Size = min(q.Size, limit)
 	}
-	f := &fetch{limit: c.limit(), redactor: cfg.Redactor, open: c.open, out: noWriter{}, counts: map[class]int{}, progress: newProgress(q.Until, q.Since, c.limit())}
+	f := &fetch{limit: c.limit(), redactor: cfg.Redactor, open: c.open, out: noWriter{}, counts: map[class]int{}, progress: newProgress(c.mayDraw(), q.Until, q.Since, c.limit())}
 	failure := drain.ListNewest(within, session, q, f.page)
 	f.progress.end()
 	kept := f.out.close()
@@ -131,6 +131,14 @@ func (c *fetchCmd) Run() error {
 		return partialError{fmt.Errorf("stopped after %s: %w", plural(f.n, "alert"), err)}
 	}
 	return err
+}
+
+// mayDraw reports whether nothing of what is fetched comes between what a bar draws.
+func (c *fetchCmd) mayDraw() bool {
+	if c.Output == "" && isTerminal(os.Stdout) {
+		return c.Format == "" || c.Format == formatTable // these come in the end
+	}
+	return c.Output != "" || !isPipe(os.Stdout)
 }
 
 // open makes what the alerts are written to.

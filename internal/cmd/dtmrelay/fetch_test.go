@@ -42,7 +42,7 @@ func TestFetchWritesAtOnce(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			disk := &smallDisk{room: len(test.want)}
-			f := &fetch{redactor: redactor, out: test.open(disk), counts: map[class]int{}, progress: newProgress(time.Time{}, time.Time{}, 0)}
+			f := &fetch{redactor: redactor, out: test.open(disk), counts: map[class]int{}, progress: newProgress(false, time.Time{}, time.Time{}, 0)}
 			if goOn, err := f.page(alerts[:2], true); !goOn || err != nil {
 				t.Fatalf("%t, %v", goOn, err)
 			}

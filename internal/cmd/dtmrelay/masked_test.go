@@ -33,7 +33,7 @@ func TestNoFormShowsWhatIsMasked(t *testing.T) {
 	for _, format := range []outputFormat{formatJSON, formatJSONL, formatCSV, formatTable} {
 		path := filepath.Join(t.TempDir(), "out")
 		c := &fetchCmd{Output: path, outputFlags: outputFlags{Format: format}}
-		f := &fetch{redactor: maskAll(t), open: c.open, out: noWriter{}, counts: map[class]int{}, progress: newProgress(time.Time{}, time.Time{}, 0)}
+		f := &fetch{redactor: maskAll(t), open: c.open, out: noWriter{}, counts: map[class]int{}, progress: newProgress(false, time.Time{}, time.Time{}, 0)}
 		if _, err := f.page([]dtm.Alert{dtm.ParseAlert([]byte(maskable))}, false); err != nil {
 			t.Fatal(err)
 		}

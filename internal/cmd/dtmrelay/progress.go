@@ -24,8 +24,8 @@ const (
 	progressEvery = 100 * time.Millisecond
 )
 
-// newProgress begins a bar. A zero time is now, or later.
-func newProgress(from, to time.Time, limit int) *progress {
+// newProgress begins a bar, if it may be drawn. A zero time is now, or later.
+func newProgress(draw bool, from, to time.Time, limit int) *progress {
 	now := time.Now()
 	p := &progress{from: from, to: to, limit: limit, began: now}
 	for _, t := range []*time.Time{&p.from, &p.to} {
@@ -33,7 +33,7 @@ func newProgress(from, to time.Time, limit int) *progress {
 			*t = now
 		}
 	}
-	if isTerminal(os.Stderr) {
+	if draw && isTerminal(os.Stderr) {
 		p.bar = progressbar.NewOptions(progressSteps, progressbar.OptionSetWriter(os.Stderr), progressbar.OptionSetWidth(30),
 			progressbar.OptionSetDescription("asking GTI"), progressbar.OptionSetPredictTime(true), progressbar.OptionClearOnFinish())
 		_ = p.bar.RenderBlank() // a bar that can't be drawn is no reason to end

@@ -2,9 +2,11 @@ package main
 
 import (
 	"bytes"
+	"io"
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -20,6 +22,12 @@ import (
 // person sees.
 func onOwnTerminal(t *testing.T, env []string, args ...string) string {
 	t.Helper()
+	return besideTerminal(t, nil, env, args...)
+}
+
+// besideTerminal is onOwnTerminal where standard output is something else, unless it is nil.
+func besideTerminal(t *testing.T, stdout io.Writer, env []string, args ...string) string {
+	t.Helper()
 	now := time.Now()
 	server := httptest.NewServer(dtmsim.New(dtmsim.Options{Key: "secret-key"}, dtmsim.Generate(1, 150, now.Add(-20*time.Hour), now, dtmsim.Typical())))
 	defer server.Close()
@@ -28,7 +36,7 @@ func onOwnTerminal(t *testing.T, env []string, args ...string) string {
 		t.Fatal(err)
 	}
 	cmd := exec.CommandContext(t.Context(), program, args...)
-	cmd.Dir = t.TempDir()
+	cmd.Dir, cmd.Stdout = t.TempDir(), stdout
 	cmd.Env = append([]string{"TERM=xterm", "PATH=" + os.Getenv("PATH"), "GTI_BASE_URL=" + server.URL + apiPath, "GTI_API_KEY=secret-key"}, env...)
 	screen, err := pty.StartWithSize(cmd, &pty.Winsize{Rows: 40, Cols: 80})
 	if err != nil {
@@ -67,6 +75,38 @@ func TestFetchOnTerminal(t *testing.T) {
 			}
 			if found := colours.MatchString(text); found != c.colours {
 				t.Errorf("colours: %t, want %t", found, c.colours)
+			}
+		})
+	}
+}
+
+// TestBarAlone: nothing of the data comes between what a bar draws, such as of a program
+// that prints on the same terminal what it reads from a pipe.
+func TestBarAlone(t *testing.T) {
+	file, err := os.Create(filepath.Join(t.TempDir(), "data"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	for _, c := range []struct {
+		name, args string
+		stdout     io.Writer
+		drawn      bool
+	}{
+		{"terminal", "fetch", nil, true},
+		{"table", "fetch --format table", nil, true},
+		{"lines on a terminal", "fetch --format jsonl", nil, false},
+		{"pipe", "fetch", &bytes.Buffer{}, false},
+		{"file", "fetch", file, true},
+		{"output", "fetch --output alerts.jsonl", &bytes.Buffer{}, true},
+		{"poll, pipe", "poll --polls 1", &bytes.Buffer{}, false},
+		{"poll, file", "poll --polls 1", file, true},
+		{"poll, output", "poll --polls 1 --output alerts.jsonl", &bytes.Buffer{}, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			text := besideTerminal(t, c.stdout, []string{"SETTLE=0s"}, strings.Fields(c.args)...)
+			if drawn := strings.Contains(text, "asking GTI"); drawn != c.drawn {
+				t.Errorf("a bar: %t, want %t:\n%q", drawn, c.drawn, text)
 			}
 		})
 	}
