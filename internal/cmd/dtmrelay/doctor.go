@@ -202,11 +202,16 @@ func (d *doctor) examineFolder(ctx context.Context, dir string, cfg config.Confi
 	}
 	store, err := bolt.OpenCopy(files.state)
 	if err != nil {
-		if errors.Is(err, fs.ErrPermission) {
-			d.add("data", isRed, err.Error(), "run this as the user that the relay runs as, who must be able to read and write the file")
-			return
+		do := "if the file is damaged, move it away: the next run begins at INITIAL_LOOKBACK, and repeats alerts"
+		switch {
+		case errors.Is(err, bolt.ErrNoRoom):
+			do = "set TMPDIR to a folder with room for a copy of the file, which stays as it is"
+		case errors.Is(err, bolt.ErrInUse):
+			do = "run this again in a minute"
+		case errors.Is(err, fs.ErrPermission):
+			do = "run this as the user that the relay runs as, who must be able to read and write the file"
 		}
-		d.add("data", isRed, err.Error(), "if the file is damaged, move it away: the next run begins at INITIAL_LOOKBACK, and repeats alerts")
+		d.add("data", isRed, err.Error(), do)
 		return
 	}
 	defer func() { _ = store.Close() }() // it is a copy

@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"syscall"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -18,6 +20,9 @@ import (
 // copyTries bounds how often a file is read that is being written meanwhile.
 const copyTries = 20
 
+// ErrNoRoom means that no copy could be written, which says nothing of the file itself.
+var ErrNoRoom = errors.New("the folder for temporary files takes no copy (TMPDIR names another, which needs room for one)")
+
 // OpenCopy opens a copy of the file, for reading beside the process that has the file
 // open. The file must exist. Closing the store deletes the copy.
 func OpenCopy(path string) (*Store, error) {
@@ -26,6 +31,9 @@ func OpenCopy(path string) (*Store, error) {
 		return nil, fmt.Errorf("copying %s: %w", path, err)
 	}
 	store, err := OpenNoSync(copied)
+	if errors.Is(err, syscall.ENOSPC) { // opening writes to it
+		err = fmt.Errorf("%w: %w", ErrNoRoom, err)
+	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("reading %s: %w", path, err), os.Remove(copied))
 	}
@@ -45,12 +53,15 @@ func copyFile(path string) (copied string, err error) {
 	defer from.Close()
 	to, err := os.CreateTemp("", "dtmrelay-*.db")
 	if err != nil {
-		return "", err
+		return "", fmt.Errorf("%w: %w", ErrNoRoom, err)
 	}
 	defer func() {
 		err = errors.Join(err, to.Close())
 		if err != nil {
 			_ = os.Remove(to.Name())
+		}
+		if failed := (*fs.PathError)(nil); errors.As(err, &failed) && failed.Path == to.Name() {
+			err = fmt.Errorf("%w: %w", ErrNoRoom, err)
 		}
 	}()
 	before := []byte{}
@@ -68,7 +79,7 @@ func copyFile(path string) (copied string, err error) {
 		}
 		before = now
 	}
-	return "", errors.New("it is written all the time: try again later")
+	return "", fmt.Errorf("%w, which writes all the time: try again later", ErrInUse)
 }
 
 func rewind(file *os.File) error {

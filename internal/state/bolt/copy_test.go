@@ -1,6 +1,7 @@
 package bolt
 
 import (
+	"errors"
 	"path/filepath"
 	"strconv"
 	"testing"
@@ -68,5 +69,25 @@ func TestOpenCopy(t *testing.T) {
 	}
 	if _, err := OpenCopy(filepath.Join(t.TempDir(), "none.db")); err == nil {
 		t.Error("a file that doesn't exist is no error")
+	}
+}
+
+// A copy that can't be written is told apart from a file that can't be read.
+func TestOpenCopyWithoutRoom(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "state.db")
+	store, err := OpenNoSync(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("TMPDIR", filepath.Join(dir, "none"))
+	if _, err := OpenCopy(path); !errors.Is(err, ErrNoRoom) {
+		t.Errorf("without a folder for it: %v", err)
+	}
+	if _, err := OpenCopy(filepath.Join(dir, "none.db")); err == nil || errors.Is(err, ErrNoRoom) {
+		t.Errorf("without a file: %v", err)
 	}
 }
