@@ -22,6 +22,7 @@ import (
 	"dtmrelay.internal/dtmrelay/internal/message"
 	"dtmrelay.internal/dtmrelay/internal/publish"
 	"dtmrelay.internal/dtmrelay/internal/state"
+	"dtmrelay.internal/dtmrelay/internal/state/bolt"
 	"dtmrelay.internal/dtmrelay/internal/writeback"
 )
 
@@ -146,7 +147,7 @@ func (c *alertHistoryCmd) Run() error {
 	defer stop()
 	ctx, cancel := context.WithTimeout(ctx, readTime)
 	defer cancel()
-	relay, closeRelay, err := c.open(ctx)
+	relay, closeRelay, err := c.openToRead(ctx)
 	if err != nil {
 		return err
 	}
@@ -386,7 +387,7 @@ func (c *alertSetCmd) write(ctx context.Context) (done setOutcome, err error) {
 	} else if err := files.havePosition(); err != nil {
 		return done, err
 	}
-	relay, closeRelay, err := openFiles(ctx, files, cfg, keys, nothingPublished{})
+	relay, closeRelay, err := openFiles(ctx, bolt.Open, files, cfg, keys, nothingPublished{})
 	if err != nil {
 		return done, err
 	}

@@ -551,7 +551,7 @@ func (c *backfillListCmd) Validate() error {
 func (c *backfillListCmd) Run() error {
 	ctx, stop := commandContext()
 	defer stop()
-	relay, closeRelay, err := c.open(ctx)
+	relay, closeRelay, err := c.openToRead(ctx)
 	if err != nil {
 		return err
 	}
@@ -631,7 +631,7 @@ func (c *backfillShowCmd) Validate() error {
 func (c *backfillShowCmd) Run() error {
 	ctx, stop := commandContext()
 	defer stop()
-	relay, closeRelay, err := c.open(ctx)
+	relay, closeRelay, err := c.openToRead(ctx)
 	if err != nil {
 		return err
 	}

@@ -8,12 +8,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"mime"
 	"net/http"
 	"net/url"
 	"os"
 	"strings"
+	"syscall"
 
 	"github.com/sethvargo/go-envconfig"
 	"google.golang.org/api/idtoken"
@@ -67,8 +69,24 @@ func (f relayFlags) words() string {
 	return ""
 }
 
+// openToRead is open for what changes nothing: where the files can only be read, it is over
+// a copy of them.
+func (f relayFlags) openToRead(ctx context.Context) (relay relayClient, closeRelay func() error, err error) {
+	return f.openBy(ctx, func(path string) (*bolt.Store, error) {
+		store, err := bolt.Open(path)
+		if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
+			return bolt.OpenCopy(path)
+		}
+		return store, err
+	})
+}
+
 // open is the relay that the flags choose, for what needs no key. close gives it back.
 func (f relayFlags) open(ctx context.Context) (relay relayClient, closeRelay func() error, err error) {
+	return f.openBy(ctx, bolt.Open)
+}
+
+func (f relayFlags) openBy(ctx context.Context, open openStore) (relay relayClient, closeRelay func() error, err error) {
 	if f.URL != "" {
 		relay, err = f.remote(ctx)
 		return relay, func() error { return nil }, err
@@ -77,7 +95,11 @@ func (f relayFlags) open(ctx context.Context) (relay relayClient, closeRelay fun
 	if err != nil {
 		return relayClient{}, nil, err
 	}
-	return openLocal(ctx, filesIn(f.folder()), cfg, noKey{}, nothingPublished{})
+	files := filesIn(f.folder())
+	if err := files.havePosition(); err != nil {
+		return relayClient{}, nil, err
+	}
+	return openFiles(ctx, open, files, cfg, noKey{}, nothingPublished{})
 }
 
 // keylessConfig is the configuration for what needs no key. It wants one, and nothing here
@@ -142,17 +164,12 @@ func (f localFiles) havePosition() error {
 	return err
 }
 
-// openLocal is the relay itself, in this process, over files that are there already.
-func openLocal(ctx context.Context, files localFiles, cfg config.Config, keys dtm.KeySource, out ledger.Publisher) (relayClient, func() error, error) {
-	if err := files.havePosition(); err != nil {
-		return relayClient{}, nil, err
-	}
-	return openFiles(ctx, files, cfg, keys, out)
-}
+// openStore opens the state in a file.
+type openStore func(path string) (*bolt.Store, error)
 
-// openFiles is openLocal over files that need not be there.
-func openFiles(ctx context.Context, files localFiles, cfg config.Config, keys dtm.KeySource, out ledger.Publisher) (relayClient, func() error, error) {
-	store, err := bolt.Open(files.state)
+// openFiles is the relay itself, in this process, over files.
+func openFiles(ctx context.Context, open openStore, files localFiles, cfg config.Config, keys dtm.KeySource, out ledger.Publisher) (relayClient, func() error, error) {
+	store, err := open(files.state)
 	if err != nil {
 		return relayClient{}, nil, err
 	}
