@@ -196,6 +196,11 @@ func (d *doctor) examineFolder(ctx context.Context, dir string, cfg config.Confi
 			d.add("permissions", isRed, "it can't be written: "+err.Error(), "make it a file of the user that the relay runs as, and run this as that user: chmod u+w "+path)
 		}
 	}
+	if lost := files.lostPosition(); !lost.IsZero() {
+		d.add("data", isYellow, fmt.Sprintf("%s is gone or empty, and the last poll had read up to %s", files.state, localTime(lost)),
+			"put it back from a backup, or else the next poll begins again at INITIAL_LOOKBACK and repeats alerts")
+		return
+	}
 	if _, err := os.Stat(files.state); errors.Is(err, os.ErrNotExist) {
 		d.add("data", isYellow, "there is no "+files.state, "poll and serve --local make it; if it should be there, --data names another folder")
 		return

@@ -131,11 +131,16 @@ func (c *pollCmd) open(ctx context.Context, p *poller) error {
 	if err := os.MkdirAll(p.files.dir, 0o700); err != nil {
 		return fmt.Errorf("--data: %w", err)
 	}
+	lost := p.files.lostPosition()
 	store, err := bolt.Open(p.files.state)
 	if err != nil {
 		return fmt.Errorf("%w (--data takes another folder)", err)
 	}
 	p.closers = append(p.closers, store.Close)
+	if !lost.IsZero() {
+		fmt.Fprintf(os.Stderr, "dtmrelay: %s had read up to %s, and its %s is gone or empty: it begins again %s back (--since or INITIAL_LOOKBACK), and repeats alerts\n",
+			p.files.dir, localTime(lost), filepath.Base(p.files.state), cfg.InitialLookback)
+	}
 	// Not before the state is this process's: another poll may be writing to the file.
 	if d.out, err = openPrinter(c.Format, c.Output); err != nil {
 		return err

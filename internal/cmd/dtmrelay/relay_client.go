@@ -14,8 +14,10 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/sethvargo/go-envconfig"
 	"google.golang.org/api/idtoken"
@@ -157,11 +159,26 @@ func (nothingPublished) Reject(_ context.Context, m []message.Message) []error {
 var errNoPosition = errors.New("there is no relay's position: \"dtmrelay poll --data DIR\" begins one; --data names another folder, --url a deployed relay")
 
 func (f localFiles) havePosition() error {
-	_, err := os.Stat(f.state)
-	if errors.Is(err, os.ErrNotExist) {
+	info, err := os.Stat(f.state)
+	if errors.Is(err, os.ErrNotExist) || err == nil && info.Size() == 0 { // opening would fill it
 		return fmt.Errorf("%s: %w", f.dir, errNoPosition)
 	}
 	return err
+}
+
+// lostPosition is where the last poll of a folder left off whose state is gone: there is no
+// state.db, or it is empty. Zero: there is one, or there was no poll.
+func (f localFiles) lostPosition() time.Time {
+	if !errors.Is(f.havePosition(), errNoPosition) {
+		return time.Time{}
+	}
+	text, err := os.ReadFile(filepath.Join(f.dir, statusFile))
+	if err != nil {
+		return time.Time{}
+	}
+	var last struct{ Position time.Time }
+	_ = json.Unmarshal(text, &last) // of another text nobody knows
+	return last.Position
 }
 
 // openStore opens the state in a file.
