@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"encoding/json"
-	"math/rand/v2"
 	"net/http"
 	"os"
 	"slices"
@@ -48,12 +47,12 @@ func TestEveryAlertIsPublishedOnce(t *testing.T) {
 	}
 }
 
-func TestKilledAtRandomMoments(t *testing.T) {
+func TestKilledInTheMiddle(t *testing.T) {
 	t.Parallel()
 	alerts := recent(2, 3000)
 	w := newWorld(t, dtmsim.Options{Latency: 10 * time.Millisecond}, alerts)
-	for range 3 {
-		gate := w.after(3 + rand.IntN(6))
+	for _, requests := range []int{3, 5, 8} {
+		gate := w.after(requests)
 		p := w.start()
 		done := make(chan struct{})
 		go func() {
@@ -536,7 +535,8 @@ func TestRecordedSamples(t *testing.T) {
 		}
 		_, _ = rw.Write([]byte("]}\n"))
 	})
-	_, r := w.start("INITIAL_LOOKBACK=87600h").post("")
+	age := time.Since(created(elements[0])).Round(time.Hour) + 24*time.Hour
+	_, r := w.start("INITIAL_LOOKBACK=" + age.String()).post("")
 	if r.Outcome != "ok" || r.Published != len(elements) {
 		t.Errorf("the run: %+v", r)
 	}

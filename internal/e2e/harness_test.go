@@ -604,6 +604,10 @@ func (p *proxy) pass(c net.Conn) {
 	}
 	p.mu.Lock()
 	p.conns[c], p.conns[far] = true, true
+	if p.mode == cut { // since it was looked at
+		_ = c.Close()
+		_ = far.Close()
+	}
 	p.mu.Unlock()
 	copying := func(to, from net.Conn) {
 		defer to.Close()
