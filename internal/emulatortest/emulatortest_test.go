@@ -93,7 +93,7 @@ func TestMissing(t *testing.T) {
 
 func TestFreePort(t *testing.T) {
 	given := map[string]bool{}
-	for range 300 {
+	for range blockSize + 1 { // from two blocks at least
 		port := FreePort(t)
 		if given[port] {
 			t.Errorf("port %s is given to two", port)
@@ -113,7 +113,7 @@ func TestFreePort(t *testing.T) {
 
 // The other process is this test once more.
 func TestPortsOfTwoProcesses(t *testing.T) {
-	const n, other = 2000, "EMULATORTEST_PORTS"
+	const n, other = blockSize + 1, "EMULATORTEST_PORTS"
 	if os.Getenv(other) != "" {
 		for range n {
 			fmt.Println("port", FreePort(t))

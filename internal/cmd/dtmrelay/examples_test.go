@@ -35,6 +35,9 @@ var writeExamples = flag.Bool("write-examples", false, "write docs/examples anew
 // exampleTime is when the examples begin.
 var exampleTime = time.Date(2026, 1, 5, 9, 0, 0, 0, time.UTC)
 
+// examplesChild is set in the process that makes the examples.
+const examplesChild = "DTMRELAY_EXAMPLES"
+
 const exampleRules = `[
   {"name": "leaked-passwords", "when": "alert.alert_type == 'Compromised Credentials'", "then": {"priority": "P1", "escalate": true, "set_status": "escalated"}},
   {"name": "low-posts", "when": "alert.alert_type == 'Forum Post' && alert.severity == 'low'", "then": {"drop": true}}
@@ -44,7 +47,7 @@ const exampleRules = `[
 // TestExamples: docs/examples is what the commands print at fixed times of alerts that the
 // simulator invents, and its README.md says what each file and each field of it is.
 func TestExamples(t *testing.T) {
-	if os.Getenv("TZ") != "UTC" {
+	if os.Getenv(examplesChild) == "" {
 		// In a process of its own: to change the zone of this one would race with what other
 		// tests have left running.
 		program, err := os.Executable()
@@ -52,7 +55,7 @@ func TestExamples(t *testing.T) {
 			t.Fatal(err)
 		}
 		cmd := exec.CommandContext(t.Context(), program, "-test.run=^TestExamples$", fmt.Sprintf("-write-examples=%t", *writeExamples))
-		cmd.Env = append(os.Environ(), "TZ=UTC")
+		cmd.Env = append(os.Environ(), "TZ=UTC", examplesChild+"=1")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("%v\n%s", err, out)
 		}

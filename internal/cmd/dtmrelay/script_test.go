@@ -28,11 +28,24 @@ func TestMain(m *testing.M) {
 	testscript.Main(waiting{m}, map[string]func(){"dtmrelay": main})
 }
 
+// keptVariables are those of the shell that the tests have, too.
+var keptVariables = []string{"PATH", "HOME", "TMPDIR", "TZ", "GORACE", "REQUIRE_EMULATORS", "PUBSUB_EMULATOR_HOST", examplesChild}
+
 // waiting runs more tests side by side than there are processors: most of them wait for a
 // program, and the program for its signal or its time.
 type waiting struct{ *testing.M }
 
 func (w waiting) Run() int {
+	// A shell in which somebody has configured a relay configures none of the tests.
+	for _, variable := range os.Environ() {
+		name, _, _ := strings.Cut(variable, "=")
+		if slices.Contains(keptVariables, name) || strings.HasPrefix(name, "CLOUDSDK_") {
+			continue
+		}
+		if err := os.Unsetenv(name); err != nil {
+			panic(err)
+		}
+	}
 	flag.Parse()
 	if err := flag.Set("test.parallel", strconv.Itoa(max(6, runtime.GOMAXPROCS(0)))); err != nil {
 		panic(err)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"net/http/httptest"
 	"os"
@@ -38,9 +39,14 @@ func besideTerminal(t *testing.T, stdout io.Writer, env []string, args ...string
 	cmd := exec.CommandContext(t.Context(), program, args...)
 	cmd.Dir, cmd.Stdout = t.TempDir(), stdout
 	cmd.Env = append([]string{"TERM=xterm", "PATH=" + os.Getenv("PATH"), "GTI_BASE_URL=" + server.URL + apiPath, "GTI_API_KEY=secret-key"}, env...)
+	if screen, terminal, err := pty.Open(); err != nil {
+		t.Skip("this system has no pseudo-terminals:", err)
+	} else if err := errors.Join(screen.Close(), terminal.Close()); err != nil {
+		t.Fatal(err)
+	}
 	screen, err := pty.StartWithSize(cmd, &pty.Winsize{Rows: 40, Cols: 80})
 	if err != nil {
-		t.Skip("this system has no pseudo-terminals:", err)
+		t.Fatal(err)
 	}
 	defer screen.Close()
 	var text bytes.Buffer
