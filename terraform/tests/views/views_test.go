@@ -273,6 +273,7 @@ func published(t *testing.T) []row {
 	}
 	defer file.Close()
 	var rows []row
+	began := time.Now()
 	scan := bufio.NewScanner(file)
 	scan.Buffer(nil, 64<<20)
 	for scan.Scan() {
@@ -284,7 +285,8 @@ func published(t *testing.T) []row {
 			t.Fatal(err)
 		}
 		// The file has no publish time. What was published later has a later one.
-		rows = append(rows, row{published: time.Now(), attributes: line.Attributes, data: string(line.Data)})
+		at := began.Add(time.Duration(len(rows)) * time.Second)
+		rows = append(rows, row{published: at, attributes: line.Attributes, data: string(line.Data)})
 	}
 	if err := scan.Err(); err != nil {
 		t.Fatal(err)
