@@ -243,3 +243,30 @@ func TestAQueryThatCannotBeRead(t *testing.T) {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
 }
+
+// TestARangeIsCutAtTheLivePosition, and the note says so.
+func TestARangeIsCutAtTheLivePosition(t *testing.T) {
+	store := openStore(t)
+	occupy(t, store)
+	found, err := store.Open(t.Context(), "default", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	position := found.Feed.End.Add(-time.Hour)
+	found.Feed.End = position
+	if _, err := store.WriteFeed(t.Context(), "default", found.Feed, found.Revision); err != nil {
+		t.Fatal(err)
+	}
+	w := serveAs(t, newIngest(t, store, http.NotFoundHandler()), nil, http.MethodPost, "/backfill", `{"since":"96h","until":"0s"}`)
+	var b struct {
+		ID, Note string
+		Until    time.Time
+	}
+	if err := json.Unmarshal(w.Body.Bytes(), &b); err != nil || w.Code != http.StatusAccepted || !b.Until.Equal(position) ||
+		!strings.Contains(b.Note, "was cut at the live position "+position.Format(time.RFC3339Nano)) {
+		t.Errorf("%d %s, and the position is %s", w.Code, w.Body, position)
+	}
+	if stored, _, err := store.Backfill(t.Context(), "default", b.ID); err != nil || !stored.Until.Equal(position) {
+		t.Errorf("stored is %+v, %v", stored, err)
+	}
+}

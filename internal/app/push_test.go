@@ -199,16 +199,25 @@ func TestSyncStatusAnswers(t *testing.T) {
 	}
 }
 
-// TestSyncStatusStops: what is given back because the instance ends is no fault.
+// TestSyncStatusStops: what is given back because the instance ends is no fault. Where only
+// a call has ended, it is one.
 func TestSyncStatusStops(t *testing.T) {
-	b := newBench(t)
-	b.keys.err = context.Canceled
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	w := httptest.NewRecorder()
-	b.ServeHTTP(w, httptest.NewRequestWithContext(ctx, http.MethodPost, "/", strings.NewReader(envelope(`{"alert_id":"a","status":"closed"}`))))
-	if log := b.log.String(); w.Code/100 != 5 || !strings.Contains(log, `"level":"INFO"`) || !strings.Contains(log, `"reason":"shutdown"`) {
-		t.Errorf("%d, log: %s", w.Code, log)
+	for _, c := range []struct {
+		ends          bool
+		level, reason string
+	}{{true, "INFO", "shutdown"}, {false, "WARN", "error"}} {
+		b := newBench(t)
+		b.keys.err = context.Canceled
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		if c.ends {
+			cancel()
+		}
+		w := httptest.NewRecorder()
+		b.ServeHTTP(w, httptest.NewRequestWithContext(ctx, http.MethodPost, "/", strings.NewReader(envelope(`{"alert_id":"a","status":"closed"}`))))
+		if log := b.log.String(); w.Code/100 != 5 || !strings.Contains(log, `"level":"`+c.level+`"`) || !strings.Contains(log, `"reason":"`+c.reason+`"`) {
+			t.Errorf("%d, log: %s", w.Code, log)
+		}
 	}
 }
 

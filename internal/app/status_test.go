@@ -77,3 +77,19 @@ func TestStatusShowsMonitors(t *testing.T) {
 		}
 	}
 }
+
+// TestStatusShowsALeaseThatHolds, and none that is over.
+func TestStatusShowsALeaseThatHolds(t *testing.T) {
+	now := time.Now().UTC()
+	for _, c := range []struct {
+		ends time.Duration
+		want string
+	}{{time.Hour, `"lease":{"owner":"a run",`}, {-time.Second, `"lease":null,`}} {
+		a := meteredApp(&counters{feed: state.Feed{BeginsAt: now, End: now, Lease: &state.Lease{Owner: "a run", ExpiresAt: now.Add(c.ends)}}})
+		w := httptest.NewRecorder()
+		a.getStatus(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/status", http.NoBody))
+		if w.Code != http.StatusOK || !strings.Contains(w.Body.String(), c.want) {
+			t.Errorf("it ends in %s: %d %s, want %s", c.ends, w.Code, w.Body, c.want)
+		}
+	}
+}
