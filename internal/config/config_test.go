@@ -331,6 +331,7 @@ func TestLoadRefuses(t *testing.T) {
 		{"STATUS_TOPIC", "", "a rule sets a status or tags", []string{"RULES", `[{"name":"a","when":"true","then":{"tags":["x"]}}]`}},
 		{"STATUS_TOPIC", "x", "the id of a Pub/Sub topic", nil},
 		{"STATUS_TOPIC", "dtm-alerts", "feeds SyncStatus", nil},
+		{"STATUS_TOPIC", "dtm-rejects", "feeds SyncStatus", nil},
 		{"LOG_LEVEL", "loud", "debug, info, warn or error", nil},
 	}
 	for _, tt := range tests {

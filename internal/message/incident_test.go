@@ -150,6 +150,8 @@ func TestIncidentFields(t *testing.T) {
 		{"an empty address does not", `"doc":{"source_url":"https://b.example/","inet_location":{"url":""}}`, "url", "https://b.example/"},
 		{"a script", `"doc":{"source_url":"javascript:alert(1)"}`, "url", nil},
 		{"no host", `"doc":{"source_url":"https:///x"}`, "url", nil},
+		{"a script", `"doc":{"source_url":"javascript://h.example/%0Aalert(1)"}`, "url", nil},
+		{"no address for a browser", `"doc":{"source_url":"ftp://h.example/x"}`, "url", nil},
 		{"a long address", `"doc":{"source_url":"https://h.example/` + long + `"}`, "url", nil},
 		{"an address with half a character", `"doc":{"source_url":"https://h.example/` + "\xff" + `"}`, "url", "https://h.example/\uFFFD"},
 		{"an address of another type", `"doc":{"inet_location":["url"],"source_url":7,"channel":null}`, "url", nil},

@@ -568,6 +568,29 @@ func TestSecret(t *testing.T) {
 
 // TestFingerprint: it changes with every text in which a secret could be, and with nothing
 // else that differs between two answers about one alert.
+// TestHides: what a path names at the top is said nowhere else, and what masks nothing stays.
+func TestHides(t *testing.T) {
+	for paths, hidden := range map[string]bool{
+		`["monitor_name"]`: true, `["*"]`: true, `["*.name"]`: false, `["monitor_name.x"]`: false, `["title"]`: false, `[]`: false,
+	} {
+		r, _, err := Parse(paths)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Hides("monitor_name") != hidden {
+			t.Errorf("%s hides monitor_name: %t", paths, !hidden)
+		}
+	}
+	for text, want := range map[string]string{
+		"name": "[redacted:1-7]", "ééééééé": "[redacted:1-7]", "longer than that": "[redacted:16+]",
+		"": "", "********": "********", "[redacted:8-11]": "[redacted:8-11]",
+	} {
+		if got := At(text); got != want {
+			t.Errorf("%q becomes %q, want %q", text, got, want)
+		}
+	}
+}
+
 func TestFingerprint(t *testing.T) {
 	parse := func(list string) *Redactor {
 		r, _, err := Parse(list)

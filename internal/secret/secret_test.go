@@ -347,7 +347,10 @@ func TestStaticStaysTheSame(t *testing.T) {
 	}
 }
 
-// server is Secret Manager over gRPC: it is unavailable for the first calls.
+const exhausted = "projects/p1/secrets/exhausted/versions/latest"
+
+// server is Secret Manager over gRPC: it is unavailable for the first calls, and the quota
+// is used up for those for exhausted.
 type server struct {
 	secretmanagerpb.UnimplementedSecretManagerServiceServer
 	unavailable int64
@@ -357,6 +360,9 @@ type server struct {
 func (s *server) AccessSecretVersion(_ context.Context, req *secretmanagerpb.AccessSecretVersionRequest) (*secretmanagerpb.AccessSecretVersionResponse, error) {
 	if s.calls.Add(1) <= s.unavailable {
 		return nil, status.Error(codes.Unavailable, "starting")
+	}
+	if req.GetName() == exhausted {
+		return nil, status.Error(codes.ResourceExhausted, "Quota exceeded")
 	}
 	if req.GetName() != name {
 		return nil, status.Error(codes.NotFound, "Secret not found or has no versions.")
@@ -386,8 +392,12 @@ func TestClientTalksToAnEmulator(t *testing.T) {
 		if _, err := New(c, "projects/p1/secrets/other/versions/latest", TTL).Key(t.Context()); !errors.Is(err, ErrMissing) {
 			t.Errorf("reading a secret that isn't there: %v", err)
 		}
+		// A quota that is used up doesn't pass within the call.
+		if got, err := New(c, exhausted, TTL).Key(t.Context()); status.Code(err) != codes.ResourceExhausted {
+			t.Errorf("reading beyond the quota: %q, %v", got, err)
+		}
 	}
-	if got := fake.calls.Load(); got != 2+2*2 {
-		t.Errorf("%d calls, want 2 unavailable ones and 4 others", got)
+	if got := fake.calls.Load(); got != 2+2*3 {
+		t.Errorf("%d calls, want 2 unavailable ones and 6 others", got)
 	}
 }
