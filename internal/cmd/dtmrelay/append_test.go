@@ -136,44 +136,57 @@ func TestAFileIsReplacedByOneAtATime(t *testing.T) {
 	}
 }
 
-// TestAFileThatWasMovedAway: the next poll writes to a new one of that name, with its head.
+// TestAFileThatWasMovedAway: the next poll writes to a new one of that name, with its head,
+// also where who moved it has made that already.
 func TestAFileThatWasMovedAway(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "alerts.csv")
-	file, err := openToAppend(path, formatCSV)
-	if err != nil {
-		t.Fatal(err)
-	}
-	out := &alertPrinter{path: path, format: formatCSV, counts: map[class]int{}}
-	if err := out.writeTo(file); err != nil {
-		t.Fatal(err)
-	}
-	poll := func() {
-		t.Helper()
-		alert := []byte(`{"id":"a"}`)
-		for _, err := range []error{out.begin(), out.alert(alert, alert, map[string]string{"event": "created"}), out.printRows(), out.end()} {
-			if err != nil {
+	for _, made := range []bool{false, true} {
+		path := filepath.Join(t.TempDir(), "alerts.csv")
+		file, err := openToAppend(path, formatCSV)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info, err := file.Stat(); err != nil {
+			t.Error(err)
+		} else if info.Mode().Perm() != 0o600 {
+			t.Errorf("others may read the file: %v", info.Mode())
+		}
+		out := &alertPrinter{path: path, format: formatCSV, counts: map[class]int{}}
+		if err := out.writeTo(file); err != nil {
+			t.Fatal(err)
+		}
+		poll := func() {
+			t.Helper()
+			alert := []byte(`{"id":"a"}`)
+			for _, err := range []error{out.begin(), out.alert(alert, alert, map[string]string{"event": "created"}), out.printRows(), out.end()} {
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		poll()
+		poll()
+		twice, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(path, path+".1"); err != nil {
+			t.Fatal(err)
+		}
+		if made {
+			if err := os.WriteFile(path, nil, 0o600); err != nil {
 				t.Fatal(err)
 			}
 		}
-	}
-	poll()
-	poll()
-	twice, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Rename(path, path+".1"); err != nil {
-		t.Fatal(err)
-	}
-	poll()
-	poll()
-	if err := os.Remove(path + ".1"); err != nil {
-		t.Fatal(err)
-	}
-	if again, err := os.ReadFile(path); err != nil || !bytes.Equal(again, twice) {
-		t.Errorf("%q, %v; want %q", again, err, twice)
-	}
-	if err := out.close(); err != nil {
-		t.Error(err)
+		poll()
+		poll()
+		if err := os.Remove(path + ".1"); err != nil {
+			t.Fatal(err)
+		}
+		if again, err := os.ReadFile(path); err != nil || !bytes.Equal(again, twice) {
+			t.Errorf("made anew: %t: %q, %v; want %q", made, again, err, twice)
+		}
+		if err := out.close(); err != nil {
+			t.Error(err)
+		}
 	}
 }

@@ -29,9 +29,11 @@ type hook struct {
 }
 
 type hookAnswer struct {
-	status     int // 0: the network fails
+	status     int // 0: the network fails; silent: none comes
 	retryAfter string
 }
+
+const silent = -1
 
 func (h *hook) RoundTrip(r *http.Request) (*http.Response, error) {
 	body, err := io.ReadAll(r.Body)
@@ -40,8 +42,12 @@ func (h *hook) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	a := h.answers[min(len(h.bodies), len(h.answers)-1)]
 	h.bodies, h.headers = append(h.bodies, string(body)), append(h.headers, r.Header)
-	if a.status == 0 {
+	switch a.status {
+	case 0:
 		return nil, errors.New("the network fails")
+	case silent:
+		<-r.Context().Done()
+		return nil, r.Context().Err()
 	}
 	header := http.Header{}
 	header.Set("Retry-After", a.retryAfter)
@@ -75,6 +81,7 @@ func TestDelivery(t *testing.T) {
 	}{
 		{"taken", []hookAnswer{{200, ""}}, []string{taken, taken, taken}, "abc", "abc", 0},
 		{"taken later", []hookAnswer{{503, ""}, {0, ""}, {204, ""}}, []string{taken, taken, taken}, "aaabc", "abc", 3 * time.Second},
+		{"silent", []hookAnswer{{silent, ""}, {200, ""}}, []string{taken, taken, taken}, "aabc", "abc", 31 * time.Second},
 		{"asks to wait", []hookAnswer{{429, "7"}, {200, ""}}, []string{taken, taken, taken}, "aabc", "abc", 7 * time.Second},
 		{"asks to wait for long", []hookAnswer{{503, "99999999999"}, {200, ""}}, []string{taken, taken, taken}, "aabc", "abc", time.Minute},
 		{"refused for good", []hookAnswer{{200, ""}, {422, ""}, {200, ""}}, []string{taken, refused, taken}, "abc", "abc", 0},
