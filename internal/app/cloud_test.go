@@ -125,15 +125,15 @@ func TestTheLogMasksTheKey(t *testing.T) {
 // TestWhatIsBuiltOutlivesItsRequest: the clients of the app have the context with which it
 // is built.
 func TestWhatIsBuiltOutlivesItsRequest(t *testing.T) {
-	var built context.Context
+	built := make(chan context.Context, 1)
 	ingest := app.OnFirstUse(func(ctx context.Context) (*app.App, error) {
-		built = ctx
+		built <- ctx
 		return nil, errors.New("not now")
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	ingest.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(ctx, http.MethodGet, "/status", http.NoBody))
 	cancel()
-	if err := built.Err(); err != nil {
+	if err := (<-built).Err(); err != nil {
 		t.Errorf("it has ended with the request: %v", err)
 	}
 }

@@ -209,7 +209,6 @@ func TestSyncStatusStops(t *testing.T) {
 		b := newBench(t)
 		b.keys.err = context.Canceled
 		ctx, cancel := context.WithCancel(t.Context())
-		defer cancel()
 		if c.ends {
 			cancel()
 		}
@@ -218,6 +217,7 @@ func TestSyncStatusStops(t *testing.T) {
 		if log := b.log.String(); w.Code/100 != 5 || !strings.Contains(log, `"level":"`+c.level+`"`) || !strings.Contains(log, `"reason":"`+c.reason+`"`) {
 			t.Errorf("%d, log: %s", w.Code, log)
 		}
+		cancel()
 	}
 }
 
