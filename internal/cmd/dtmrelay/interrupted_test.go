@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -73,6 +74,11 @@ func TestCtrlCIsCode3(t *testing.T) {
 // TestEndOfTheTerminal ends a command as Ctrl-C does, unless nohup keeps it off.
 func TestEndOfTheTerminal(t *testing.T) {
 	t.Parallel()
+	// A process inherits that a signal is ignored, as it is here when nohup has started the
+	// tests, and not that one is taken.
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	t.Cleanup(func() { signal.Stop(hangups) })
 	for name, c := range map[string]struct {
 		line string
 		code int
