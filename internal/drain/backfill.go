@@ -61,7 +61,7 @@ func (w *work) backfills() error {
 			done[id] = true
 			err = nil
 		case errors.As(err, &damaged), errors.Is(err, state.ErrSchema):
-			// Somebody has to mend its record. The others get their turn.
+			// Somebody has to mend a document. The others get their turn.
 			done[id] = true
 			unreadable, err = errors.Join(unreadable, err), nil
 		case kind == dtm.BudgetSpent:

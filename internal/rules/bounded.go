@@ -36,11 +36,11 @@ var workOf = map[string]func(args []ref.Val) uint64{
 	"indexOf":           workOfSearch,
 	"lastIndexOf":       workOfSearch,
 	"split":             workOfSplit,
-	"charAt":            workOfRewriting,
+	"charAt":            workOfPart,
 	"lowerAscii":        workOfRewriting,
 	"reverse":           workOfRewriting,
 	"strings.quote":     workOfRewriting,
-	"substring":         workOfRewriting,
+	"substring":         workOfPart,
 	"upperAscii":        workOfRewriting,
 }
 

@@ -48,6 +48,8 @@ func TestBoundedCalls(t *testing.T) {
 		{"(alert.doc.body + alert.doc.body + alert.doc.body).split('').size() == 1", tooMuch, ""},
 		{"(alert.doc.body + alert.doc.body + alert.doc.body).split('', 3).size() == 1", "", ""},
 		{"(alert.doc.body + alert.doc.body + alert.doc.body).reverse() == ''", tooMuch, ""},
+		{"(alert.doc.body + alert.doc.body + alert.doc.body).substring(0, 3) == 'b'", "", ""},
+		{"(alert.doc.body + alert.doc.body + alert.doc.body).charAt(3) == 'b'", "", ""},
 		// Each is little, and all of them are much.
 		{"alert.topics.all(t, alert.doc.body.size() > 0)", tooMuch, ""},
 		{"alert.topics.all(t, size(alert.doc.body) > 0)", tooMuch, ""},

@@ -50,7 +50,7 @@ func (p *prices) CallCost(function, _ string, args []ref.Val, _ ref.Val) *uint64
 		work += p.workOfMatches(args)
 	case readers[function]:
 		for _, arg := range args {
-			work += workOfText(textOf(arg))
+			work += workOfReading(arg)
 		}
 	case isInZone(function, len(args)):
 		work = zoneWork
@@ -60,15 +60,18 @@ func (p *prices) CallCost(function, _ string, args []ref.Val, _ ref.Val) *uint64
 	return &work
 }
 
-// textOf is a value's text or bytes; none where it is something else.
-func textOf(v ref.Val) string {
+// workOfReading is the work of going through a text or bytes; none where a value is
+// something else.
+func workOfReading(v ref.Val) uint64 { return bytesOf(v) / charsOfUnit }
+
+func bytesOf(v ref.Val) uint64 {
 	switch v := v.(type) {
 	case types.String:
-		return string(v)
+		return uint64(len(v))
 	case types.Bytes:
-		return string(v)
+		return uint64(len(v))
 	default:
-		return ""
+		return 0
 	}
 }
 
@@ -203,4 +206,7 @@ func workOfSplit(args []ref.Val) uint64 {
 }
 
 // workOfRewriting is that of functions that write a text of about the same length.
-func workOfRewriting(args []ref.Val) uint64 { return uint64(len(textOf(args[0]))) }
+func workOfRewriting(args []ref.Val) uint64 { return bytesOf(args[0]) }
+
+// workOfPart is that of functions that look for a part of a text, and write no more.
+func workOfPart(args []ref.Val) uint64 { return workOfReading(args[0]) }
