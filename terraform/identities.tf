@@ -263,6 +263,12 @@ resource "time_sleep" "delivery" {
 # another apply goes on:
 # gcloud beta services identity create --service=pubsub.googleapis.com --project=PROJECT
 
+locals {
+  # The provider has no data source for it in a release that isn't beta; its address is
+  # documented: https://cloud.google.com/iam/docs/service-agents
+  pubsub_agent = "serviceAccount:service-${data.google_project.this.number}@gcp-sa-pubsub.iam.gserviceaccount.com"
+}
+
 resource "google_pubsub_topic_iam_member" "agent_dead_letters" {
   for_each = {
     writebacks = google_pubsub_topic.dead_letters.name

@@ -1,3 +1,6 @@
+# What follows from the variables alone, so that a test can check these without the
+# resources (tests/variables).
+
 locals {
   suffix = var.feed == "default" ? "" : "-${var.feed}"
   name   = "${var.name}${local.suffix}"
@@ -10,12 +13,6 @@ locals {
   # Cloud Storage refuses "google" in them, and close misspellings, which a
   # project's id can't have either: https://cloud.google.com/storage/docs/buckets#naming
   bucket_part = can(regex("g[o0]{2}gle", local.short_name)) ? substr(sha256(local.name), 0, 8) : local.short_name
-
-  # The program's own, from the one line of Go that says it.
-  version = regex("(?m)^const Version = \"([^\"]+)\"$", file("${local.root}/internal/observe/version.go"))[0]
-
-  # A label's value takes no dot.
-  labels = merge({ app = "dtm-relay", feed = var.feed, version = replace(local.version, ".", "-") }, var.labels)
 
   connector = try(var.network.connector, null)
   egress    = try(var.network.egress, null)
@@ -56,9 +53,4 @@ locals {
 
   # Whether Pub/Sub writes rows of BigQuery for anybody.
   writes_rows = var.bigquery != null || anytrue([for s in values(var.alert_subscriptions) : s.bigquery_table != null])
-
-  # The provider has no data source for Google's own Pub/Sub account in a release
-  # that isn't beta; its address is documented:
-  # https://cloud.google.com/iam/docs/service-agents
-  pubsub_agent = "serviceAccount:service-${data.google_project.this.number}@gcp-sa-pubsub.iam.gserviceaccount.com"
 }

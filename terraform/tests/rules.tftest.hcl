@@ -54,62 +54,6 @@ run "rules" {
   }
 }
 
-run "unknown_field" {
-  command         = plan
-  expect_failures = [var.rules]
-  variables {
-    rules = [{ name = "a", when = "true", then = { esclate = true } }]
-  }
-}
-
-run "no_condition" {
-  command         = plan
-  expect_failures = [var.rules]
-  variables {
-    rules = [{ name = "a", then = { drop = true } }]
-  }
-}
-
-run "two_of_one_name" {
-  command         = plan
-  expect_failures = [var.rules]
-  variables {
-    rules = [{ name = "a", when = "true", then = { drop = true } }, { name = "a", when = "false", then = { drop = true } }]
-  }
-}
-
-run "bad_priority" {
-  command         = plan
-  expect_failures = [var.rules]
-  variables {
-    rules = [{ name = "a", when = "true", then = { priority = "P5" } }]
-  }
-}
-
-run "word_for_a_boolean" {
-  command         = plan
-  expect_failures = [var.rules]
-  variables {
-    rules = [{ name = "a", when = "true", then = { drop = "yes" } }]
-  }
-}
-
-run "bad_status" {
-  command         = plan
-  expect_failures = [var.rules]
-  variables {
-    rules = [{ name = "a", when = "true", then = { set_status = "resolved" } }]
-  }
-}
-
-run "no_list" {
-  command         = plan
-  expect_failures = [var.rules]
-  variables {
-    rules = { name = "a", when = "true", then = { drop = true } }
-  }
-}
-
 run "nothing_to_mask" {
   command = plan
   variables {
@@ -118,39 +62,6 @@ run "nothing_to_mask" {
   assert {
     condition     = google_cloudfunctions2_function.ingest.service_config[0].environment_variables.REDACT == "[]"
     error_message = "everything as it came"
-  }
-}
-
-run "null_path" {
-  command         = plan
-  expect_failures = [var.redact]
-  variables {
-    redact = [null]
-  }
-}
-
-run "empty_path" {
-  command         = plan
-  expect_failures = [var.redact]
-  variables {
-    redact = [""]
-  }
-}
-
-# 128 times 120 letters of two bytes, so 30,720 of them and half as many characters.
-run "rules_of_many_bytes" {
-  command         = plan
-  expect_failures = [var.rules]
-  variables {
-    rules = [for n in range(128) : { name = "r${n}", when = "alert.title == '${join("", [for n in range(120) : "é"])}'", then = { drop = true } }]
-  }
-}
-
-run "paths_of_many_bytes" {
-  command         = plan
-  expect_failures = [var.redact]
-  variables {
-    redact = [join("", [for n in range(1024) : "é"])]
   }
 }
 
