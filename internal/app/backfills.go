@@ -236,13 +236,10 @@ func (a *App) readBackfill(body *strictjson.Object, feed state.Feed, now time.Ti
 	if sinceMissing {
 		body.AddProblem("the field \"since\" is missing; allowed: an RFC 3339 time, or a duration back from now such as \"72h\"")
 	}
-	position := now.Add(-a.cfg.Settle)
-	if !feed.BeginsAt.IsZero() {
-		position = feed.Position()
-	}
+	end := a.latestEnd(feed, b.Republish, now)
 	var cut bool
-	if b.Since, b.Until, cut = readRange(body, since, until, position, now); cut {
-		notes = append(notes, fmt.Sprintf("the range was cut at the live position %s: from there on the live feed is responsible", position.Format(time.RFC3339Nano)))
+	if b.Since, b.Until, cut = readRange(body, since, until, end, now); cut {
+		notes = append(notes, fmt.Sprintf("the range was cut at %s: from there on the live feed is responsible", end))
 	}
 	if p := bodyProblem(body); p != nil {
 		return b, "", p
@@ -254,14 +251,35 @@ func (a *App) readBackfill(body *strictjson.Object, feed state.Feed, now time.Ti
 	return b, strings.Join(notes, "; "), nil
 }
 
-// readRange reads the range that is asked for, and cuts it at the live position: what comes
-// before that is done, and from there on the live feed is responsible.
-func readRange(body *strictjson.Object, sinceText, untilText string, position, now time.Time) (since, until time.Time, cut bool) {
+// rangeEnd is where the range of a backfill ends at the latest: from there on the live feed
+// is responsible.
+type rangeEnd struct {
+	name string
+	time.Time
+}
+
+func (e rangeEnd) String() string { return e.name + " " + e.Format(time.RFC3339Nano) }
+
+// latestEnd is where a backfill ends at the latest. Between its position and its end the
+// live feed has published some alerts and not yet others, in several slices or in a failed
+// run's overlap. It brings the others; the first only a backfill publishes again.
+func (a *App) latestEnd(feed state.Feed, republish bool, now time.Time) rangeEnd {
+	switch {
+	case feed.BeginsAt.IsZero():
+		return rangeEnd{"the live position", now.Add(-a.cfg.Settle)}
+	case republish:
+		return rangeEnd{"the live feed's end", feed.End}
+	}
+	return rangeEnd{"the live position", feed.Position()}
+}
+
+// readRange reads the range that is asked for, and cuts it at its latest end.
+func readRange(body *strictjson.Object, sinceText, untilText string, end rangeEnd, now time.Time) (since, until time.Time, cut bool) {
 	sinceOK, untilOK := false, true
 	if sinceText != "" {
 		since, sinceOK = readMoment(body, "since", sinceText, now)
 	}
-	until = position
+	until = end.Time
 	if untilText != "" {
 		until, untilOK = readMoment(body, "until", untilText, now)
 	}
@@ -271,13 +289,13 @@ func readRange(body *strictjson.Object, sinceText, untilText string, position, n
 	text := func(t time.Time) string { return t.Format(time.RFC3339Nano) }
 	switch {
 	case !since.Before(now):
-		body.AddProblem("the field \"since\" is %s, which is now or in the future; allowed: a time before the live position %s", text(since), text(position))
+		body.AddProblem("the field \"since\" is %s, which is now or in the future; allowed: a time before %s", text(since), end)
 	case !since.Before(until) && untilText != "":
 		body.AddProblem("the range is empty or reversed: \"since\" is %s, \"until\" is %s; allowed: a \"since\" before \"until\"", text(since), text(until))
-	case !since.Before(position):
-		body.AddProblem("the field \"since\" is %s; allowed: a time before the live position %s, from which on the live feed is responsible", text(since), text(position))
-	case until.After(position):
-		return since, position, true
+	case !since.Before(end.Time):
+		body.AddProblem("the field \"since\" is %s; allowed: a time before %s, from which on the live feed is responsible", text(since), end)
+	case until.After(end.Time):
+		return since, end.Time, true
 	}
 	return since, until, false
 }
@@ -287,7 +305,7 @@ func readMoment(body *strictjson.Object, name, text string, now time.Time) (time
 	if t, ok := dtm.ParseTime(text); ok && t.Year() >= 1970 && t.Year() < 10000 {
 		return t, true
 	}
-	if d, err := time.ParseDuration(text); err == nil && d >= 0 {
+	if d, err := time.ParseDuration(text); err == nil && d >= 0 && now.Add(-d).Year() >= 1970 {
 		return now.Add(-d).Truncate(time.Millisecond), true
 	}
 	body.AddProblem("the field %q is %q; allowed: an RFC 3339 time such as \"2026-01-02T03:04:05Z\", or a duration back from now such as \"72h\"", name, dtm.Shorten(text))

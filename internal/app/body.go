@@ -17,6 +17,9 @@ const maxBody = 1 << 20
 // readBody reads an optional JSON object; it is nil when there is no body.
 // Its Content-Type says nothing: curl's -d and Cloud Scheduler send others.
 func readBody(w http.ResponseWriter, r *http.Request) (*strictjson.Object, *problem) {
+	if r.URL.RawQuery != "" { // "?dry_run=true" would be a real run
+		return nil, &problem{Status: http.StatusBadRequest, Detail: "this request takes no query; its fields belong into the body, as JSON"}
+	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	var large *http.MaxBytesError
 	switch {
@@ -25,7 +28,7 @@ func readBody(w http.ResponseWriter, r *http.Request) (*strictjson.Object, *prob
 	case err != nil:
 		return nil, &problem{Status: http.StatusBadRequest, Detail: "the body could not be read"}
 	}
-	if body = bytes.TrimSpace(body); len(body) == 0 {
+	if len(bytes.Trim(body, " \t\r\n")) == 0 { // JSON's white space, and no other
 		return nil, nil
 	}
 	o, err := strictjson.Parse(body)

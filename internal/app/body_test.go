@@ -49,6 +49,19 @@ func TestARepeatedFieldIsAProblem(t *testing.T) {
 	}
 }
 
+// TestWhatIsMeantForTheBody: a run that is none of what was asked for would publish.
+func TestWhatIsMeantForTheBody(t *testing.T) {
+	for _, c := range []struct{ path, body, want string }{
+		{"/?dry_run=true", "", "takes no query"},
+		{"/backfill?since=96h", `{"since":"96h"}`, "takes no query"},
+		{"/", "\u00a0", "not valid JSON"},
+	} {
+		if p := refused(t, c.path, c.body); !strings.Contains(p.Detail, c.want) {
+			t.Errorf("POST %s %q: %q, want %q", c.path, c.body, p.Detail, c.want)
+		}
+	}
+}
+
 // TestAWrongSinceIsNotMissing, too.
 func TestAWrongSinceIsNotMissing(t *testing.T) {
 	const missing = `the field "since" is missing; allowed: an RFC 3339 time, or a duration back from now such as "72h"`

@@ -44,6 +44,7 @@ var (
 	secretPath  = regexp.MustCompile(`^projects/([^/]*)/secrets/([A-Za-z0-9_-]+)(/versions/[A-Za-z0-9_-]+)?$`)
 	headerValue = pattern{regexp.MustCompile(`^[!-~]([ -~]*[!-~])?$`), 128}
 	apiKey      = regexp.MustCompile(`^[!-~]+$`)
+	hostPort    = regexp.MustCompile(`^[^\s/@]+:[0-9]+$`)
 	bareNumber  = regexp.MustCompile(`^[0-9]+(\.[0-9]+)?$`)
 )
 
@@ -148,11 +149,21 @@ func (p *problems) key(secret, key string, deployed bool) (string, string) {
 }
 
 // emulators refuses what would send a deployed function's state and alerts to an
-// emulator, which asks nobody for rights and keeps nothing.
-func (p *problems) emulators(lookup envconfig.Lookuper) {
+// emulator, which asks nobody for rights and keeps nothing. Else the clients read these
+// variables themselves, white space included, and try for long what is no address.
+func (p *problems) emulators(lookup envconfig.Lookuper, deployed bool) {
 	for _, name := range []string{"FIRESTORE_EMULATOR_HOST", "PUBSUB_EMULATOR_HOST", "SECRETMANAGER_EMULATOR_HOST"} {
-		if value, set := lookup.Lookup(name); set {
+		value, _ := lookup.Lookup(name)
+		address := value
+		if name != "PUBSUB_EMULATOR_HOST" { // whose client takes no scheme
+			address = strings.TrimPrefix(value, "http://")
+		}
+		switch {
+		case value == "":
+		case deployed:
 			p.refuse(name, "is %s, and a deployed function (K_SERVICE is set) does not work with an emulator: remove this variable", quote(value))
+		case !hostPort.MatchString(address):
+			p.refuse(name, "%s is not allowed: it must be the emulator's host and port, such as 127.0.0.1:8080, without white space", quote(value))
 		}
 	}
 }

@@ -153,9 +153,7 @@ func load(ctx context.Context, lookup envconfig.Lookuper, cloud bool) (Config, [
 		c.Database = p.match("FIRESTORE_DATABASE", env.Database, databaseID,
 			`"(default)", or 4 to 63 small letters, digits and dashes, beginning with a letter and not ending with a dash`)
 		p.access(env, &c)
-		if c.Deployed {
-			p.emulators(trimmed)
-		}
+		p.emulators(lookup, c.Deployed)
 	}
 	c.KeySecret, c.Key = p.key(env.KeySecret, env.Key, c.Deployed)
 	c.BaseURL = p.baseURL(env.BaseURL)

@@ -135,7 +135,7 @@ func TestLoadAccepts(t *testing.T) {
 		}},
 		{"nobody named", with("OPERATORS", "[ ]", "VIEWERS", "[]"), func(*Config) {}},
 		{"emulators", with("FIRESTORE_EMULATOR_HOST", "127.0.0.1:1", "PUBSUB_EMULATOR_HOST", "127.0.0.1:2", "SECRETMANAGER_EMULATOR_HOST", "127.0.0.1:3"), func(*Config) {}},
-		{"no emulator in a deployed function", with("K_SERVICE", "dtm-ingest", "FIRESTORE_EMULATOR_HOST", " "), func(c *Config) { c.Deployed = true }},
+		{"no emulator in a deployed function", with("K_SERVICE", "dtm-ingest", "FIRESTORE_EMULATOR_HOST", ""), func(c *Config) { c.Deployed = true }},
 		{"a log level", with("LOG_LEVEL", "WARN"), func(c *Config) { c.LogLevel = slog.LevelWarn }},
 	}
 	for _, tt := range tests {
@@ -320,6 +320,11 @@ func TestLoadRefuses(t *testing.T) {
 		{"VIEWERS", `["ana"]`, `element 1, "ana"`, nil},
 		{"VIEWERS", `["ana@example.com"]`, "OPERATORS is not", []string{"OPERATORS", "[ ]"}},
 		{"FIRESTORE_EMULATOR_HOST", "127.0.0.1:1", "remove this variable", []string{"K_SERVICE", "dtm-ingest"}},
+		{"FIRESTORE_EMULATOR_HOST", " ", "remove this variable", []string{"K_SERVICE", "dtm-ingest"}},
+		{"FIRESTORE_EMULATOR_HOST", " 127.0.0.1:1", "without white space", nil},
+		{"FIRESTORE_EMULATOR_HOST", "http://127.0.0.1:1/", "the emulator's host and port", nil},
+		{"PUBSUB_EMULATOR_HOST", "http://127.0.0.1:1", "the emulator's host and port", nil},
+		{"SECRETMANAGER_EMULATOR_HOST", "127.0.0.1:1\n", "without white space", nil},
 		{"PUBSUB_EMULATOR_HOST", "127.0.0.1:1", "remove this variable", []string{"K_SERVICE", "dtm-ingest"}},
 		{"SECRETMANAGER_EMULATOR_HOST", "127.0.0.1:1", "remove this variable", []string{"K_SERVICE", "dtm-ingest"}},
 		{"MESSAGE_FORMAT", "Incident", `"Incident" is not allowed: it must be raw (the alert as it came) or incident`, nil},

@@ -117,10 +117,23 @@ func ParseFilter(text string) (f Filter, warnings []string, err error) {
 			problems = append(problems, fmt.Errorf("%s: %w", name, err))
 		}
 	}
+	if n := f.size(); len(problems) == 0 && n > maxFilter {
+		problems = append(problems, fmt.Errorf("too long: %d bytes as a part of a URL (allowed: %d); ask for less, such as for severity or monitor_id in place of many values", n, maxFilter))
+	}
 	if len(problems) > 0 {
 		return Filter{}, warnings, errors.Join(problems...)
 	}
 	return f, warnings, nil
+}
+
+// maxFilter is how many bytes of a request's URL a filter may take. The API's limit is not
+// known; common servers answer 414 or 431 from 8 KiB for the whole line on, to every request.
+const maxFilter = 6_000
+
+func (f Filter) size() int {
+	v := url.Values{}
+	f.addTo(v)
+	return len(v.Encode())
 }
 
 // Problems takes joined errors apart, so that each can be told by itself.

@@ -3,6 +3,7 @@ package dtm
 import (
 	"context"
 	"maps"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -117,13 +118,21 @@ func (m *Meter) spent(s Share) error {
 		limit   int64
 	}{
 		{budgetErrors, &m.errors, int64(s.Errors)},
-		{budgetRequests, &m.requests, int64(float64(m.perDay) * s.Requests)},
+		{budgetRequests, &m.requests, part(m.perDay, s.Requests)},
 	} {
 		if used := b.counter.used(now); used >= b.limit {
 			return &BudgetError{What: b.what, Used: used, Limit: b.limit, RetryAfter: b.counter.below(b.limit, now)}
 		}
 	}
 	return nil
+}
+
+// part is a part of n, rounded down. Of a huge n a float64 can be more than an int64 holds.
+func part(n int, part float64) int64 {
+	if of := float64(n) * part; of < math.MaxInt64 {
+		return int64(of)
+	}
+	return math.MaxInt64
 }
 
 // ended notes that a request is over.

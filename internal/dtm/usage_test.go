@@ -2,6 +2,7 @@ package dtm
 
 import (
 	"errors"
+	"math"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -42,6 +43,16 @@ func TestMeterErrorsLeaveTheWindow(t *testing.T) {
 			t.Errorf("not allowed after RetryAfter: %v", err)
 		}
 	})
+}
+
+// TestNoLimitIsNone: the largest number that the configuration takes is more than a float64
+// can say exactly.
+func TestNoLimitIsNone(t *testing.T) {
+	for _, share := range []float64{1, 0.9} {
+		if _, err := NewMeter(math.MaxInt).admit(t.Context(), Share{Errors: 50, Requests: share}); err != nil {
+			t.Errorf("a share of %v: %v", share, err)
+		}
+	}
 }
 
 func TestMeterRequestsByShare(t *testing.T) {

@@ -29,7 +29,11 @@ type Redactor struct {
 func Parse(list string) (*Redactor, []string, error) {
 	var elements []json.RawMessage
 	err := json.Unmarshal([]byte(list), &elements)
-	if err == nil && elements == nil {
+	var other *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &other):
+		err = fmt.Errorf("it is a JSON %s", other.Value)
+	case err == nil && elements == nil:
 		err = errors.New("it is null")
 	}
 	if err != nil {

@@ -41,7 +41,7 @@ func TestParse(t *testing.T) {
 		{list: `["a b", "ünïcødé.\"q\""]`, warnings: []string{`element 1, "a b"` + unknown, `element 2, "ünïcødé.\"q\""` + unknown}},
 		{list: ``, err: `"" is not a JSON list (unexpected end of JSON input): it must be one of presets and paths, such as ["credentials", "topics[].value"], or [] to mask nothing`},
 		{list: `null`, err: `"null" is not a JSON list (it is null): it must be one of presets and paths, such as ["credentials", "topics[].value"], or [] to mask nothing`},
-		{list: `"credentials"`, err: `"\"credentials\"" is not a JSON list (json: cannot unmarshal string into Go value of type []json.RawMessage): it must be one of presets and paths, such as ["credentials", "topics[].value"], or [] to mask nothing`},
+		{list: `"credentials"`, err: `"\"credentials\"" is not a JSON list (it is a JSON string): it must be one of presets and paths, such as ["credentials", "topics[].value"], or [] to mask nothing`},
 		{
 			list: `["doc.body", 7, {"path": "doc"}, null, "", "doc.", ".doc", "a..b", "[]", "doc.[]", "doc[0]", "doc[].[]", "a[b]", "do*", "**", " doc", "doc\ufffd", "` + strings.Repeat("x[", 40) + `"]`,
 			err: strings.Join([]string{

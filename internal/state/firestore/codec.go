@@ -368,7 +368,33 @@ func isNull(v *pb.Value) bool {
 func get[T any](d *decoder, value *pb.Value, what string) (v T) {
 	v, ok := value.GetValueType().(T)
 	if !ok {
-		d.add(fmt.Sprintf("not %s but %T", what, value.GetValueType()))
+		d.add(fmt.Sprintf("not %s but %s", what, kindOf(value)))
 	}
 	return v
+}
+
+// kindOf names a value's type for an error.
+func kindOf(v *pb.Value) string {
+	switch v.GetValueType().(type) {
+	case nil, *pb.Value_NullValue:
+		return "null"
+	case *pb.Value_BooleanValue:
+		return "a boolean"
+	case *pb.Value_IntegerValue:
+		return "an integer"
+	case *pb.Value_DoubleValue:
+		return "a floating-point number"
+	case *pb.Value_TimestampValue:
+		return "a timestamp"
+	case *pb.Value_BytesValue:
+		return "bytes"
+	case *pb.Value_StringValue:
+		return "a string"
+	case *pb.Value_ArrayValue:
+		return "an array"
+	case *pb.Value_MapValue:
+		return "a map"
+	default:
+		return "a reference, a place or another type"
+	}
 }

@@ -41,7 +41,7 @@ func TestMistypedFields(t *testing.T) {
 	} {
 		fields := map[string]*pb.Value{"schema": integer(state.Schema), tc.name: tc.value}
 		_, err := decodeFeed("feeds/default", fields)
-		if want := "document feeds/default, field " + tc.field + ":"; err == nil || !strings.Contains(err.Error(), want) {
+		if want := "document feeds/default, field " + tc.field + ":"; err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "pb.") {
 			t.Errorf("%s as %v: %v, want %q in it", tc.name, tc.value, err, want)
 		}
 	}

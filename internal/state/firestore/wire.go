@@ -239,6 +239,6 @@ func toJSON(value *pb.Value) (any, error) {
 		}
 		return fields, nil
 	default:
-		return nil, fmt.Errorf("%T has no form in JSON", v)
+		return nil, fmt.Errorf("%s has no form in JSON", kindOf(value))
 	}
 }
