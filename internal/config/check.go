@@ -274,7 +274,7 @@ func (p *problems) durations(env environment, c *Config) {
 	c.MaxLookback, okMax = p.duration("MAX_LOOKBACK", env.MaxLookback)
 	c.LedgerTTL, okTTL = p.duration("LEDGER_TTL", env.LedgerTTL)
 	c.UpdatesWindow, okUpdates = p.duration("UPDATES_WINDOW", env.UpdatesWindow)
-	c.MonitorsCheck = p.monitorsCheck(env.MonitorsCheck)
+	c.MonitorsCheck, _ = p.duration("MONITORS_CHECK", env.MonitorsCheck)
 
 	// The first run reads from INITIAL_LOOKBACK to SETTLE before now.
 	if okInitial && okSettle && c.InitialLookback <= c.Settle {
@@ -321,17 +321,6 @@ func (p *problems) auditWindow(value string, maxLookback time.Duration, okMax bo
 	d, ok := p.duration("AUDIT_WINDOW", value)
 	if ok && okMax && d >= maxLookback {
 		p.refuse("AUDIT_WINDOW", "%s is not less than MAX_LOOKBACK (%s), as far back as GTI is known to answer: it must be less, or 0 for no audit", d, maxLookback)
-		return 0
-	}
-	return d
-}
-
-// monitorsCheck is not below a minute: no run comes more often, and each look is a
-// request at least.
-func (p *problems) monitorsCheck(value string) time.Duration {
-	d, ok := p.duration("MONITORS_CHECK", value)
-	if ok && d > 0 && d < time.Minute {
-		p.refuse("MONITORS_CHECK", "%s is too short: it must be 1m or more, or 0 for never", d)
 		return 0
 	}
 	return d

@@ -131,7 +131,7 @@ type monitorNews struct {
 
 func (n monitorNews) tell(ctx context.Context, log *slog.Logger) {
 	m := n.monitor
-	log = log.With("monitor", m.ID, "name", m.Name)
+	log = log.With("id", m.ID, "name", m.Name)
 	switch {
 	case n.level == slog.LevelInfo:
 		log.InfoContext(ctx, "a monitor is enabled again", "event", "monitor_enabled", "since", m.Since)

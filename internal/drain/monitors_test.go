@@ -54,7 +54,7 @@ func (l *looks) run(change func(*Runner)) (told []string) {
 		l.t.Fatalf("the run ends as %s: %v", report.Outcome, err)
 	}
 	for text := range strings.Lines(l.log.String()) {
-		var line struct{ Level, Event, Monitor, Code, Error string }
+		var line struct{ Level, Event, ID, Code, Error string }
 		var code struct {
 			Code string `json:"disabled_code"`
 		}
@@ -62,7 +62,7 @@ func (l *looks) run(change func(*Runner)) (told []string) {
 			l.t.Fatal(err)
 		}
 		if strings.HasPrefix(line.Event, "monitor") {
-			told = append(told, strings.TrimSpace(fmt.Sprintln(line.Level, line.Event, line.Monitor, code.Code)))
+			told = append(told, strings.TrimSpace(fmt.Sprintln(line.Level, line.Event, line.ID, code.Code)))
 		}
 	}
 	return told
@@ -237,7 +237,7 @@ func TestAMonitorIsToldAgain(t *testing.T) {
 		r := newRun(t, lossy{l.store}, l.sim.RoundTripper(), &topic{})
 		l.log.Reset()
 		r.Log, r.Options.MonitorsCheck = slog.New(slog.NewJSONHandler(&l.log, nil)), 24*time.Hour
-		if report, err := r.Live(t.Context(), "schedule", false); err == nil || !strings.Contains(l.log.String(), `"monitor":"m1"`) {
+		if report, err := r.Live(t.Context(), "schedule", false); err == nil || !strings.Contains(l.log.String(), `"id":"m1"`) {
 			t.Fatalf("the run ends as %s: %v\n%s", report.Outcome, err, &l.log)
 		}
 		time.Sleep(2 * time.Minute)

@@ -76,7 +76,7 @@ var sources = []struct {
 	{"writeback", "delivery.run", []string{"d.awaitLeaseEnd(", "planFor(entry.Record, d.asked)", "p.undecided", "len(p.mine)+len(p.superseded) == 0", "len(p.mine) == 0", "d.completeUnchanged(work, entry, p)", "d.attempt(work, entry, p)"}},
 	{"writeback", "writeback.planFor", []string{"in.Open && !own", "found && !old.Open", "!isSuperseded(rec.Intents, in)", "!isSuperseded(decided, in)", "p.undecided = true"}},
 	{"writeback", "plan.write", []string{"own || !in.Open && isOutdated(all, in)"}},
-	{"writeback", "writeback.isOutdated", []string{"!o.Open && o.At.After(in.At) && supersedes(o, in) && (!in.Skip || o.By == in.By)"}},
+	{"writeback", "writeback.isOutdated", []string{"!o.Open && o.At.After(in.At) && supersedes(o, in) && (!in.Once || o.By == in.By)"}},
 	{"writeback", "delivery.awaitLeaseEnd", []string{"d.read(", "entry.Record.WriteLease == nil", "min(time.Until(seen.ExpiresAt), leaseTime-time.Since(since))", "left <= 0"}},
 	{"writeback", "delivery.attempt", []string{"d.get(", "d.withdraw(ctx, entry, err)", "d.change(entry.Record, p, alert)", "d.withdraw(ctx, entry, err)", "d.completeUnchanged(ctx, entry, p)", "d.begin(ctx, entry, p, echo)", "d.update(", "d.giveUp(", "d.get(", "d.withdrawBegun(", "d.completeChanged("}},
 	{"writeback", "delivery.change", []string{"apply(alert, p.mine, rec.Intents)", "d.expect != \"\" && alert.status != d.expect && !isEmpty(change)", "errConflict"}},

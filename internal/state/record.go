@@ -135,7 +135,7 @@ type Intent struct {
 	At     time.Time `json:"at"`     // requested_at: of two intents for one field the later one counts
 	By     string    `json:"by,omitempty"`
 	Expect string    `json:"expect,omitempty"` // write it only while the alert has this status
-	Skip   bool      `json:"skip,omitempty"`   // on_conflict was skip: its sender asks once
+	Once   bool      `json:"once,omitempty"`   // its sender is a rule, which asks once
 	Seq    int64     `json:"seq"`              // the record's IntentSeq when it came
 	Open   bool      `json:"open"`             // its write was begun, and how that ended is not recorded yet
 	Rest   Rest      `json:"-"`

@@ -28,11 +28,11 @@ const (
 func MatchEcho(rec state.Record, a dtm.Alert) (origin string, left []state.Echo) {
 	at := findEcho(rec, a)
 	for i, e := range rec.Echoes {
-		mayCome := e.Version.IsZero() && (a.UpdatedAt.Before(e.At.Add(underWay)) || hasOpenIntent(rec))
 		// While the change is under way nobody knows its version: what was taken for it
 		// may be somebody else's change to the same.
-		guessed := e.Version.IsZero() && rec.WriteLease != nil
-		if (i != at || guessed) && (versionTime(e).After(a.UpdatedAt) || mayCome) {
+		leased := e.Version.IsZero() && rec.WriteLease != nil && a.UpdatedAt.Before(rec.WriteLease.ExpiresAt)
+		mayCome := e.Version.IsZero() && rec.WriteLease == nil && a.UpdatedAt.Before(e.At.Add(underWay))
+		if leased || i != at && (versionTime(e).After(a.UpdatedAt) || mayCome) {
 			left = append(left, e)
 		}
 	}

@@ -33,6 +33,36 @@ func TestMatchEchoOfALaterVersion(t *testing.T) {
 	}
 }
 
+// TestMatchEchoOfALostAnswer: a write whose end nobody knows marks one version, and while
+// its lease lasts any that looks like its own. What comes after that is somebody else's.
+func TestMatchEchoOfALostAnswer(t *testing.T) {
+	at := time.Date(2026, 3, 2, 10, 0, 0, 0, time.UTC)
+	type version struct {
+		status string
+		after  time.Duration
+		want   string
+	}
+	for name, versions := range map[string][]version{
+		"seen after its lease":     {{"closed", time.Second, state.FromWriteback}, {"new", 40 * time.Second, state.FromGTI}, {"closed", 50 * time.Second, state.FromGTI}},
+		"hidden by a later change": {{"closed", time.Hour, state.FromWriteback}, {"new", 2 * time.Hour, state.FromGTI}, {"closed", 3 * time.Hour, state.FromGTI}},
+		"undone before it is seen": {{"new", 40 * time.Second, state.FromGTI}, {"closed", 50 * time.Second, state.FromGTI}},
+		"taken for it":             {{"closed", time.Second, state.FromWriteback}, {"new", 2 * time.Second, state.FromGTI}, {"closed", 3 * time.Second, state.FromWriteback}},
+	} {
+		rec := state.Record{
+			Status: "new", PublishedVersion: at.Add(-time.Hour), Echoes: []state.Echo{{At: at, Status: "closed"}},
+			Intents:    []state.Intent{{Field: state.IntentStatus, Values: []string{"closed"}, Open: true}},
+			WriteLease: &state.Lease{Owner: "x", ExpiresAt: at.Add(leaseTime)},
+		}
+		for i, v := range versions {
+			var got string
+			got, rec.Echoes = MatchEcho(rec, dtm.Alert{Status: v.status, UpdatedAt: at.Add(v.after)})
+			if rec.Status = v.status; got != v.want {
+				t.Errorf("%s: version %d is from %s, want %s", name, i+1, got, v.want)
+			}
+		}
+	}
+}
+
 // TestMatchEchoBesideItsTime: the version of a write whose answer is not known is
 // looked for from a little before the write, by a clock that may be late, to two minutes after.
 func TestMatchEchoBesideItsTime(t *testing.T) {

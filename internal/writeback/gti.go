@@ -99,7 +99,7 @@ func isOver(err error) bool {
 		return true
 	}
 	switch dtm.Kind(err) {
-	case dtm.Wait, dtm.BudgetSpent, dtm.Redirected:
+	case dtm.Wait, dtm.BudgetSpent, dtm.Redirected, dtm.Throttled, dtm.QuotaSpent: // a 429, whoever says it: nothing was done
 		return true
 	case dtm.NoAnswer, dtm.Unreadable, dtm.Interrupted:
 		return false

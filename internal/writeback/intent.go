@@ -27,8 +27,10 @@ const (
 // intents are the intents that a request stands for.
 func (r Request) intents() []state.Intent {
 	var list []state.Intent
+	// A rule asks once. Anybody else may ask for the same a second time, and means it.
+	once := r.Skip && strings.HasPrefix(r.By, byRule)
 	add := func(field string, values ...string) {
-		list = append(list, state.Intent{Field: field, Values: values, At: r.At, By: r.By, Expect: r.Expect, Skip: r.Skip})
+		list = append(list, state.Intent{Field: field, Values: values, At: r.At, By: r.By, Expect: r.Expect, Once: once})
 	}
 	if r.Status != "" {
 		add(state.IntentStatus, r.Status)
@@ -93,7 +95,7 @@ func valueOf(in state.Intent) string {
 // alone: until then it tells a repeat of the request (isRepeat).
 func isOutdated(list []state.Intent, in state.Intent) bool {
 	return slices.ContainsFunc(list, func(o state.Intent) bool {
-		return !o.Open && o.At.After(in.At) && supersedes(o, in) && (!in.Skip || o.By == in.By)
+		return !o.Open && o.At.After(in.At) && supersedes(o, in) && (!in.Once || o.By == in.By)
 	})
 }
 
@@ -199,7 +201,7 @@ func planFor(rec state.Record, asked []state.Intent) plan {
 		case found && !old.Open:
 			p.done = true
 			continue
-		case !found && in.Skip && isRepeat(rec.Intents, in):
+		case !found && in.Once && isRepeat(rec.Intents, in):
 			p.done = true
 			continue
 		case found:

@@ -60,7 +60,7 @@ func ParseRequest(data []byte, feed string, published time.Time) (Request, error
 		At:     p.requestedAt(published),
 		By:     p.text("requested_by", maxTextBytes),
 	}
-	p.text("reason", maxTextBytes) // for those who read the message
+	p.text("reason", maxRequestBytes) // for those who read the message
 	if named := ""; p.Decode("feed", "a string", &named) && named != feed {
 		p.AddProblem("feed is %q; this function serves %q", dtm.Shorten(named), feed)
 	}
@@ -122,6 +122,9 @@ func (p requestParser) status(name string) string {
 	}
 	return status
 }
+
+// byRule begins the requested_by of what rules ask for.
+const byRule = "rule:"
 
 // What on_conflict allows.
 const (
@@ -198,6 +201,6 @@ func RuleMessage(alertID, rule, status string, tags []string, expect, feed strin
 		RequestedBy string   `json:"requested_by"`
 		Reason      string   `json:"reason"`
 		Feed        string   `json:"feed"`
-	}{alertID, status, tags, expect, "skip", "rule:" + rule, "rule " + rule, feed})
+	}{alertID, status, tags, expect, conflictSkip, byRule + rule, "rule " + rule, feed})
 	return message.Message{Data: data}
 }

@@ -174,6 +174,14 @@ func TestWriteback(t *testing.T) {
 			"written written", "closed ", 2, nil,
 		},
 		{
+			"so is who asks to skip, but for a rule",
+			[]string{
+				requestAt("a", 1, `"status":"closed","expect_status":"new","on_conflict":"skip","requested_by":"soar"`), analyst,
+				requestAt("a", 2, `"status":"closed","expect_status":"new","on_conflict":"skip","requested_by":"soar"`),
+			},
+			"written written", "closed ", 2, nil,
+		},
+		{
 			"an alert that is not there",
 			[]string{requestAt("b", 1, `"status":"closed"`)},
 			"rejected", "new One,two", 0,
@@ -657,6 +665,29 @@ func TestWritebackWaitsAsLongAsItIsAsked(t *testing.T) {
 					t.Fatalf("HTML %t: after %d deliveries there were %d requests, want 1", html, n+1, got)
 				}
 				time.Sleep(time.Minute)
+			}
+		})
+	}
+}
+
+// TestWritebackAfterA429: it says that nothing was done, whoever says it. So the next
+// delivery has not to wait for the lease's end.
+func TestWritebackAfterA429(t *testing.T) {
+	for _, html := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			o := newWorld(dtmsim.Options{}, alert("a"))
+			o.api.AddFault(dtmsim.Fault{Kind: dtmsim.Patch, Status: 429, HTML: html, Times: 1})
+			p := o.newProcess()
+			if _, err := p.deliver(t.Context(), requestAt("a", 1, `"status":"closed"`)); err == nil {
+				t.Fatal("no error")
+			}
+			time.Sleep(2 * time.Second) // what the client pauses after a 429 is less
+			began := time.Now()
+			if out, err := p.deliver(t.Context(), requestAt("a", 1, `"status":"closed"`)); err != nil || out.Result != writeback.Written {
+				t.Fatal(out, err)
+			}
+			if took := time.Since(began); took > 10*time.Second {
+				t.Errorf("HTML %t: it took %v", html, took)
 			}
 		})
 	}

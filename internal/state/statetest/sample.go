@@ -74,8 +74,8 @@ func sampleRecord(id string) state.Record {
 		HandledVersion:   odd(4),
 		Backfill:         "back-1",
 		Intents: []state.Intent{
-			{Field: state.IntentStatus, Values: []string{"closed"}, At: odd(6), By: "analyst@example.com", Expect: "new", Skip: true, Seq: 7, Open: true},
-			{Field: state.IntentTags, Values: []string{"b", "a", "b"}, At: odd(8), By: "soar", Expect: "read", Skip: true, Seq: 9, Open: true},
+			{Field: state.IntentStatus, Values: []string{"closed"}, At: odd(6), By: "analyst@example.com", Expect: "new", Once: true, Seq: 7, Open: true},
+			{Field: state.IntentTags, Values: []string{"b", "a", "b"}, At: odd(8), By: "soar", Expect: "read", Once: true, Seq: 9, Open: true},
 		},
 		HasSecrets:   true,
 		Fingerprint:  "0123456789abcdef",
