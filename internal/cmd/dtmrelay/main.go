@@ -42,6 +42,18 @@ type commands struct {
 	Version    versionFlag   `help:"Show the version and exit."`
 }
 
+func (commands) Help() string {
+	return `Examples:
+
+	# invented alerts, without an account
+	dtmrelay demo
+
+	# the alerts of the last 24 hours, and then what is new, every five minutes
+	export GTI_API_KEY=…
+	dtmrelay fetch
+	dtmrelay poll`
+}
+
 const description = `Relays Digital Threat Monitoring alerts of Google Threat Intelligence.
 
 Exit codes: 0 done, 1 failed, 2 called wrongly, 3 done in part.`

@@ -17,6 +17,13 @@ type rulesCmd struct {
 	Test  rulesTestCmd  `cmd:"" help:"Show what rules make of alerts, without a change anywhere."`
 }
 
+func (rulesCmd) Help() string {
+	return `Examples:
+
+	dtmrelay rules check rules.json
+	dtmrelay rules test rules.json --since 72h`
+}
+
 // ruleFile is a file that holds a list of rules.
 type ruleFile string
 
