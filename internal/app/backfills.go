@@ -31,11 +31,6 @@ const (
 // moment may pass it together by a few.
 const mostUnfinished = 50
 
-// relaysOwn reports whether an id is one that the relay gives to what it asks for itself.
-func relaysOwn(id string) bool {
-	return strings.HasPrefix(id, "audit-") || strings.HasPrefix(id, "sweep-")
-}
-
 // backfill is a backfill's record as callers see it.
 type backfill struct {
 	ID          string            `json:"id"`
@@ -230,7 +225,7 @@ func (a *App) readBackfill(body *strictjson.Object, feed state.Feed, now time.Ti
 	if b.ID != "" && !state.ValidBackfillID(b.ID) {
 		body.AddProblem("the field \"id\" is %q; allowed: 1 to 128 letters, digits, dots, dashes and underscores, a letter or digit first", dtm.Shorten(b.ID))
 	}
-	if relaysOwn(b.ID) {
+	if state.IsRelaysOwn(b.ID) {
 		body.AddProblem("the field \"id\" is %q; what begins with \"audit-\" or \"sweep-\" is the relay's own", dtm.Shorten(b.ID))
 	}
 	if sinceMissing {
@@ -330,7 +325,7 @@ var (
 // without one by the text of the request, as long as it is unfinished. unfinished
 // are the ids of the feed's.
 func (a *App) record(ctx context.Context, b state.Backfill, unfinished []string) (stored state.Backfill, created bool, err error) {
-	asked := slices.DeleteFunc(slices.Clone(unfinished), relaysOwn)
+	asked := slices.DeleteFunc(slices.Clone(unfinished), state.IsRelaysOwn)
 	full := len(asked) >= mostUnfinished
 	if b.ID != "" {
 		var revision state.Revision

@@ -2,6 +2,7 @@ package state
 
 import (
 	"regexp"
+	"strings"
 	"time"
 )
 
@@ -77,3 +78,8 @@ var backfillID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
 // ValidBackfillID reports whether a backfill may have this id: 1 to 128 letters,
 // digits, dots, dashes and underscores, a letter or digit first.
 func ValidBackfillID(id string) bool { return len(id) <= 128 && backfillID.MatchString(id) }
+
+// IsRelaysOwn reports whether an id is one that the relay gives to what it asks for itself.
+func IsRelaysOwn(id string) bool {
+	return strings.HasPrefix(id, "audit-") || strings.HasPrefix(id, "sweep-")
+}

@@ -50,6 +50,9 @@ func (c *backfillStartCmd) Validate() error {
 	if c.ID != "" && !state.ValidBackfillID(c.ID) {
 		problems = append(problems, fmt.Errorf("--id is %q: %s", c.ID, allowedID))
 	}
+	if state.IsRelaysOwn(c.ID) {
+		problems = append(problems, fmt.Errorf("--id is %q: what begins with audit- or sweep- is the relay's own", dtm.Shorten(c.ID)))
+	}
 	if c.URL != "" && c.Output != "" {
 		problems = append(problems, errors.New("--output is for a relay of this machine: a deployed one publishes to its topic"))
 	}

@@ -43,6 +43,8 @@ Examples:
 	dtmrelay doctor --format json`
 }
 
+func (c *doctorCmd) Validate() error { return c.checkKeys() }
+
 // Colours of a finding.
 const (
 	isGreen  = "green"
@@ -114,7 +116,7 @@ func (c *doctorCmd) examine(ctx context.Context, d *doctor) {
 		env, err = withStandIn, nil
 	}
 	if err != nil {
-		d.add("key", isRed, err.Error(), "name a file that can be read, or one way alone to give the key")
+		d.add("key", isRed, err.Error(), "name a file that can be read")
 		return
 	}
 	cfg, warnings, err := load(ctx, env)

@@ -40,13 +40,22 @@ func (n *secretName) UnmarshalText(text []byte) error {
 var errNoKey = errors.New("there is no API key: set GTI_API_KEY to it, or name the file that holds it with --key-file FILE, " +
 	"or the secret with --key-secret projects/PROJECT/secrets/NAME")
 
+// checkKeys refuses two keys.
+func (k keyFlags) checkKeys() error {
+	if k.KeyFile != "" && k.KeySecret != "" {
+		return usagef("--key-file and --key-secret both name an API key: leave one out")
+	}
+	return nil
+}
+
 // environment is the process's environment, in which the flags about the key and the
 // given values replace variables. It is an error when it has no key.
 func (k keyFlags) environment(values map[string]string) (envconfig.Lookuper, error) {
 	over := map[string]string{}
+	if err := k.checkKeys(); err != nil {
+		return nil, err
+	}
 	switch {
-	case k.KeyFile != "" && k.KeySecret != "":
-		return nil, usagef("--key-file and --key-secret both name an API key: leave one out")
 	case k.KeyFile != "":
 		if _, err := os.Stat(k.KeyFile); err != nil && !strings.ContainsAny(k.KeyFile, `/\.`) {
 			return nil, errors.New("the file given with --key-file (not shown, it may be a key) does not exist: it must be the name of a file that holds the API key")

@@ -91,7 +91,7 @@ func (w *webhook) readHeader(text string) error {
 		}
 		found := headerLine.FindStringSubmatch(line)
 		if found == nil {
-			errs = append(errs, fmt.Errorf("line %d (not shown) is not allowed: it must be a name, a colon and printable ASCII, such as Authorization: Bearer x", n))
+			errs = append(errs, usagef("line %d (not shown) is not allowed: it must be a name, a colon and printable ASCII, such as Authorization: Bearer x", n))
 			continue
 		}
 		switch name := http.CanonicalHeaderKey(found[1]); {
