@@ -338,11 +338,19 @@ const (
 	rejectedWriteback = "writeback: "
 )
 
+// ofRejectedWriteback are the attributes that rejecting gives to a write-back, of which it
+// keeps none (message.RejectWriteback).
+var ofRejectedWriteback = []string{"alert_id", "feed", "message_id", "schema"}
+
 // ownAttributes are those that a message had before it became a dead letter or was
 // rejected.
 func ownAttributes(attributes map[string]string) map[string]string {
+	_, dead := attributes[deadLetterSource]
+	rejected := !dead && strings.HasPrefix(attributes[reasonAttribute], rejectedWriteback)
 	own := maps.Clone(attributes)
-	maps.DeleteFunc(own, func(name, _ string) bool { return name == reasonAttribute || strings.HasPrefix(name, deadLetter) })
+	maps.DeleteFunc(own, func(name, _ string) bool {
+		return name == reasonAttribute || strings.HasPrefix(name, deadLetter) || rejected && slices.Contains(ofRejectedWriteback, name)
+	})
 	return own
 }
 

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"dtmrelay.internal/dtmrelay/internal/emulatortest"
+	"dtmrelay.internal/dtmrelay/internal/message"
 )
 
 const (
@@ -164,9 +165,10 @@ func unacknowledged(server *pubsubServer) (left []string) {
 func TestRedrive(t *testing.T) {
 	server := pubsubWorld(t)
 	server.Publish(deadTopic, []byte("dead"), map[string]string{
-		deadLetterSource: "status", "CloudPubSubDeadLetterSourceDeliveryCount": "100", "by": "soar",
+		deadLetterSource: "status", "CloudPubSubDeadLetterSourceDeliveryCount": "100", "by": "soar", "feed": "default", "message_id": "of the soar",
 	})
-	server.Publish(deadTopic, []byte("rejected"), map[string]string{"reason": "writeback: no such alert", "feed": "default"})
+	rejected := message.RejectWriteback([]byte("rejected"), "no such alert", "default", "m1", "a1")
+	server.Publish(deadTopic, rejected.Data, rejected.Attributes)
 	server.Publish(deadTopic, []byte("head"), map[string]string{"reason": "writeback: too long", "truncated": "true"})
 	server.Publish(deadTopic, []byte("digest"), map[string]string{"reason": "too_large", "alert_id": "a"})
 
@@ -187,7 +189,7 @@ func TestRedrive(t *testing.T) {
 	if code != exitPartial || !strings.Contains(out, "redriven, 2 left, 0 newer\n") || !strings.Contains(failed, "some messages are left") {
 		t.Errorf("%d, %s%s", code, out, failed)
 	}
-	wantPublished := map[string]map[string]string{"dead": {"by": "soar"}, "rejected": {"feed": "default"}}
+	wantPublished := map[string]map[string]string{"dead": {"by": "soar", "feed": "default", "message_id": "of the soar"}, "rejected": nil}
 	if diff := cmp.Diff(wantPublished, published(server)); diff != "" {
 		t.Errorf("published (-want +got):\n%s", diff)
 	}
