@@ -122,7 +122,7 @@ func (b backfillRecord) printTable(w io.Writer, now time.Time) error {
 	if b.DryRun {
 		add("would publish", strconv.FormatInt(b.WouldPublish, 10), "")
 		for _, counts := range []map[string]int64{b.ByType, b.BySeverity} {
-			for _, name := range slices.Sorted(maps.Keys(counts)) {
+			for _, name := range slices.SortedFunc(maps.Keys(counts), compareSeverities) {
 				add("  "+name, strconv.FormatInt(counts[name], 10), "")
 			}
 		}

@@ -180,7 +180,7 @@ func (r *demoResult) types() []string {
 	return slices.Sorted(maps.Keys(all))
 }
 
-// severities are those that occur, the worst first, unknown ones last.
+// severities are those that occur, in the order of compareSeverities.
 func (r *demoResult) severities() []string {
 	all := map[string]bool{}
 	for c := range r.after.classes {
@@ -189,14 +189,16 @@ func (r *demoResult) severities() []string {
 	return slices.SortedFunc(maps.Keys(all), compareSeverities)
 }
 
-// compareSeverities puts the worst first, unknown ones last.
+// compareSeverities puts the worst first, as a report does, then unknown ones, and none last.
 func compareSeverities(a, b string) int {
-	known := []string{"high", "medium", "low"}
 	rank := func(s string) int {
-		if i := slices.Index(known, s); i >= 0 {
+		switch i := slices.Index(reportSeverities, s); {
+		case i >= 0:
 			return i
+		case s == orNone(""):
+			return len(reportSeverities) + 1
 		}
-		return len(known)
+		return len(reportSeverities)
 	}
 	return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a, b))
 }

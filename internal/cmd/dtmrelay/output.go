@@ -192,6 +192,7 @@ func printRows(w io.Writer, head []string, rows [][]string, withHead bool) error
 			kinds[column] = isID
 		}
 	}
+	beginsWithValue := len(head) > 0 && slices.Contains([]string{"state", "severity"}, strings.ToLower(head[0])) // not with a label
 	fit(widths, kinds, terminalWidth(w))
 	var text strings.Builder
 	for i, row := range table {
@@ -202,7 +203,7 @@ func printRows(w io.Writer, head []string, rows [][]string, withHead bool) error
 		for column, cell := range row {
 			shown := cut(cell, widths[column])
 			pad := strings.Repeat(" ", widths[column]-uniseg.StringWidth(shown))
-			if c, ok := cellColours[cell]; ok && i > 0 {
+			if c, ok := cellColours[cell]; ok && i > 0 && (column > 0 || beginsWithValue) {
 				shown = paint(w, c, shown)
 			} else if i == 0 {
 				shown = paint(w, bold, shown)

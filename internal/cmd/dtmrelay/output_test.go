@@ -93,6 +93,41 @@ func TestTerminal(t *testing.T) {
 	}
 }
 
+// A label may be a word that is coloured where it is a value.
+func TestLabelsAreNotColoured(t *testing.T) {
+	t.Setenv("NO_COLOR", "")
+	t.Setenv("TERM", "xterm")
+	for head, coloured := range map[string]bool{"backfill": false, "TYPE": false, "STATE": true, "SEVERITY": true} {
+		got := onTerminal(t, 80, func(terminal *os.File) error {
+			return printTable(terminal, []string{head, "state"}, [][]string{{"done", "x"}, {"x", "done"}})
+		})
+		want := 1
+		if coloured {
+			want = 2
+		}
+		if n := strings.Count(got, "\x1b[32mdone\x1b[0m"); n != want {
+			t.Errorf("below %s: %d cells are green, not %d:\n%s", head, n, want, got)
+		}
+	}
+}
+
+// TestSeveritiesWorstFirst: as in a report, then those that nobody knows, and none last.
+func TestSeveritiesWorstFirst(t *testing.T) {
+	var out bytes.Buffer
+	counts := map[class]int{}
+	for i, severity := range []string{"", "zero", "low", "[redacted:1-7]", "critical", "high", "medium"} {
+		counts[class{"Tweet", severity}] = i + 1
+	}
+	if err := printCounts(&out, counts); err != nil {
+		t.Fatal(err)
+	}
+	head, _, _ := strings.Cut(out.String(), "\n")
+	want := []string{"TYPE", "critical", "high", "medium", "low", "[redacted:1-7]", "zero", "(none)", "total"}
+	if diff := cmp.Diff(want, strings.Fields(head)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
 // An id is whole however narrow the terminal is, and of the rest text is cut first.
 func TestFit(t *testing.T) {
 	const id = "d5dkkmrcnq4umqsasffg"
