@@ -221,9 +221,11 @@ func (h alertHistory) print(w io.Writer, now time.Time) error {
 		}
 		intents = append(intents, []string{i.Field, strings.Join(i.Values, ", "), stage, cmp.Or(i.By, "-"), age(i.At, now)})
 	}
+	if err := printTable(w, []string{"alert", h.ID, "age"}, about); err != nil {
+		return err
+	}
 	return printTables(
 		w,
-		table{[]string{"alert", h.ID, "age"}, about},
 		table{[]string{"status", "origin", "since", "age"}, statuses},
 		table{[]string{"version", "event", "outcome", "reason", "age"}, versions},
 		table{[]string{"written back", "value", "state", "by", "age"}, intents},
