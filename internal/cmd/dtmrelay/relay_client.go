@@ -71,16 +71,25 @@ func (f relayFlags) words() string {
 	return ""
 }
 
-// openToRead is open for what changes nothing: where the files can only be read, it is over
-// a copy of them.
+// openToRead is open for what changes nothing: where the files can only be read, or another
+// process has them open, it is over a copy of them.
 func (f relayFlags) openToRead(ctx context.Context) (relay relayClient, closeRelay func() error, err error) {
 	return f.openBy(ctx, func(path string) (*bolt.Store, error) {
-		store, err := bolt.Open(path)
-		if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
+		store, err := openUnlessInUse(path)
+		if errors.Is(err, bolt.ErrInUse) {
 			return bolt.OpenCopy(path)
 		}
 		return store, err
 	})
+}
+
+// openUnlessInUse opens a file to read it, or a copy where it can only be read.
+func openUnlessInUse(path string) (*bolt.Store, error) {
+	store, err := bolt.Open(path)
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
+		return bolt.OpenCopy(path)
+	}
+	return store, err
 }
 
 // open is the relay that the flags choose, for what needs no key. close gives it back.

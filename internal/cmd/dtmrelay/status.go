@@ -79,7 +79,7 @@ const statusFile = "status.json"
 func (c *statusCmd) read(ctx context.Context) (json.RawMessage, error) {
 	ctx, cancel := context.WithTimeout(ctx, readTime)
 	defer cancel()
-	relay, closeRelay, err := c.openToRead(ctx)
+	relay, closeRelay, err := c.openBy(ctx, openUnlessInUse)
 	if c.URL == "" && errors.Is(err, bolt.ErrInUse) {
 		return c.lastPoll(ctx, err)
 	}

@@ -58,7 +58,7 @@ func open(path string, o bbolt.Options) (store *Store, err error) {
 	o.Timeout = lockTimeout
 	db, err := bbolt.Open(path, 0o600, &o)
 	if errors.Is(err, bolterrors.ErrTimeout) {
-		return nil, fmt.Errorf("opening %s: %w: end that one, or name another file", path, ErrInUse)
+		return nil, fmt.Errorf("opening %s: %w: end that one first", path, ErrInUse)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("opening %s: %w", path, err)
