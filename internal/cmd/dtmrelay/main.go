@@ -95,6 +95,9 @@ func run(args []string) int {
 			err = command.Error
 		}
 	}
+	if word := args[0]; err != nil && (word == "help" || word == "version") {
+		err = fmt.Errorf("%w: did you mean --%s?", err, word)
+	}
 	if err := errors.Join(append(wrong, err)...); err != nil {
 		return fail(usagef("%w (see dtmrelay%s --help)", err, pathOf(command)))
 	}
