@@ -140,6 +140,9 @@ func readShort(path, what string) ([]byte, error) {
 // checkKey is what to do about a key that GTI does not accept.
 const checkKey = "check GTI_API_KEY, or what --key-file or --key-secret names"
 
+// checkNetwork is what to do when GTI does not answer.
+const checkNetwork = "GTI can't be reached: check the network, its proxy (HTTPS_PROXY) and GTI_BASE_URL"
+
 // explain says of an error of GTI what to do about it, in one line.
 func explain(err error) error {
 	var key *dtm.KeyError
@@ -147,7 +150,7 @@ func explain(err error) error {
 	case kind == dtm.KeyRefused && errors.As(err, &key) && key.Status == 401:
 		return fmt.Errorf("GTI does not accept the API key: %s: %w", checkKey, key.API)
 	case kind == dtm.NoAnswer:
-		return fmt.Errorf("GTI can't be reached: check the network, its proxy (HTTPS_PROXY) and GTI_BASE_URL: %w", err)
+		return fmt.Errorf(checkNetwork+": %w", err)
 	case kind == dtm.BudgetSpent:
 		return fmt.Errorf("%w (MAX_REQUESTS_PER_DAY and MAX_ERRORS_PER_HOUR set it)", err)
 	}

@@ -268,8 +268,9 @@ func (r relayClient) send(ctx context.Context, through http.RoundTripper, method
 	}
 	who := fmt.Sprintf("the relay answers %d: ", resp.StatusCode)
 	if r.base == "" {
-		// It is this process, and its key is that of the command.
+		// It is this process: its key is that of the command, and its network that of the user.
 		who, text = "", bytes.ReplaceAll(text, []byte("store a valid key as a new version of the secret"), []byte(checkKey))
+		text = bytes.ReplaceAll(text, []byte("no usable answer from "), []byte(checkNetwork+": no usable answer from "))
 	}
 	kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
 	switch {
