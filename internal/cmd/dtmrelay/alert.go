@@ -66,9 +66,7 @@ Examples:
 	dtmrelay alert get dc1t6l1bvrfbdn1uktfg | jq .doc`
 }
 
-func (c *alertGetCmd) Run() error {
-	ctx, stop := commandContext()
-	defer stop()
+func (c *alertGetCmd) Run(ctx context.Context) error {
 	ctx, cfg, keys, end, err := c.budgeted(ctx, map[string]string{})
 	if err != nil {
 		return err
@@ -142,9 +140,7 @@ Examples:
 
 func (c *alertHistoryCmd) Validate() error { return c.check() }
 
-func (c *alertHistoryCmd) Run() error {
-	ctx, stop := commandContext()
-	defer stop()
+func (c *alertHistoryCmd) Run(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, readTime)
 	defer cancel()
 	relay, closeRelay, err := c.openToRead(ctx)
@@ -309,9 +305,7 @@ func (c *alertSetCmd) message() []byte {
 	return bytes.TrimSpace(text.Bytes())
 }
 
-func (c *alertSetCmd) Run() error {
-	ctx, stop := commandContext()
-	defer stop()
+func (c *alertSetCmd) Run(ctx context.Context) error {
 	var done setOutcome
 	var err error
 	if c.Topic != "" {

@@ -133,9 +133,7 @@ func (c *backfillListCmd) Validate() error {
 	return errors.Join(problems...)
 }
 
-func (c *backfillListCmd) Run() error {
-	ctx, stop := commandContext()
-	defer stop()
+func (c *backfillListCmd) Run(ctx context.Context) error {
 	relay, closeRelay, err := c.openToRead(ctx)
 	if err != nil {
 		return err
@@ -213,9 +211,7 @@ func (c *backfillShowCmd) Validate() error {
 	return errors.Join(problems...)
 }
 
-func (c *backfillShowCmd) Run() error {
-	ctx, stop := commandContext()
-	defer stop()
+func (c *backfillShowCmd) Run(ctx context.Context) error {
 	relay, closeRelay, err := c.openToRead(ctx)
 	if err != nil {
 		return err
@@ -258,9 +254,7 @@ Examples:
 
 func (c *backfillCancelCmd) Validate() error { return c.check() }
 
-func (c *backfillCancelCmd) Run() error {
-	ctx, stop := commandContext()
-	defer stop()
+func (c *backfillCancelCmd) Run(ctx context.Context) error {
 	relay, closeRelay, err := c.open(ctx)
 	if err != nil {
 		return err

@@ -94,9 +94,7 @@ type backfillRequest struct {
 	ID        string          `json:"id,omitempty"`
 }
 
-func (c *backfillStartCmd) Run() error {
-	ctx, stop := commandContext()
-	defer stop()
+func (c *backfillStartCmd) Run(ctx context.Context) error {
 	if c.URL != "" {
 		relay, err := c.remote(ctx)
 		if err != nil {

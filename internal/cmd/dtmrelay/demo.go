@@ -50,9 +50,7 @@ func (c *demoCmd) Validate() error {
 	return errors.Join(errs...)
 }
 
-func (c *demoCmd) Run() error {
-	ctx, stop := commandContext()
-	defer stop()
+func (c *demoCmd) Run(ctx context.Context) error {
 	files, unlock, err := c.folder()
 	if err != nil {
 		return err

@@ -64,9 +64,7 @@ type finding struct {
 // findingColumns are the columns of the table and of CSV.
 var findingColumns = []string{"state", "check", "found", "do"}
 
-func (c *doctorCmd) Run() error {
-	ctx, stop := commandContext()
-	defer stop()
+func (c *doctorCmd) Run(ctx context.Context) error {
 	d := &doctor{now: time.Now}
 	c.examine(ctx, d)
 	if ctx.Err() != nil {

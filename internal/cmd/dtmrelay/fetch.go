@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -84,9 +85,7 @@ func (c *fetchCmd) limit() int {
 	return defaultLimit
 }
 
-func (c *fetchCmd) Run() error {
-	ctx, stop := commandContext()
-	defer stop()
+func (c *fetchCmd) Run(ctx context.Context) error {
 	within, cfg, keys, end, err := c.budgeted(ctx, c.refsValue(map[string]string{}))
 	if err != nil {
 		return err

@@ -10,9 +10,12 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"dtmrelay.internal/dtmrelay/internal/dtmsim"
 )
@@ -29,15 +32,15 @@ func TestCtrlCIsCode3(t *testing.T) {
 		t.Fatal(err)
 	}
 	for args, says := range map[string]string{
-		"status --url URL":                  "",
-		"alert history x --url URL":         "",
-		"backfill list --url URL":           "",
-		"backfill cancel x --url URL":       "",
+		"status --url URL":                  "dtmrelay: interrupted\n",
+		"alert history x --url URL":         "dtmrelay: interrupted\n",
+		"backfill list --url URL":           "dtmrelay: interrupted\n",
+		"backfill cancel x --url URL":       "dtmrelay: interrupted\n",
 		"backfill show x --watch --url URL": "interrupted; the relay's next runs go on with it, but for",
-		"alert get x":                       "",
+		"alert get x":                       "dtmrelay: interrupted\n",
 		"alert set x --status closed":       "interrupted; whether the alert was changed, this shows: dtmrelay alert get x",
-		"rules test RULES --since 5h":       "",
-		"doctor --data there-is-none":       "",
+		"rules test RULES --since 5h":       "dtmrelay: interrupted\n",
+		"doctor --data there-is-none":       "dtmrelay: interrupted\n",
 		"fetch":                             "interrupted after 0 alerts",
 		"poll --polls 1 --data new":         "interrupted after 0 alerts",
 		"backfill --since 5h --url URL":     "interrupted",
@@ -68,6 +71,44 @@ func TestCtrlCIsCode3(t *testing.T) {
 				t.Errorf("%v: %s", err, out.Bytes())
 			}
 		})
+	}
+}
+
+// TestCtrlCBeforeTheCommand ends one while its flags are read, of which so many take a
+// while: it begins nothing.
+func TestCtrlCBeforeTheCommand(t *testing.T) {
+	t.Parallel()
+	program, err := exec.LookPath("dtmrelay")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var asked atomic.Bool
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		asked.Store(true)
+		<-r.Context().Done()
+	}))
+	t.Cleanup(server.Close)
+	args := append([]string{"fetch"}, slices.Repeat([]string{"--tags", "x"}, 5000)...)
+	for wait := 10 * time.Millisecond; ; wait *= 2 {
+		cmd := exec.CommandContext(t.Context(), program, args...)
+		cmd.Env = append(os.Environ(), "GTI_API_KEY=k", "GTI_BASE_URL="+server.URL+"/api/v3")
+		var out bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &out, &out
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(wait)
+		if err := cmd.Process.Signal(os.Interrupt); err != nil {
+			t.Error(err)
+		}
+		_ = cmd.Wait()
+		if cmd.ProcessState.ExitCode() == -1 && !asked.Load() { // the program itself had not begun
+			continue
+		}
+		if cmd.ProcessState.ExitCode() != exitPartial || !strings.Contains(out.String(), "interrupted after 0 alerts") || asked.Load() {
+			t.Errorf("%s after %s, a request: %t, %s", cmd.ProcessState, wait, asked.Load(), out.Bytes())
+		}
+		return
 	}
 }
 

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -61,12 +62,16 @@ Exit codes: 0 done, 1 failed, 2 called wrongly, 3 done in part.`
 func main() { os.Exit(run(os.Args[1:])) }
 
 func run(args []string) int {
+	// First of all: a signal that comes before the command begins is one that it sees.
+	ctx, stop := commandContext()
+	defer stop()
 	// From here on, writing to a closed pipe is an error (syscall.EPIPE) and doesn't end the
 	// process. Not signal.Ignore: programs that this one starts would ignore it too.
 	signal.Notify(unreadSignals, syscall.SIGPIPE)
 	options := []kong.Option{
 		kong.KindMapper(reflect.String, kong.MapperFunc(asItIs)),
 		kong.Name("dtmrelay"),
+		kong.BindTo(ctx, (*context.Context)(nil)),
 		kong.Description(description),
 		kong.Vars{"version": "dtmrelay " + observe.Build()},
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
@@ -102,13 +107,16 @@ func run(args []string) int {
 		return fail(usagef("%w (see dtmrelay%s --help)", err, pathOf(command)))
 	}
 	err = command.Run()
-	if isInterrupted() && err != nil && !errors.As(err, new(usageError)) {
+	switch {
+	case err == nil:
+		return 0
+	case ctx.Err() == nil, errors.As(err, new(usageError)), errors.As(err, new(partialError)):
+	case errors.Is(err, context.Cause(ctx)): // no more than the signal's name
+		err = partialError{errors.New("interrupted")}
+	default:
 		err = partialError{err}
 	}
-	if err != nil {
-		return fail(err)
-	}
-	return 0
+	return fail(err)
 }
 
 // versionFlag prints the version. Unlike kong's own it tells when that fails.

@@ -395,26 +395,27 @@ type partialError struct{ error }
 
 func (e partialError) Unwrap() error { return e.error }
 
-// causeOfEnd is why the command that runs was told to end; nil: it was not.
-var causeOfEnd = func() error { return nil }
-
-// isInterrupted reports whether a signal ended the command.
-func isInterrupted() bool {
-	cause := causeOfEnd()
-	return cause != nil && cause != context.Canceled //nolint:errorlint // what names the signal is one of these, too
-}
+// endSignals are Ctrl-C, SIGTERM, and the end of the terminal.
+var endSignals = []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP}
 
 // commandContext ends with Ctrl-C, SIGTERM, or the end of the terminal. Of the first two a
 // second one ends the process. The end of a terminal comes twice, from the system and from
 // the shell, and nobody there waits.
 func commandContext() (ctx context.Context, stop func()) {
-	signals := []os.Signal{os.Interrupt, syscall.SIGTERM}
-	if !signal.Ignored(syscall.SIGHUP) { // by nohup
-		signals = append(signals, syscall.SIGHUP)
+	signals := endSignals
+	if signal.Ignored(syscall.SIGHUP) { // by nohup
+		signals = signals[:2]
+	} else {
 		signal.Notify(unreadSignals, syscall.SIGHUP) // also after stop
 	}
 	ctx, stop = signal.NotifyContext(context.Background(), signals...)
 	context.AfterFunc(ctx, stop)
-	causeOfEnd = func() error { return context.Cause(ctx) }
 	return ctx, stop
+}
+
+// endAtOnce lets signals end the process from now on, for a command that does not look at
+// ctx. Its error is the one that has come before.
+func endAtOnce(ctx context.Context) error {
+	signal.Reset(endSignals...)
+	return context.Cause(ctx)
 }

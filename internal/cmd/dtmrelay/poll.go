@@ -76,9 +76,7 @@ func (c *pollCmd) Validate() error {
 	return errors.Join(errs...)
 }
 
-func (c *pollCmd) Run() error {
-	ctx, stop := commandContext()
-	defer stop()
+func (c *pollCmd) Run(ctx context.Context) error {
 	p := &poller{files: filesIn(c.Data)}
 	err := c.open(ctx, p)
 	if err == nil {

@@ -63,9 +63,7 @@ func (c *redriveCmd) Validate() error {
 	return errors.Join(problems...)
 }
 
-func (c *redriveCmd) Run() error {
-	ctx, stop := commandContext()
-	defer stop()
+func (c *redriveCmd) Run(ctx context.Context) error {
 	client, err := publish.NewClient(ctx, subscriptionName.FindStringSubmatch(c.Subscription)[1])
 	if err != nil {
 		return err

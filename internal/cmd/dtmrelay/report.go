@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	_ "embed"
 	"errors"
 	"fmt"
@@ -77,9 +78,7 @@ func (c *reportCmd) Validate() error {
 	return errors.Join(errs...)
 }
 
-func (c *reportCmd) Run() error {
-	ctx, stop := commandContext()
-	defer stop()
+func (c *reportCmd) Run(ctx context.Context) error {
 	now := time.Now()
 	var r *records
 	var err error

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -78,7 +79,10 @@ Examples:
 	echo "$RULES" | dtmrelay rules check -`
 }
 
-func (c *rulesCheckCmd) Run() error {
+func (c *rulesCheckCmd) Run(ctx context.Context) error {
+	if err := endAtOnce(ctx); err != nil { // reading standard input would not end with ctx
+		return err
+	}
 	list, _, err := c.File.read("default")
 	if err != nil {
 		return err

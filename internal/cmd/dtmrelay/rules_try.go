@@ -58,9 +58,7 @@ func (c *rulesTestCmd) Validate() error {
 	return errors.Join(errs...)
 }
 
-func (c *rulesTestCmd) Run() error {
-	ctx, stop := commandContext()
-	defer stop()
+func (c *rulesTestCmd) Run(ctx context.Context) error {
 	list, compiled, err := c.File.read(c.Feed)
 	if err != nil {
 		return err

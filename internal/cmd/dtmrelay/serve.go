@@ -69,7 +69,10 @@ func (c *serveCmd) Validate() error {
 // served is the name of what this command serves for the framework.
 const served = "Served"
 
-func (c *serveCmd) Run() error {
+func (c *serveCmd) Run(ctx context.Context) error {
+	if endAtOnce(ctx) != nil {
+		return nil // as when a signal ends it later
+	}
 	relay := app.OnFirstUse(app.Cloud)
 	if c.Local {
 		local, err := c.local(context.Background())

@@ -131,9 +131,7 @@ func (c *simCmd) Validate() error {
 	return errors.Join(errs...)
 }
 
-func (c *simCmd) Run() error {
-	ctx, stop := commandContext()
-	defer stop()
+func (c *simCmd) Run(ctx context.Context) error {
 	now := time.Now().Add(c.Clock)
 	fmt.Fprintf(os.Stderr, "inventing %d alerts\n", c.Alerts)
 	server, err := unlessInterrupted(ctx, func() (*dtmsim.Server, error) {

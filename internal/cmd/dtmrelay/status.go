@@ -42,9 +42,7 @@ func (c *statusCmd) Validate() error { return c.check() }
 // watchEvery is how often --watch looks.
 const watchEvery = 5 * time.Second
 
-func (c *statusCmd) Run() error {
-	ctx, stop := commandContext()
-	defer stop()
+func (c *statusCmd) Run(ctx context.Context) error {
 	for seen := false; ; {
 		text, err := c.read(ctx)
 		if err == nil {
