@@ -96,8 +96,10 @@ type Report struct {
 	BySeverity   map[string]int64 `json:"by_severity,omitzero"`
 	ByRule       map[string]int64 `json:"by_rule,omitzero"` // versions that a rule matched
 
-	// Wait is how long GTI asks to wait, as far as the run was ended by that.
-	Wait time.Duration `json:"-"`
+	// Wait is how long GTI asks to wait, as far as the run was ended by that, and WaitCause
+	// is what it answered.
+	Wait      time.Duration `json:"-"`
+	WaitCause string        `json:"-"`
 
 	// needed is how many requests the alerts of the run would have taken: full pages,
 	// listings, and alerts that are fetched by their id.

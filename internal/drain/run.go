@@ -197,6 +197,9 @@ func (w *work) tell() {
 // lease back, unless the run is a dry one.
 func (w *work) release(ctx context.Context, failure error) (outcome, reason string, err error) {
 	w.report.Wait = dtm.RetryAfter(failure)
+	if wait := (*dtm.WaitError)(nil); errors.As(failure, &wait) {
+		w.report.WaitCause = wait.Cause.Error()
+	}
 	outcome, reason, err = outcomeOf(failure)
 	if w.holder == nil {
 		return outcome, reason, err

@@ -360,7 +360,7 @@ func TestWaitForOneAlert(t *testing.T) {
 		}), &topic{})
 		began := time.Now()
 		report, err := r.Live(t.Context(), "schedule", false)
-		if took := time.Since(began); report.Outcome != Partial || report.StopReason != StopWait || took > time.Second {
+		if took := time.Since(began); report.Outcome != Partial || report.StopReason != StopWait || report.Wait != time.Hour || !strings.Contains(report.WaitCause, "GTI answered 429") || took > time.Second {
 			t.Errorf("the run ends as %s %s after %v: %v", report.Outcome, report.StopReason, took, err)
 		}
 		if got := stateOf(t, s, "audit-2000-01-01"); got != state.Running {

@@ -327,7 +327,11 @@ func pollSummary(r drain.Report) string {
 		}
 	}
 	if r.Outcome == drain.Partial {
-		parts = append(parts, "the rest with the next poll ("+r.StopReason+")")
+		why := r.StopReason
+		if r.WaitCause != "" {
+			why = fmt.Sprintf("wait until %s: %s", localTime(r.FinishedAt.Add(r.Wait)), clean(r.WaitCause))
+		}
+		parts = append(parts, "the rest with the next poll ("+why+")")
 	}
 	return fmt.Sprintf("%s  %s; %s", localTime(r.FinishedAt), strings.Join(parts, ", "), plural(int(r.Requests), "request"))
 }
