@@ -415,7 +415,7 @@ func csvTime(t time.Time) string {
 var tableColumns = []string{"CREATED", "AGE", "SEVERITY", "STATUS", "TYPE", "TITLE", "ID"}
 
 func printAlertTable(w io.Writer, rows [][]string, withHead bool) error {
-	head, rows := roomFor(w, 100, tableColumns, rows, "TYPE")
+	head, rows := roomFor(w, 120, tableColumns, rows, "TYPE")
 	return printRows(w, head, rows, withHead)
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/creack/pty"
 	"github.com/google/go-cmp/cmp"
+	"github.com/rivo/uniseg"
 	"pgregory.net/rapid"
 )
 
@@ -164,6 +165,21 @@ func TestRoomFor(t *testing.T) {
 		})
 		if diff := cmp.Diff(want, strings.ReplaceAll(got, "\r\n", "\n")); diff != "" {
 			t.Errorf("%d columns (-want +got):\n%s", columns, diff)
+		}
+	}
+}
+
+// The title of an alert is what tells most: it is not cut to less than 20 characters.
+func TestTitleHasRoom(t *testing.T) {
+	t.Setenv("NO_COLOR", "1")
+	for _, columns := range []uint16{100, 120} {
+		got := onTerminal(t, columns, func(terminal *os.File) error {
+			return printAlertTable(terminal, [][]string{
+				{"01-05 05:21", "40m50s", "critical", "no_action_required", "Compromised Credentials", "Leaked Employee Credentials from example.com", "d5dkkmrcnq4umqsasffg"},
+			}, true)
+		})
+		if title := uniseg.StringWidth(got[strings.Index(got, "TITLE"):strings.Index(got, "ID")]); title < 22 {
+			t.Errorf("%d columns: the title has %d of them:\n%s", columns, title, got)
 		}
 	}
 }
