@@ -70,8 +70,8 @@ func (c *serveCmd) Validate() error {
 const served = "Served"
 
 func (c *serveCmd) Run(ctx context.Context) error {
-	if endAtOnce(ctx) != nil {
-		return nil // as when a signal ends it later
+	if err := endAtOnce(ctx); err != nil { // it takes signals itself, below
+		return err
 	}
 	relay := app.OnFirstUse(app.Cloud)
 	if c.Local {

@@ -52,7 +52,7 @@ func (c *statusCmd) Run(ctx context.Context) error {
 			err = c.print(os.Stdout, text)
 		}
 		if c.Watch && ctx.Err() != nil {
-			return nil // Ctrl-C is how it ends
+			return nil //nolint:nilerr // Ctrl-C is how it ends
 		}
 		switch {
 		case err != nil && c.Watch && seen: // it answered before: a relay that is deployed again is away for a moment
