@@ -66,7 +66,7 @@ type backfill struct {
 
 func show(b state.Backfill, now time.Time) backfill {
 	out := backfill{
-		ID: b.ID, Kind: b.Kind, State: b.State, Since: b.Since, Until: b.Until, Filter: orNull(json.RawMessage(b.Filter)),
+		ID: b.ID, Kind: b.Kind, State: b.State, Since: b.Since, Until: b.Until, Filter: orNull(b.Filter),
 		Republish: b.Republish, DryRun: b.DryRun, RequestedAt: b.RequestedAt, RequestedBy: b.RequestedBy,
 		Done: doneShare(b), Slices: append([]state.Slice{}, b.Slices...), Refused: timeRanges(b.Refused),
 		Fetched: b.Fetched, Published: b.Published, Suppressed: b.Suppressed, Dropped: b.Dropped, Rejected: b.Rejected,

@@ -284,3 +284,34 @@ func TestARangeIsCutWhereTheLiveFeedIsResponsible(t *testing.T) {
 		}
 	}
 }
+
+// TestAFilterThatIsNoJSON was edited by hand in the database: the feed and its backfills are
+// shown without it, and a backfill can be cancelled.
+func TestAFilterThatIsNoJSON(t *testing.T) {
+	store := openStore(t)
+	ingest := newIngest(t, store, http.NotFoundHandler())
+	for i, filter := range []string{"", `{"status":["new"}`, "{} {}"} {
+		feed, id := state.Feed{BeginsAt: time.Now(), End: time.Now(), Filter: filter}, fmt.Sprint("b", i)
+		found, err := store.Open(t.Context(), "default", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := store.WriteFeed(t.Context(), "default", feed, found.Revision); err != nil {
+			t.Fatal(err)
+		}
+		if err := store.CreateBackfill(t.Context(), "default", state.Backfill{ID: id, State: state.Pending, Filter: filter}); err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range []struct{ method, path, state string }{
+			{http.MethodGet, "/status", state.Pending},
+			{http.MethodGet, "/backfill", state.Pending},
+			{http.MethodGet, "/backfill/" + id, state.Pending},
+			{http.MethodDelete, "/backfill/" + id, state.Cancelled},
+		} {
+			w := serveAs(t, ingest, nil, c.method, c.path, "")
+			if body := w.Body.String(); w.Code != http.StatusOK || !strings.Contains(body, `"filter":null`) || !strings.Contains(body, `"state":"`+c.state) {
+				t.Errorf("the filter %q, %s %s: %d %s", filter, c.method, c.path, w.Code, body)
+			}
+		}
+	}
+}

@@ -107,7 +107,7 @@ func (a *App) status(ctx context.Context) (status, error) {
 	meter.Load(usage.Requests, usage.Errors)
 	requests, failures := meter.Used()
 	s := status{
-		Version: observe.Version, Feed: a.cfg.Feed, LastRun: orNull(feed.LastRun), Filter: orNull(json.RawMessage(feed.Filter)),
+		Version: observe.Version, Feed: a.cfg.Feed, LastRun: orNull(string(feed.LastRun)), Filter: orNull(feed.Filter),
 		Requests: used{requests, int64(a.cfg.RequestsPerDay), "24h"},
 		Errors:   used{failures, int64(a.shares.live.Errors), "1h"},
 		Gaps:     append([]state.Gap{}, feed.Gaps...), FilterPast: append([]state.TimeRange{}, feed.FilterPast...),
@@ -164,11 +164,13 @@ func timeRanges(gaps []state.Gap) []state.TimeRange {
 	return out
 }
 
-func orNull(j json.RawMessage) json.RawMessage {
-	if len(j) == 0 {
+// orNull is a stored JSON text, or null where it is none: somebody may have edited the
+// document by hand. What else it says can still be shown, and a backfill be cancelled.
+func orNull(text string) json.RawMessage {
+	if !json.Valid([]byte(text)) {
 		return json.RawMessage("null")
 	}
-	return j
+	return json.RawMessage(text)
 }
 
 func orAbsent(t time.Time) *time.Time {
