@@ -157,7 +157,7 @@ func (w *work) backfill(id string) error {
 func (w *work) backfillEngine(fetching context.Context, b state.Backfill, rw *recordWriter) (*engine, Progress, error) {
 	filter, _, err := dtm.ParseFilter(b.Filter)
 	if err != nil {
-		return nil, Progress{}, fmt.Errorf("backfill %s: reading its filter: %w", b.ID, err)
+		return nil, Progress{}, &state.DamagedError{Err: fmt.Errorf("backfill %s: reading its filter: %w", b.ID, err)}
 	}
 	opts := w.runner.Options
 	opts.Filter = filter

@@ -242,6 +242,27 @@ func TestBackfillThatCannotBeRead(t *testing.T) {
 	}
 }
 
+// TestBackfillWhoseFilterCannotBeRead was edited by hand. It fails the run, and holds up no
+// other.
+func TestBackfillWhoseFilterCannotBeRead(t *testing.T) {
+	s := newStore(t)
+	synctest.Test(t, func(t *testing.T) {
+		feedWith(t, s, state.Backfill{ID: "b-1"}, state.Backfill{ID: "b-2"})
+		b, v, err := s.Backfill(t.Context(), "f", "b-1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.Filter = `{"status":`
+		if _, err := s.WriteBackfill(t.Context(), "f", b, v); err != nil {
+			t.Fatal(err)
+		}
+		report, err := newRun(t, s, wire(func(*http.Request) reply { return alertsOf() }), &topic{}).Live(t.Context(), "schedule", false)
+		if err == nil || !strings.Contains(err.Error(), "backfill b-1: reading its filter") || report.Outcome != Failed || stateOf(t, s, "b-2") != state.Done {
+			t.Errorf("the run ends as %s, the other backfill is %s: %v", report.Outcome, stateOf(t, s, "b-2"), err)
+		}
+	})
+}
+
 // TestSweepInAShortRun: a sweep that can't be read to its end within the run's
 // time leaves some of it to the backfill that it becomes.
 func TestSweepInAShortRun(t *testing.T) {
