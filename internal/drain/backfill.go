@@ -335,7 +335,7 @@ func (r *Runner) count(ctx context.Context, b *state.Backfill) (reason string, e
 	defer w.deadlines.start(deadlines.storing, budgetEnd)()
 	e := &engine{
 		clock: w.clock, scope: scope{b.Since, b.Until},
-		opts: r.Options, source: w.runner.BackfillAPI, report: &report, save: func(Progress) {}, onGap: func(state.Gap) {},
+		opts: w.runner.Options, source: w.runner.BackfillAPI, report: &report, save: func(Progress) {}, onGap: func(state.Gap) {},
 		processor: r.NewProcessor(ledger.Options{Mode: modeOf(*b), CheckLease: w.checkLease, DryRun: w.dryRun, BackfillID: b.ID}),
 		onCounts: func(fetched int, c ledger.Counts) {
 			b.Fetched += int64(fetched)

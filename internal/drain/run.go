@@ -253,6 +253,7 @@ func (r *Runner) work(d deadlines, report *Report) *work {
 	}
 	if report.DryRun {
 		w.dryRun = &ledger.DryRun{}
+		timing.Options.MaxAlerts = 0 // it publishes nothing, and no other run goes on with it
 	}
 	if r.Now == nil {
 		w.clock.ours = time.Now

@@ -432,6 +432,30 @@ func TestStopsWhileOpening(t *testing.T) {
 	}
 }
 
+// TestADryRunCountsAll: MAX_ALERTS_PER_RUN bounds what is published.
+func TestADryRunCountsAll(t *testing.T) {
+	s := newStore(t)
+	synctest.Test(t, func(t *testing.T) {
+		now := time.Now()
+		alerts := everyMinute(55*time.Minute, -5*time.Minute)
+		run := func() *Runner {
+			r := newRun(t, s, dtmsim.New(dtmsim.Options{}, alerts).RoundTripper(), &topic{})
+			r.Options.MaxAlerts = 10
+			return r
+		}
+		report, err := run().Live(t.Context(), "schedule", true)
+		if n := *report.WouldPublish; report.Outcome != OK || n != int64(len(alerts)) {
+			t.Errorf("the run ends as %s %s and would publish %d of %d alerts: %v", report.Outcome, report.StopReason, n, len(alerts), err)
+		}
+		b := state.Backfill{ID: "b", Filter: "{}", Since: now.Add(-time.Hour), Until: now}
+		b.Slices = []state.Slice{{From: b.Since, To: b.Until, DoneUntil: b.Since}}
+		b, err = run().DryBackfill(t.Context(), b)
+		if b.State != state.Done || b.WouldPublish != int64(len(alerts)) {
+			t.Errorf("the backfill is %s (%s) and would publish %d of %d alerts: %v", b.State, b.Error, b.WouldPublish, len(alerts), err)
+		}
+	})
+}
+
 // TestStopsAmongSingleAlerts: a page of alerts that are fetched one by one ends
 // with the run, and does not keep the live feed from its turn.
 func TestStopsAmongSingleAlerts(t *testing.T) {
