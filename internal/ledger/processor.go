@@ -200,7 +200,7 @@ func (p *Processor) process(ctx context.Context, alerts []dtm.Alert, counts *Cou
 		return 0, err
 	}
 	if p.DryRun != nil {
-		p.DryRun.overlay(entries)
+		p.DryRun.overlay(p, entries)
 	}
 	items, reserved := p.decide(alerts, entries, counts, allowance)
 	if p.DryRun != nil {
