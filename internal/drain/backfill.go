@@ -108,7 +108,7 @@ func (w *work) backfill(id string) error {
 		return err
 	}
 	if revision == "" || b.Finished() {
-		return nil
+		return w.takeOffList(id, b, revision)
 	}
 	if works := w.runner.WorksBackfill; b.Kind == "" && works != nil && !works(id) {
 		return nil
@@ -139,15 +139,32 @@ func (w *work) backfill(id string) error {
 	if errors.Is(err, errCancelled) {
 		err = nil
 	}
-	if written := rw.write(w.deadlines.working); written != nil {
+	written := rw.write(w.deadlines.working)
+	if written != nil && !errors.Is(written, state.ErrContended) {
 		if err != nil {
 			written = fmt.Errorf("%w (it had ended with: %v)", written, err) //nolint:errorlint // what counts now is that it isn't stored
 		}
 		return written
 	}
-	if done {
+	if done && written == nil {
 		w.conclude(rw.record)
 		return nil
+	}
+	return err
+}
+
+// takeOffList takes a backfill off the feed's list of unfinished ones whose record is gone,
+// or was finished by hand. Each run would read it, and it would count as unfinished for good.
+func (w *work) takeOffList(id string, b state.Backfill, revision state.Revision) (err error) {
+	if store := w.runner.Store; revision == "" {
+		now := time.Now().UTC().Truncate(ms)
+		gone := state.Backfill{ID: id, State: state.Cancelled, RequestedAt: now, FinishedAt: now, ExpireAt: now} // as good as deleted
+		err = store.CreateBackfill(w.deadlines.working, w.runner.Feed, gone)
+	} else {
+		_, err = store.WriteBackfill(w.deadlines.working, w.runner.Feed, b, revision)
+	}
+	if errors.Is(err, state.ErrConflict) {
+		return nil // it was asked for anew, or somebody else takes it off
 	}
 	return err
 }

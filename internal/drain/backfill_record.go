@@ -67,7 +67,8 @@ func (w *recordWriter) keepWriting(ctx context.Context) (stop func()) {
 }
 
 // write writes the record. When DELETE was faster, the record stays cancelled,
-// with what was done all the same.
+// with what was done all the same. It is also cancelled when somebody has deleted it. With
+// state.ErrContended it is not stored, which ends no run: the next write has all of it.
 func (w *recordWriter) write(ctx context.Context) error {
 	for range state.Tries {
 		if err := w.checkLease(); err != nil {
@@ -95,6 +96,10 @@ func (w *recordWriter) write(ctx context.Context) error {
 			return fmt.Errorf("backfill %s: %w", record.ID, err)
 		}
 		w.revision = v
+		if v == "" {
+			now := time.Now().UTC().Truncate(ms)
+			stored.State, stored.FinishedAt, stored.ExpireAt = state.Cancelled, now, now.Add(KeepFinished)
+		}
 		if stored.State == state.Cancelled {
 			w.update(func(b *state.Backfill) {
 				b.State, b.FinishedAt, b.ExpireAt = stored.State, stored.FinishedAt, stored.ExpireAt
@@ -102,7 +107,7 @@ func (w *recordWriter) write(ctx context.Context) error {
 			w.cancelled()
 		}
 	}
-	return nil // a record that others keep changing ends no run: what it counts is written with the next one
+	return state.ErrContended
 }
 
 // movedFrom reports whether anything was published or read since the record was b.

@@ -100,8 +100,15 @@ func (s *memoryStore) Backfill(_ context.Context, _, id string) (state.Backfill,
 	return s.records[id], s.revision(id), nil
 }
 
-func (s *memoryStore) CreateBackfill(context.Context, string, state.Backfill) error {
-	return errors.New("not asked for")
+// CreateBackfill is asked for one that is finished, in the place of one that was deleted.
+func (s *memoryStore) CreateBackfill(_ context.Context, _ string, b state.Backfill) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.revision(b.ID) != "" || !b.Expired(time.Now()) {
+		return state.ErrConflict
+	}
+	s.feed.Unfinished = slices.DeleteFunc(slices.Clone(s.feed.Unfinished), func(id string) bool { return id == b.ID })
+	return nil
 }
 
 func (s *memoryStore) WriteBackfill(_ context.Context, _ string, b state.Backfill, v state.Revision) (state.Revision, error) {
@@ -165,6 +172,26 @@ func TestTicketWrite(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestTicketOfADeletedRecord: the backfill is cancelled, and its record says so.
+func TestTicketOfADeletedRecord(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, told := newMemoryStore(), false
+		tk := &recordWriter{
+			store: s, checkLease: func() error { return nil }, cancelled: func() { told = true },
+			spent: func(*state.Backfill) {}, record: state.Backfill{ID: "b", State: state.Running}, revision: "1",
+		}
+		tk.update(func(b *state.Backfill) { b.Published = 7 })
+		if err := tk.write(t.Context()); err != nil || !told {
+			t.Errorf("told of a cancel: %t, %v", told, err)
+		}
+		now := time.Now().UTC()
+		want := state.Backfill{ID: "b", State: state.Cancelled, Published: 7, FinishedAt: now, ExpireAt: now.Add(KeepFinished)}
+		if diff := cmp.Diff(want, s.records["b"]); diff != "" || !tk.finish(nil) {
+			t.Errorf("stored (-want +got):\n%s", diff)
+		}
+	})
 }
 
 func TestTicketWritesNothingWithoutTheLease(t *testing.T) {
@@ -355,6 +382,9 @@ func TestBackfills(t *testing.T) {
 				}
 				if diff := cmp.Diff(c.reads, slices.Clone(s.reads)); diff != "" {
 					t.Error(diff)
+				}
+				if slices.Contains(s.feed.Unfinished, "gone") {
+					t.Errorf("unfinished are %v", s.feed.Unfinished)
 				}
 				for id, want := range c.states {
 					if got := s.records[id].State; got != want {

@@ -263,6 +263,83 @@ func TestBackfillWhoseFilterCannotBeRead(t *testing.T) {
 	})
 }
 
+// TestABackfillFinishedByHand is taken off the list of unfinished ones.
+func TestABackfillFinishedByHand(t *testing.T) {
+	s := newStore(t)
+	synctest.Test(t, func(t *testing.T) {
+		feedWith(t, s, state.Backfill{ID: "b-1"}, state.Backfill{ID: "b-2"})
+		b, _, err := s.Backfill(t.Context(), "f", "b-1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.State = state.Cancelled
+		r := newRun(t, edited{s, b}, wire(func(*http.Request) reply { return alertsOf() }), &topic{})
+		if report, err := r.Live(t.Context(), "schedule", false); report.Outcome != OK {
+			t.Errorf("the run ends as %s: %v", report.Outcome, err)
+		}
+		if found, err := s.Open(t.Context(), "f", ""); err != nil || len(found.Feed.Unfinished) > 0 || stateOf(t, s, "b-1") != state.Cancelled {
+			t.Errorf("unfinished are %v, b-1 is %s: %v", found.Feed.Unfinished, stateOf(t, s, "b-1"), err)
+		}
+	})
+}
+
+// edited is a database in which somebody has changed a backfill's record by hand.
+type edited struct {
+	state.Store
+	record state.Backfill
+}
+
+func (e edited) Backfill(ctx context.Context, feed, id string) (state.Backfill, state.Revision, error) {
+	b, v, err := e.Store.Backfill(ctx, feed, id)
+	if id == e.record.ID {
+		b = e.record
+	}
+	return b, v, err
+}
+
+// busy is a database in which others write a backfill's record all the time, once it is done.
+type busy struct{ state.Store }
+
+func (s busy) WriteBackfill(ctx context.Context, feed string, b state.Backfill, v state.Revision) (state.Revision, error) {
+	if b.State == state.Done {
+		return "", state.ErrConflict
+	}
+	return s.Store.WriteBackfill(ctx, feed, b, v)
+}
+
+// TestADoneBackfillThatIsNotStored is not done: what it has covered stays a gap.
+func TestADoneBackfillThatIsNotStored(t *testing.T) {
+	s := newStore(t)
+	synctest.Test(t, func(t *testing.T) {
+		feedWith(t, s, state.Backfill{ID: "b-1"})
+		b, _, err := s.Backfill(t.Context(), "f", "b-1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		found, err := s.Open(t.Context(), "f", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		found.Feed.Gaps = []state.Gap{{TimeRange: state.TimeRange{Since: b.Since, Until: b.Until}}}
+		if _, err := s.WriteFeed(t.Context(), "f", found.Feed, found.Revision); err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range []struct {
+			store state.Store
+			gaps  int
+		}{{busy{s}, 1}, {s, 0}} {
+			r := newRun(t, c.store, wire(func(*http.Request) reply { return alertsOf() }), &topic{})
+			if report, err := r.Live(t.Context(), "schedule", false); report.Outcome != OK {
+				t.Errorf("the run ends as %s: %v", report.Outcome, err)
+			}
+			found, err := s.Open(t.Context(), "f", "")
+			if err != nil || len(found.Feed.Unfinished) != c.gaps || len(found.Feed.Gaps) != c.gaps {
+				t.Errorf("unfinished are %v, gaps %v: %v", found.Feed.Unfinished, found.Feed.Gaps, err)
+			}
+		}
+	})
+}
+
 // TestSweepInAShortRun: a sweep that can't be read to its end within the run's
 // time leaves some of it to the backfill that it becomes.
 func TestSweepInAShortRun(t *testing.T) {

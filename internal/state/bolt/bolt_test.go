@@ -33,10 +33,19 @@ func TestContract(t *testing.T) {
 		newer(t, s.(*Store), path...)
 	}, func(t *testing.T, s state.Store, path ...string) (left func() int) {
 		return extend(t, s.(*Store), path...)
+	}, func(t *testing.T, s state.Store, field string, path ...string) {
+		t.Helper()
+		change(t, s.(*Store), path, func(d map[string]any) {
+			if field == "" {
+				clear(d)
+				return
+			}
+			delete(d["value"].(map[string]any), field)
+		})
 	})
 }
 
-// change lets f change an existing document.
+// change lets f change an existing document, or delete it by emptying it.
 func change(t *testing.T, s *Store, path []string, f func(d map[string]any)) {
 	t.Helper()
 	err := s.db.Update(func(tx *bbolt.Tx) error {
@@ -52,7 +61,9 @@ func change(t *testing.T, s *Store, path []string, f func(d map[string]any)) {
 		if err := json.Unmarshal(b.Get(key), &d); err != nil {
 			return err
 		}
-		f(d)
+		if f(d); len(d) == 0 {
+			return b.Delete(key)
+		}
 		raw, err := json.Marshal(d)
 		if err != nil {
 			return err

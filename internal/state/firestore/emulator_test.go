@@ -54,6 +54,12 @@ func TestContract(t *testing.T) {
 		set(t, s.(*Store), documentPath(path), "schema", integer(state.Schema+1))
 	}, func(t *testing.T, s state.Store, path ...string) (left func() int) {
 		return extend(t, s.(*Store), documentPath(path))
+	}, func(t *testing.T, s state.Store, field string, path ...string) {
+		t.Helper()
+		if field != "" && path[2] == "alerts" {
+			field = "record." + field
+		}
+		remove(t, s.(*Store), documentPath(path), field)
 	})
 }
 
@@ -119,6 +125,22 @@ func set(t *testing.T, s *Store, path, field string, v *pb.Value) {
 		CurrentDocument: &pb.Precondition{ConditionType: &pb.Precondition_Exists{Exists: true}},
 	}}})
 	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// remove deletes a field of an existing document, or the document where the field is empty.
+func remove(t *testing.T, s *Store, path, field string) {
+	t.Helper()
+	write := &pb.Write{
+		Operation:       &pb.Write_Delete{Delete: s.name(path)},
+		CurrentDocument: &pb.Precondition{ConditionType: &pb.Precondition_Exists{Exists: true}},
+	}
+	if field != "" {
+		write.Operation = &pb.Write_Update{Update: &pb.Document{Name: s.name(path)}}
+		write.UpdateMask = &pb.DocumentMask{FieldPaths: []string{field}}
+	}
+	if _, err := s.client.Commit(t.Context(), &pb.CommitRequest{Database: s.databaseName(), Writes: []*pb.Write{write}}); err != nil {
 		t.Fatal(err)
 	}
 }

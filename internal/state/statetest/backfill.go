@@ -260,6 +260,36 @@ func (s suite) expiredBackfill(t *testing.T) {
 	expectUnfinished(t, store, "after creating over an expired one", []string{"running", "old"})
 }
 
+// deletedBackfill: somebody has deleted the document of one that is unfinished. It stays on
+// the list until one that is finished is written in its place.
+func (s suite) deletedBackfill(t *testing.T) {
+	store := s.open(t)
+	for _, id := range []string{"written", "created", "beside"} {
+		mustCreateBackfill(t, store, feed, state.Backfill{ID: id, State: state.Running})
+	}
+	_, old := mustBackfill(t, store, feed, "written")
+	for _, id := range []string{"written", "created"} {
+		s.remove(t, store, "", "feeds", feed, "backfills", id)
+		if b, v := mustBackfill(t, store, feed, id); v != "" || b.ID != "" {
+			t.Errorf("one that was deleted: %+v, revision %q", b, v)
+		}
+	}
+	expectUnfinished(t, store, "after deleting two", []string{"written", "created", "beside"})
+
+	finished := state.Backfill{ID: "written", State: state.Cancelled}
+	if _, err := store.WriteBackfill(t.Context(), feed, finished, old); !errors.Is(err, state.ErrConflict) {
+		t.Errorf("writing it at its last revision: %v, want ErrConflict", err)
+	}
+	mustWriteBackfill(t, store, feed, finished, "")
+	expectUnfinished(t, store, "after writing one as finished", []string{"created", "beside"})
+
+	finished = state.Backfill{ID: "created", State: state.Cancelled, ExpireAt: time.Now()}
+	mustCreateBackfill(t, store, feed, finished)
+	expectUnfinished(t, store, "after creating one that has expired", []string{"beside"})
+	mustCreateBackfill(t, store, feed, state.Backfill{ID: "created", State: state.Pending})
+	expectUnfinished(t, store, "after creating it anew", []string{"beside", "created"})
+}
+
 func (s suite) backfillIDs(t *testing.T) {
 	ids := []string{
 		"A", "a", "0", "0-", "a_", "a__", "a.", "a..", "a.b-c_d", "audit-2026-01-02",

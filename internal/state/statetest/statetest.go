@@ -30,11 +30,12 @@ const (
 // or "backfills", id or "unfinished", "backfills". The function extend adds fields
 // that this program doesn't know to an existing document, and to each element of a
 // record's lists of write-backs, marks, statuses and versions; the function that it
-// returns counts those that are still there.
+// returns counts those that are still there. The function remove deletes a field of an
+// existing document, or the document where the field is empty.
 func Run(t *testing.T, open func(t *testing.T) state.Store, newer func(t *testing.T, s state.Store, path ...string),
-	extend func(t *testing.T, s state.Store, path ...string) (left func() int),
+	extend func(t *testing.T, s state.Store, path ...string) (left func() int), remove func(t *testing.T, s state.Store, field string, path ...string),
 ) {
-	s := suite{open: open, newer: newer, extend: extend}
+	s := suite{open: open, newer: newer, extend: extend, remove: remove}
 	t.Run("MissingFeed", s.missingFeed)
 	t.Run("FeedVersions", s.feedVersions)
 	t.Run("TwoWriters", s.twoWriters)
@@ -63,6 +64,7 @@ func Run(t *testing.T, open func(t *testing.T) state.Store, newer func(t *testin
 	t.Run("ListTogether", s.listTogether)
 	t.Run("UnfinishedLeftAlone", s.unfinishedLeftAlone)
 	t.Run("ExpiredBackfill", s.expiredBackfill)
+	t.Run("DeletedBackfill", s.deletedBackfill)
 	t.Run("BackfillIDs", s.backfillIDs)
 	t.Run("Pages", s.pages)
 	t.Run("PagesWhileCreating", s.pagesWhileCreating)
@@ -78,6 +80,7 @@ type suite struct {
 	open   func(t *testing.T) state.Store
 	newer  func(t *testing.T, s state.Store, path ...string)
 	extend func(t *testing.T, s state.Store, path ...string) (left func() int)
+	remove func(t *testing.T, s state.Store, field string, path ...string)
 }
 
 func (s suite) missingFeed(t *testing.T) {
