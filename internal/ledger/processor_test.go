@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -554,6 +555,46 @@ func TestProcessStops(t *testing.T) {
 			}
 		})
 	}
+}
+
+// answerLost is a ledger whose first answer to a write is lost. The client repeats the
+// write, and finds that somebody was faster.
+type answerLost struct {
+	*memory
+	lost bool
+}
+
+func (l *answerLost) WriteRecords(ctx context.Context, feed string, entries []state.Entry) ([]error, error) {
+	results, err := l.memory.WriteRecords(ctx, feed, entries)
+	if !l.lost {
+		l.lost = true
+		for i := range results {
+			results[i] = state.ErrConflict
+		}
+	}
+	return results, err
+}
+
+// TestAnAnswerThatIsLost leaves one entry of a version. What a run publishes once more
+// leaves one more.
+func TestAnAnswerThatIsLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, book, _ := newProcessor()
+		store := &answerLost{memory: book}
+		p.Store = store
+		process(t, p, version("a", "new", 0), element("x"))
+		for id, e := range book.records {
+			if n := len(e.Record.Versions); n != 1 || len(e.Record.Statuses) > 1 {
+				t.Errorf("%s has %d versions: %+v", id, n, e.Record)
+			}
+		}
+		time.Sleep(time.Second)
+		store.lost, p.Mode, p.BackfillID = false, ledger.Republish, "b"
+		process(t, p, version("a", "new", 0))
+		if v := book.records["a"].Record.Versions; len(v) != 2 {
+			t.Errorf("published again, the versions are %+v", v)
+		}
+	})
 }
 
 func TestDryRun(t *testing.T) {

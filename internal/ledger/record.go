@@ -157,7 +157,12 @@ func (p *Processor) merge(rec *state.Record, it *item, now time.Time) {
 	if it.fingerprint != "" {
 		rec.Fingerprint = it.fingerprint
 	}
-	rec.Versions = trim(append(slices.Clone(rec.Versions), v))
+	// A write whose answer was lost is repeated, and finds its own entry.
+	if !slices.ContainsFunc(rec.Versions, func(o state.AlertVersion) bool {
+		return o.UpdatedAt.Equal(v.UpdatedAt) && o.At.Equal(v.At) && o.RunID == v.RunID && o.Outcome == v.Outcome
+	}) {
+		rec.Versions = trim(append(slices.Clone(rec.Versions), v))
+	}
 	rec.ExpireAt = now.Add(p.TTL)
 }
 
