@@ -92,8 +92,12 @@ func eachRest(value reflect.Value, in members, f func(element reflect.Value, res
 			continue
 		}
 		name := nameOf(value.Type().Field(i))
+		raw, ok := in[name]
+		if !ok { // a missing list is empty
+			continue
+		}
 		var all []members
-		if err := json.Unmarshal(in[name], &all); err != nil {
+		if err := json.Unmarshal(raw, &all); err != nil {
 			return err
 		}
 		for j, m := range all {

@@ -73,6 +73,7 @@ func Run(t *testing.T, open func(t *testing.T) state.Store, newer func(t *testin
 	t.Run("FeedsApart", s.feedsApart)
 	t.Run("NewerSchema", s.newerSchema)
 	t.Run("UnknownFields", s.unknownFields)
+	t.Run("MissingList", s.missingList)
 	t.Run("ContextEnded", s.contextEnded)
 }
 
@@ -804,6 +805,34 @@ func (s suite) unknownFields(t *testing.T) {
 	all = left()
 	mustAddUsage(t, store, keyID, state.Usage{Requests: map[int64]int64{0: 1}}, state.Usage{})
 	check("a key", left, all)
+}
+
+// missingList: a document of which somebody has deleted a list, and to which a newer program
+// has added fields. The list is empty, and the fields stay.
+func (s suite) missingList(t *testing.T) {
+	store := s.open(t)
+	for i, extend := range []bool{false, true} {
+		id := fmt.Sprint("a", i)
+		mustWriteRecords(t, store, feed, state.Entry{Record: sampleRecord(id)})
+		left := func() int { return 0 }
+		if extend {
+			left = s.extend(t, store, "feeds", feed, "alerts", id)
+		}
+		s.remove(t, store, "statuses", "feeds", feed, "alerts", id)
+		all := left()
+		want := sampleRecord(id)
+		want.Statuses = nil
+		normalize(&want)
+		entry := mustRecords(t, store, feed, id)[0]
+		if diff := cmp.Diff(want, entry.Record, equal, cmpopts.IgnoreTypes(state.Rest(""))); diff != "" {
+			t.Errorf("%s without a list (-want +got):\n%s", id, diff)
+		}
+		entry.Record.Priority = "P4"
+		mustWriteRecords(t, store, feed, entry)
+		if got := left(); got != all {
+			t.Errorf("%s: %d unknown fields are left, want %d", id, got, all)
+		}
+	}
 }
 
 func (s suite) contextEnded(t *testing.T) {
