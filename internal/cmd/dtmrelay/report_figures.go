@@ -242,11 +242,11 @@ func monitorNames(r *records) map[string]string {
 		holders[name]++
 	}
 	for id, name := range names {
-		switch id := clean(id); {
+		switch shown := clean(id); {
 		case name == "":
-			names[id] = cmp.Or(id, "(none)")
+			names[id] = cmp.Or(shown, "(none)")
 		case holders[name] > 1:
-			names[id] = name + " (" + id + ")"
+			names[id] = name + " (" + shown + ")"
 		}
 	}
 	return names

@@ -386,6 +386,21 @@ var (
 	asks = regexp.MustCompile(`(?i)<script|<link|<img|<iframe|<object|<u>|https?:|//[a-z]|\bsrc=|\bhref=|url\(|@import|javascript:|\bon[a-z]+=`)
 )
 
+// TestMonitorNames: an id that a terminal may not show is shown without what it may not.
+func TestMonitorNames(t *testing.T) {
+	r := &records{alerts: map[string]*lifetime{}}
+	want := map[string]string{}
+	for id, name := range map[string][2]string{
+		"": {"", "(none)"}, "m1\x1b": {"", "m1"}, "\x1b": {"", "(none)"}, "m2": {"One", "One"}, "m3\x1b": {"Same", "Same (m3)"}, "m4": {"Same", "Same (m4)"},
+	} {
+		r.alerts[id] = &lifetime{monitorID: id, monitor: name[0]}
+		want[id] = name[1]
+	}
+	if diff := cmp.Diff(want, monitorNames(r)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
 // checkPage reads the tables of the HTML again, and compares them with the truth.
 func checkPage(t *rapid.T, got, want figures) {
 	page, err := htmlOf(got)
