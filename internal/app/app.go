@@ -63,7 +63,7 @@ type App struct {
 	cfg    config.Config
 	parts  Parts
 	client *dtm.Client
-	meter  *dtm.Meter
+	usage  *drain.UsageCounter
 	shares shares
 	// cache is what this instance knows of what was published, for all its runs.
 	cache  *ledger.Cache
@@ -98,7 +98,8 @@ func New(cfg config.Config, parts Parts, log *slog.Logger) (*App, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &App{cfg: cfg, parts: parts, client: client, meter: meter, shares: sharesOf(cfg.ErrorsPerHour), cache: new(ledger.Cache), log: log}
+	a := &App{cfg: cfg, parts: parts, client: client, shares: sharesOf(cfg.ErrorsPerHour), cache: new(ledger.Cache), log: log}
+	a.usage = drain.NewUsageCounter(cfg.Feed, parts.Store, meter, log)
 	writer := a.newWriter()
 	if a.parts.Writebacks == nil {
 		a.parts.Writebacks = atOnce{writer}
@@ -117,7 +118,7 @@ func (a *App) SyncStatus() http.Handler { return a.sync }
 func (a *App) runner() *drain.Runner {
 	id := runID(time.Now())
 	return &drain.Runner{
-		Version: observe.Version, Feed: a.cfg.Feed, RunID: id, KeyID: a.keyID, Store: a.parts.Store, Meter: a.meter, Log: a.log,
+		Version: observe.Version, Feed: a.cfg.Feed, RunID: id, KeyID: a.keyID, Store: a.parts.Store, Usage: a.usage, Log: a.log,
 		LiveAPI: a.client.Session(a.shares.live), SweepAPI: a.client.Session(a.shares.sweep), BackfillAPI: a.client.Session(a.shares.backfill),
 		MonitorsAPI: a.client.Session(a.shares.sweep).Once(),
 		Options: drain.Options{

@@ -40,7 +40,7 @@ func (a *App) newWriter() *writeback.Writer {
 			s := a.client.Session(a.shares.sync).Once()
 			return writeback.Session{Known: s, Unknown: s.Within(a.shares.syncUnknown)}
 		},
-		KeyID: a.keyID, Counter: drain.NewUsageCounter(a.cfg.Feed, a.parts.Store, a.meter, a.log),
+		KeyID: a.keyID, Counter: a.usage,
 	})
 }
 

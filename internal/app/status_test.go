@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"dtmrelay.internal/dtmrelay/internal/config"
+	"dtmrelay.internal/dtmrelay/internal/drain"
 	"dtmrelay.internal/dtmrelay/internal/dtm"
 	"dtmrelay.internal/dtmrelay/internal/secret"
 	"dtmrelay.internal/dtmrelay/internal/state"
@@ -30,22 +31,24 @@ func (c *counters) Open(context.Context, string, string) (state.Snapshot, error)
 func meteredApp(store state.Store) *App {
 	return &App{
 		cfg: config.Config{Feed: "default", RequestsPerDay: 1000}, parts: Parts{Store: store, Keys: secret.Static("the-key")},
-		meter: dtm.NewMeter(1000), shares: sharesOf(250), log: slog.New(slog.DiscardHandler),
+		shares: sharesOf(250), log: slog.New(slog.DiscardHandler),
 	}
 }
 
 // TestStatusLeavesTheMeterAlone: a run's counts that are on their way to the
 // database are in neither of the two figures that a load would leave.
 func TestStatusLeavesTheMeterAlone(t *testing.T) {
-	a := meteredApp(&counters{used: 3})
+	store, meter := &counters{used: 3}, dtm.NewMeter(1000)
+	a := meteredApp(store)
+	a.usage = drain.NewUsageCounter("default", store, meter, a.log)
 	hour := time.Now().Truncate(state.RequestBucket).Unix()
-	a.meter.Load(map[int64]int64{hour: 5}, nil) // three in the database, two on their way
+	meter.Load(map[int64]int64{hour: 5}, nil) // three in the database, two on their way
 	w := httptest.NewRecorder()
 	a.getStatus(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/status", http.NoBody))
 	if w.Code != http.StatusOK || !strings.Contains(w.Body.String(), `"requests":{"used":3,"limit":1000,"window":"24h"},"errors":{"used":0,"limit":125,"window":"1h"}`) {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
-	if requests, _ := a.meter.Used(); requests != 5 {
+	if requests, _ := meter.Used(); requests != 5 {
 		t.Errorf("the run counts %d requests, want 5", requests)
 	}
 }

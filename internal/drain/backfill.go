@@ -335,19 +335,18 @@ func (r *Runner) count(ctx context.Context, b *state.Backfill) (reason string, e
 	budgetEnd := time.Now().Add(r.Options.Budget)
 	deadlines, done := newDeadlines(ctx, budgetEnd)
 	defer done()
-	keyID, found, err := r.open(ctx)
+	keyID, _, err := r.open(ctx)
 	if err != nil {
 		_, reason, err = outcomeOf(err)
 		return reason, err
 	}
-	r.Meter.Load(found.Usage.Requests, found.Usage.Errors)
 	filter, _, err := dtm.ParseFilter(b.Filter)
 	if err != nil {
 		return StopError, fmt.Errorf("reading the filter: %w", err)
 	}
 	var report Report
 	report.count()
-	stopCounting := r.countRequests(deadlines.storing, keyID, found.Usage)
+	stopCounting := r.countRequests(deadlines.storing, keyID)
 	w := r.work(deadlines, &report)
 	defer w.deadlines.start(deadlines.storing, budgetEnd)()
 	e := &engine{

@@ -360,7 +360,7 @@ func TestBackfills(t *testing.T) {
 				s.feed.Unfinished = c.unfinished
 				var asked []string
 				r := &Runner{
-					Feed: "f", RunID: "r", Store: s, Meter: dtm.NewMeter(100), Log: slog.New(slog.DiscardHandler),
+					Feed: "f", RunID: "r", Store: s, Usage: usageOf(s, dtm.NewMeter(100)), Log: slog.New(slog.DiscardHandler),
 					Options:       Options{Workers: 2, PageSize: 10, InitialLookback: time.Hour, MaxLookback: 1e6 * time.Hour, Budget: time.Minute},
 					KeyID:         func(context.Context) (string, error) { return "k", nil },
 					WorksBackfill: c.works,

@@ -195,7 +195,8 @@ func (d *day) run(t *testing.T, i int) {
 		d.cache = new(ledger.Cache)
 	}
 	runner := &drain.Runner{
-		Feed: "default", RunID: id, Store: d.store, Meter: d.meter, Log: d.log,
+		Feed: "default", RunID: id, Store: d.store, Log: d.log,
+		Usage:   drain.NewUsageCounter("default", d.store, d.meter, d.log),
 		KeyID:   func(context.Context) (string, error) { return fmt.Sprint("key-", d.keys), nil },
 		LiveAPI: d.client.Session(liveShare), SweepAPI: d.client.Session(sweepShare), BackfillAPI: d.client.Session(backfillShare),
 		Options: drain.Options{

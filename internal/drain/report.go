@@ -166,7 +166,7 @@ func orUnknown(s string) string {
 
 // finish ends the report with what the key has used by now, as far as is known here.
 func (r *Runner) finish(report *Report, outcome, reason string, err error) {
-	report.Requests24h, report.Errors1h = r.Meter.Used()
+	report.Requests24h, report.Errors1h = r.Usage.meter.Used()
 	report.finish(outcome, reason, err)
 }
 

@@ -67,7 +67,7 @@ type Runner struct {
 	// KeyID names the counters of the API key. Its error may wrap ErrKeyMissing.
 	KeyID func(ctx context.Context) (string, error)
 	Store Store
-	Meter Meter
+	Usage *UsageCounter
 	// LiveAPI, SweepAPI and BackfillAPI are the sessions of live work, of sweeps and of
 	// backfills. The last two may use less of the key's budgets.
 	LiveAPI     Session
@@ -121,7 +121,7 @@ func (r *Runner) live(ctx context.Context, report *Report, began time.Time) (out
 	if err != nil {
 		return outcomeOf(err)
 	}
-	feed, usage := found.Feed, found.Usage
+	feed := found.Feed
 	r.Cache.Opened(feed.Generation)
 	report.before(feed)
 	if !report.DryRun && feed.Lease != nil && began.Before(feed.Lease.ExpiresAt) {
@@ -131,7 +131,6 @@ func (r *Runner) live(ctx context.Context, report *Report, began time.Time) (out
 		}
 		return Skipped, StopLeaseHeld, nil
 	}
-	r.Meter.Load(usage.Requests, usage.Errors)
 	w.clock.first = feed.BeginsAt.IsZero()
 	refiltered := w.plan(&feed)
 	feed.KeyID = keyID
@@ -151,7 +150,7 @@ func (r *Runner) live(ctx context.Context, report *Report, began time.Time) (out
 				"event", "filter", "feed", r.Feed, "past", feed.FilterPast)
 		}
 	}
-	stopCounting := r.countRequests(deadlines.storing, keyID, usage)
+	stopCounting := r.countRequests(deadlines.storing, keyID)
 	end := w.deadlines.start(leased, budgetEnd)
 	err = w.runAll(feed)
 	end()
@@ -169,7 +168,7 @@ func (r *Runner) open(ctx context.Context) (keyID string, found state.Snapshot, 
 	opening, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
 	if keyID, err = r.KeyID(opening); err == nil {
-		found, err = r.Store.Open(opening, r.Feed, keyID)
+		found, err = r.Usage.Open(opening, keyID)
 	}
 	if err != nil && ctx.Err() != nil { // it failed for that
 		err = errShutdown

@@ -144,7 +144,7 @@ func newRun(t *testing.T, s state.Store, api http.RoundTripper, to ledger.Publis
 		t.Fatal(err)
 	}
 	return &Runner{
-		Feed: "f", RunID: "r", Store: s, Meter: meter, Log: slog.New(slog.DiscardHandler),
+		Feed: "f", RunID: "r", Store: s, Usage: usageOf(s, meter), Log: slog.New(slog.DiscardHandler),
 		Options: Options{
 			Workers: 2, PageSize: 25, Refs: true, InitialLookback: time.Hour, MaxLookback: 120 * time.Hour, Overlap: 10 * time.Minute,
 			Settle: 30 * time.Second, Budget: 9 * time.Minute, UpdatesWindow: 24 * time.Hour,
@@ -708,7 +708,7 @@ func TestOversizedAlertInABackfill(t *testing.T) {
 		}
 		var asked []string
 		r := newRun(t, nil, nil, &topic{})
-		r.Store = s
+		r.Store, r.Usage = s, usageOf(s, dtm.NewMeter(1000))
 		r.LiveAPI, r.SweepAPI = empty{name: "live", asked: &asked}, empty{name: "sweep", asked: &asked}
 		r.BackfillAPI = shortListings{empty{name: "backfill", asked: &asked}}
 		r.Options.MaxLookback = 1e6 * time.Hour

@@ -219,7 +219,7 @@ func (w *work) sweepOf(fetching context.Context, kind string, feed state.Feed, b
 	// are not plentiful, every sweep reads what is new, and one in OVERLAP the rest: a tenth
 	// less, since a run may begin a little early.
 	var enough time.Time
-	used, _ := w.runner.Meter.Used()
+	used, _ := w.runner.Usage.meter.Used()
 	if began.Sub(feed.SweptOverlap) < overlap*9/10 && float64(used) >= plentiful*float64(w.runner.Options.RequestsPerDay) {
 		enough = feed.LastSweep.Add(-min(shortOverlap, overlap))
 	}

@@ -69,7 +69,7 @@ func TestLateSweep(t *testing.T) {
 				var asked []string
 				var logs bytes.Buffer
 				r := &Runner{
-					Feed: "f", RunID: "r", Store: s, Meter: dtm.NewMeter(100), Log: slog.New(slog.NewJSONHandler(&logs, nil)),
+					Feed: "f", RunID: "r", Store: s, Usage: usageOf(s, dtm.NewMeter(100)), Log: slog.New(slog.NewJSONHandler(&logs, nil)),
 					Options: Options{
 						Workers: 1, PageSize: 10, InitialLookback: time.Hour, MaxLookback: 1e6 * time.Hour, Budget: 10 * time.Minute,
 						UpdatesWindow: c.window,
@@ -131,7 +131,7 @@ func TestFailedSweep(t *testing.T) {
 				var asked []string
 				failures, first := c.failures, true
 				r := &Runner{
-					Feed: "f", RunID: "r", Store: s, Meter: dtm.NewMeter(100), Log: slog.New(slog.DiscardHandler),
+					Feed: "f", RunID: "r", Store: s, Usage: usageOf(s, dtm.NewMeter(100)), Log: slog.New(slog.DiscardHandler),
 					Options: Options{
 						Workers: 1, PageSize: 10, InitialLookback: time.Hour, MaxLookback: 1e6 * time.Hour, Budget: 10 * time.Minute,
 						UpdatesWindow: time.Hour,
@@ -183,7 +183,7 @@ func TestLongSweep(t *testing.T) {
 		}
 		var asked []string
 		r := &Runner{
-			Feed: "f", RunID: "r", Store: s, Meter: dtm.NewMeter(100), Log: slog.New(slog.DiscardHandler),
+			Feed: "f", RunID: "r", Store: s, Usage: usageOf(s, dtm.NewMeter(100)), Log: slog.New(slog.DiscardHandler),
 			Options: Options{
 				Workers: 1, PageSize: 10, InitialLookback: time.Hour, MaxLookback: 1e6 * time.Hour, Budget: 10 * time.Minute,
 				UpdatesWindow: time.Hour,

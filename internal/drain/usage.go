@@ -20,7 +20,8 @@ const (
 )
 
 // UsageCounter keeps a meter in step with the database's counters of a key: other
-// feeds and SyncStatus use up the same budgets. It may be used by several goroutines.
+// feeds and SyncStatus use up the same budgets. It may be used by several goroutines. A
+// meter has one: another one's load would leave out what this one has on its way.
 type UsageCounter struct {
 	feed  string
 	store Store
@@ -32,8 +33,8 @@ type UsageCounter struct {
 	lock   *semaphore.Weighted
 	keyID  string
 	loaded time.Time
-	// known is what the database held when a run began. Its buckets that have left
-	// their window are dropped with the next count.
+	// known is what the database held then. Its buckets that have left their window are
+	// dropped with the next count.
 	known state.Usage
 }
 
@@ -42,9 +43,14 @@ func NewUsageCounter(feed string, store Store, meter Meter, log *slog.Logger) *U
 	return &UsageCounter{feed: feed, store: store, meter: meter, log: log, lock: semaphore.NewWeighted(1)}
 }
 
+// Open reads the feed, and with it the counters of a key.
+func (u *UsageCounter) Open(ctx context.Context, keyID string) (state.Snapshot, error) {
+	return u.load(ctx, keyID, 0)
+}
+
 // Load reads the counters of a key if they were read more than 10 s ago.
 func (u *UsageCounter) Load(ctx context.Context, keyID string) error {
-	if err := u.load(ctx, keyID, usageAge); err != nil {
+	if _, err := u.load(ctx, keyID, usageAge); err != nil {
 		return fmt.Errorf("reading the count of requests: %w", err)
 	}
 	return nil
@@ -57,23 +63,22 @@ func (u *UsageCounter) Add(ctx context.Context, keyID string) {
 	u.add(context.WithoutCancel(ctx), keyID)
 }
 
-func (u *UsageCounter) load(ctx context.Context, keyID string, age time.Duration) error {
+func (u *UsageCounter) load(ctx context.Context, keyID string, age time.Duration) (found state.Snapshot, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
 	if err := u.lock.Acquire(ctx, 1); err != nil {
-		return context.Cause(ctx)
+		return found, context.Cause(ctx)
 	}
 	defer u.lock.Release(1)
 	if u.keyID == keyID && time.Since(u.loaded) < age {
-		return nil
+		return found, nil
 	}
-	found, err := u.store.Open(ctx, u.feed, keyID)
-	if err != nil {
-		return err
+	if found, err = u.store.Open(ctx, u.feed, keyID); err != nil {
+		return found, err
 	}
 	u.meter.Load(found.Usage.Requests, found.Usage.Errors)
-	u.keyID, u.loaded = keyID, time.Now()
-	return nil
+	u.keyID, u.loaded, u.known = keyID, time.Now(), found.Usage
+	return found, nil
 }
 
 func (u *UsageCounter) add(ctx context.Context, keyID string) (added bool) {
@@ -86,10 +91,11 @@ func (u *UsageCounter) add(ctx context.Context, keyID string) (added bool) {
 		if sent.Requests, sent.Errors = u.meter.Take(); len(sent.Requests) == 0 && len(sent.Errors) == 0 {
 			return false
 		}
-		if err = u.store.AddUsage(ctx, keyID, sent, u.known.Outdated(time.Now())); err != nil {
+		if err = u.store.AddUsage(ctx, keyID, sent, u.known.Outdated(time.Now())); err == nil {
+			u.known = state.Usage{}
+		} else {
 			u.meter.Return(sent.Requests, sent.Errors)
 		}
-		u.known = state.Usage{}
 	}
 	if err != nil {
 		u.log.WarnContext(ctx, "requests could not be counted", "feed", u.feed, "error", err.Error())
@@ -100,9 +106,7 @@ func (u *UsageCounter) add(ctx context.Context, keyID string) (added bool) {
 // countRequests adds a run's requests to the database's counters from time to time,
 // and a last time when the function it returns is called. The run's own writes say
 // whether the database is there.
-func (r *Runner) countRequests(base context.Context, keyID string, known state.Usage) (stop func(context.Context)) {
-	u := NewUsageCounter(r.Feed, r.Store, r.Meter, r.Log)
-	u.known = known
+func (r *Runner) countRequests(base context.Context, keyID string) (stop func(context.Context)) {
 	quit, done := make(chan struct{}), make(chan struct{})
 	counting, cancel := context.WithCancel(base)
 	go func() {
@@ -114,10 +118,10 @@ func (r *Runner) countRequests(base context.Context, keyID string, known state.U
 			case <-quit:
 				return
 			case <-ticker.C:
-				if !u.add(counting, keyID) {
+				if !r.Usage.add(counting, keyID) {
 					continue
 				}
-				if err := u.load(counting, keyID, 0); err != nil {
+				if _, err := r.Usage.Open(counting, keyID); err != nil {
 					r.Log.WarnContext(counting, "the requests of others could not be counted", "feed", r.Feed, "error", err.Error())
 				}
 			}
@@ -129,6 +133,6 @@ func (r *Runner) countRequests(base context.Context, keyID string, known state.U
 		<-done
 		stop()
 		cancel()
-		u.add(ctx, keyID)
+		r.Usage.add(ctx, keyID)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/http"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -113,6 +114,51 @@ func TestCountsOnTheirWayAreNotMissing(t *testing.T) {
 		counter.Add(t.Context(), "one") // nothing was sent since
 		if diff := cmp.Diff([][]int64{{4}, {5}}, [][]int64{store.added, meter.loaded}); diff != "" {
 			t.Errorf("added and loaded (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// usageOf keeps a meter in step with a database.
+func usageOf(s Store, meter Meter) *UsageCounter {
+	return NewUsageCounter("f", s, meter, slog.New(slog.DiscardHandler))
+}
+
+// slowCounting is a database that takes a second to count requests.
+type slowCounting struct{ state.Store }
+
+func (s slowCounting) AddUsage(ctx context.Context, keyID string, add, old state.Usage) error {
+	time.Sleep(time.Second)
+	return s.Store.AddUsage(ctx, keyID, add, old)
+}
+
+// TestARunCountsWhatIsOnItsWay: what a write-back of this instance has sent when a run
+// begins is in what the run reads.
+func TestARunCountsWhatIsOnItsWay(t *testing.T) {
+	stored := newStore(t)
+	synctest.Test(t, func(t *testing.T) {
+		hour := time.Now().Truncate(state.RequestBucket).Unix()
+		if err := stored.AddUsage(t.Context(), "k", state.Usage{Requests: map[int64]int64{hour: 1}}, state.Usage{}); err != nil {
+			t.Fatal(err)
+		}
+		meter, store := &counted{sent: 4}, slowCounting{stored}
+		for what, begin := range map[string]func(*Runner){
+			"a run":          func(r *Runner) { _, _ = r.Live(t.Context(), "schedule", false) },
+			"a dry backfill": func(r *Runner) { _, _ = r.DryBackfill(t.Context(), state.Backfill{Filter: "{}"}) },
+		} {
+			r := newRun(t, store, wire(func(*http.Request) reply { return alertsOf() }), &topic{})
+			r.Usage = usageOf(store, meter)
+			before, err := stored.Open(t.Context(), "f", "k")
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := before.Usage.Requests[hour] + 4
+			meter.loaded, meter.sent = nil, 4
+			go r.Usage.Add(t.Context(), "k")
+			synctest.Wait()
+			begin(r)
+			if diff := cmp.Diff([]int64{want}, meter.loaded); diff != "" {
+				t.Errorf("%s loads (-want +got):\n%s", what, diff)
+			}
 		}
 	})
 }

@@ -173,7 +173,8 @@ func (w *world) run(s step) *proc {
 	meter, client := p.client()
 	p.live, p.sweeps = client.Session(liveShare), client.Session(sweepShare)
 	runner := &drain.Runner{
-		Feed: w.feed, Options: w.Feed, RunID: p.name, Store: database{p}, Meter: meter, Log: slog.New(slog.DiscardHandler),
+		Feed: w.feed, Options: w.Feed, RunID: p.name, Store: database{p}, Log: slog.New(slog.DiscardHandler),
+		Usage:   drain.NewUsageCounter(w.feed, database{p}, meter, slog.New(slog.DiscardHandler)),
 		LiveAPI: alternating{p.live, p, true}, SweepAPI: alternating{p.sweeps, p, true},
 		BackfillAPI: alternating{client.Session(backfillShare), p, false},
 		KeyID:       func(context.Context) (string, error) { return w.feed + "-key", nil },

@@ -29,7 +29,8 @@ var sources = []struct {
 }{
 	// A run reads the document, takes the lease on that, works, and gives it back.
 	{"drain", "Runner.live", []string{"r.open(", "state.Acquire(deadlines.storing, r.Store, r.Feed, r.RunID, feed, found.Revision)", "w.runAll(", "w.release("}},
-	{"drain", "Runner.open", []string{"r.Store.Open("}},
+	{"drain", "Runner.open", []string{"r.Usage.Open("}},
+	{"drain", "UsageCounter.load", []string{"u.store.Open("}},
 	{"drain", "work.release", []string{"w.holder.Release("}},
 	{"drain", "work.runAll", []string{"w.drainLive(feed)", "w.changes(", "w.drainLive(w.holder.Feed())"}},
 	{"drain", "work.drainLive", []string{"ledger.Options{CheckLease: w.checkLease, DryRun: w.dryRun}", "w.holder.Update", "f.Slices, f.RereadFrom, f.Gaps, f.Refusal = p.Slices, p.RereadFrom, p.Gaps, p.Refusal"}},

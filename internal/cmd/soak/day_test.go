@@ -205,7 +205,8 @@ func (d *day) conclude(all, missing int) {
 func (d *day) run(t *testing.T) string {
 	id := "run-" + strconv.Itoa(int(time.Since(d.began).Seconds()))
 	runner := &drain.Runner{
-		Feed: "default", RunID: id, Store: d.store, Meter: d.meter, Log: slog.New(slog.DiscardHandler),
+		Feed: "default", RunID: id, Store: d.store, Log: slog.New(slog.DiscardHandler),
+		Usage:   drain.NewUsageCounter("default", d.store, d.meter, slog.New(slog.DiscardHandler)),
 		KeyID:   func(context.Context) (string, error) { return "key", nil },
 		LiveAPI: d.client.Session(dtm.Share{Errors: 50, Requests: 1}), SweepAPI: d.client.Session(dtm.Share{Errors: 35, Requests: 0.9}),
 		BackfillAPI: d.client.Session(dtm.Share{Errors: 35, Requests: 0.6}),
