@@ -21,6 +21,7 @@ const (
 	emptyExpired            // an empty last page, so long after the one before that its token may have expired
 	repeated                // its tokens, or its alerts, come again
 	broken                  // a page request failed, and its token is spent
+	refusedLast             // GTI refuses the token of a page that was not full
 	unreadable              // a page holds an element that can't be read, for the first time
 	noMemory                // the page didn't fit into the workers' share
 	tooLarge                // the page is larger than a page may be
@@ -51,15 +52,30 @@ type listing struct {
 	empties  int  // that were followed since the last page with alerts
 
 	received time.Time // the last page
+	largest  int       // alerts on one page
+	often    int       // pages that had so many
+	full     bool      // the last page seems to be as large as a page may be
 }
 
 func newListing(followUp bool) listing {
 	return listing{tokens: map[string]bool{}, first: true, followUp: followUp}
 }
 
+// noteFull notes whether a page of n alerts is as large as may be. An API may give less than is
+// asked for: then one has as many as two others, and no page more.
+func (l *listing) noteFull(n, size int) {
+	l.full = n >= size || n > 0 && n == l.largest && l.often >= 2
+	if n > l.largest {
+		l.largest, l.often = n, 0
+	}
+	if n == l.largest {
+		l.often++
+	}
+}
+
 // next is the listing that takes this one's place from a later position on.
 func (l *listing) next() listing {
-	return listing{tokens: map[string]bool{}, followUp: l.followUp, empties: l.empties}
+	return listing{tokens: map[string]bool{}, followUp: l.followUp, empties: l.empties, largest: l.largest, often: l.often}
 }
 
 // add takes a page of a listing that was asked for in pages of a size, and says how
@@ -71,10 +87,11 @@ func (l *listing) add(page dtm.Page, size int, isPast bool) (end listingEnd, bro
 	l.first, l.received = false, page.ReceivedAt
 	l.tokens[page.Next] = true
 	brought = l.shown.add(page)
+	l.noteFull(len(page.Alerts), size)
 	switch {
 	case isPast:
 		return finished, brought
-	case page.Next == "" && len(page.Alerts) >= size:
+	case page.Next == "" && l.full:
 		return fullLast, brought
 	case page.Next == "" && len(page.Alerts) == 0 && late:
 		return emptyExpired, brought
@@ -96,7 +113,19 @@ func (l *listing) add(page dtm.Page, size int, isPast bool) (end listingEnd, bro
 	return emptyLater, brought
 }
 
-// endOfError is how an error ends a listing; goesOn when it ends the work with it.
+// endOf is how an error ends the listing; goesOn when it ends the work with it. A page that
+// is not full may be the last, whatever its link says (DTM API: a next link on the last page
+// has been seen, and what such a token is answered with is not known).
+func (l *listing) endOf(err error) listingEnd {
+	var restart *dtm.RestartError
+	isFresh := !l.received.IsZero() && time.Since(l.received) < tokenDoubt
+	if errors.As(err, &restart) && isFresh && !l.full && dtm.Kind(restart.Cause).Final() {
+		return refusedLast
+	}
+	return endOfError(err)
+}
+
+// endOfError is how an error ends any listing.
 func endOfError(err error) listingEnd {
 	switch dtm.Kind(err) {
 	case dtm.TokenSpent:
@@ -130,7 +159,7 @@ const (
 //	finished                     all read      all read     all read
 //	shifted                      list again    all read     all read
 //	fullLast, emptyFirst,        list again    list again   all read
-//	emptyExpired
+//	emptyExpired, refusedLast
 //	emptyLater                   the next listing follows links of empty pages
 //	repeated                     list again    list again   unclear
 //	broken                       list again    list again   an error, the second time
@@ -153,7 +182,7 @@ func (e *endings) add(end listingEnd, progressed bool, cause error) (decision, e
 	switch {
 	case end == finished, end == shifted && !progressed:
 		return allRead, nil
-	case again && (end == fullLast || end == emptyFirst || end == emptyExpired):
+	case again && (end == fullLast || end == emptyFirst || end == emptyExpired || end == refusedLast):
 		return allRead, nil
 	case again && end == repeated:
 		return unclear, nil

@@ -80,7 +80,7 @@ func (r *newestReader) pass(ctx context.Context) (end listingEnd, progressed int
 	}
 	for page, err := range r.source.List(ctx, q) {
 		if err != nil {
-			return endOfError(err), progressed, err
+			return l.endOf(err), progressed, err
 		}
 		page, doubtful := r.doubts.cut(page)
 		end, _ := l.add(page, q.Size, false)

@@ -76,7 +76,7 @@ func (r *reader) fetch(ctx context.Context, pages chan<- fetched, c *chain) (ano
 	relist := r.engine.opts.Filter.HasMutable()
 	for page, err := range r.engine.source.List(ctx, l.query) {
 		if err != nil {
-			r.failed(ctx, pages, l.query, c.pages, err)
+			r.failed(ctx, pages, l, c.pages, err)
 			return false
 		}
 		if l.asked.IsZero() {
@@ -245,8 +245,8 @@ func (r *reader) endOf(page dtm.Page, l *sliceListing) listingEnd {
 }
 
 // failed hands on why a listing could not be gone on with.
-func (r *reader) failed(ctx context.Context, pages chan<- fetched, q dtm.Query, pageNo int, err error) {
-	f := fetched{err: err, end: endOfError(err)}
+func (r *reader) failed(ctx context.Context, pages chan<- fetched, l *sliceListing, pageNo int, err error) {
+	f := fetched{err: err, end: l.listing.endOf(err)}
 	switch {
 	case r.engine.deadlines.fetching.Err() != nil:
 		return // the pass ends as stopped
@@ -258,7 +258,7 @@ func (r *reader) failed(ctx context.Context, pages chan<- fetched, q dtm.Query, 
 	case f.end == tooLarge:
 		r.ahead = pageNo
 	case f.end != goesOn:
-	case pageNo == 0 && r.since.IsZero() && dtm.IsSinceRefused(err) && q.Since.Before(r.engine.oldestSafeSince()):
+	case pageNo == 0 && r.since.IsZero() && dtm.IsSinceRefused(err) && l.query.Since.Before(r.engine.oldestSafeSince()):
 		f.end = refusedSince
 	}
 	send(ctx, pages, f)

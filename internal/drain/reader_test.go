@@ -30,6 +30,12 @@ type scriptedPage struct {
 	err     error
 	broken  string // an element that can't be read
 	at      int    // how many alerts come before it
+	now     bool   // it says when it came
+}
+
+func now(p scriptedPage) scriptedPage {
+	p.now = true
+	return p
 }
 
 func page(next string, created ...int) scriptedPage {
@@ -76,6 +82,9 @@ func (s *scripted) List(_ context.Context, q dtm.Query) iter.Seq2[dtm.Page, erro
 		s.listings = s.listings[1:]
 		for _, page := range pages {
 			p := dtm.Page{Next: page.next, AskedAt: time.Now()}
+			if page.now {
+				p.ReceivedAt = time.Now()
+			}
 			for i, n := range page.created {
 				if page.broken != "" && i == page.at {
 					p.Alerts = append(p.Alerts, dtm.Alert{Raw: []byte(page.broken), Invalid: "not valid JSON", Unreadable: true})
@@ -126,6 +135,7 @@ func (n *recordingProcessor) Process(_ context.Context, alerts []dtm.Alert, _ le
 
 var (
 	errSpent    = &dtm.RestartError{Cause: errors.New("reset")}
+	errNoToken  = &dtm.RestartError{Cause: &dtm.APIError{Status: 404}}
 	errOld      = &dtm.APIError{Status: 400}
 	errLarge    = &dtm.PageTooLargeError{}
 	err500      = &dtm.APIError{Status: 500}
@@ -199,6 +209,26 @@ func TestReader(t *testing.T) {
 			listings: [][]scriptedPage{{page("", 1, 2, 3, 4)}, {page("", 4)}},
 			asked:    []string{"since -0.001", "since 2.999"},
 			publish:  "1 2 3 4",
+		},
+		{
+			name:     "as many as on the pages before are a full page, too",
+			listings: [][]scriptedPage{{page("a", 1, 2), page("b", 3, 4), page("", 5, 6)}, {page("a", 6, 7), page("", 8)}},
+			asked:    []string{"since -0.001", "since 4.999"},
+			publish:  "1 2 3 4 5 6 7 8",
+		},
+		{
+			name:     "a page that isn't full is the last where its link leads nowhere, twice",
+			listings: [][]scriptedPage{{page("a", 1, 2, 3, 4), now(page("b", 5)), fails(errNoToken)}, {now(page("a", 5)), fails(errNoToken)}},
+			asked:    []string{"since -0.001", "since 3.999"},
+			publish:  "1 2 3 4 5",
+		},
+		{
+			name:     "a full page isn't",
+			listings: [][]scriptedPage{{now(page("a", 1, 1, 1, 1)), fails(errNoToken)}, {now(page("a", 1, 1, 1, 1)), fails(errNoToken)}, {now(page("a", 1, 1, 1, 1)), fails(errNoToken)}},
+			asked:    []string{"since -0.001", "since 0.999", "since 0.999"},
+			publish:  "1",
+			left:     []state.Slice{{From: sec(0), To: sec(1000), DoneUntil: sec(1)}},
+			err:      "no page could be read",
 		},
 		{
 			name:     "a full page without a next link, full of one moment",
@@ -637,7 +667,7 @@ func TestRereadFrom(t *testing.T) {
 		name  string
 		pages []scriptedPage
 	}{
-		{"alerts of a late page", []scriptedPage{page("a", 86_000), page("b", 86_100), page("", 86_300)}},
+		{"alerts of a late page", []scriptedPage{page("a", 86_000), page("b", 86_100, 86_200), page("", 86_300)}},
 		{"alerts of the first page", []scriptedPage{page("a", 86_000, 86_260), page("", 86_280)}},
 		{"the end, without any alert", []scriptedPage{page("a", 86_000), page("")}},
 	} {

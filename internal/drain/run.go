@@ -113,7 +113,9 @@ func (r *Runner) Live(ctx context.Context, trigger string, dryRun bool) (Report,
 }
 
 func (r *Runner) live(ctx context.Context, report *Report, began time.Time) (outcome, reason string, err error) {
-	budgetEnd := began.Add(r.Options.Budget)
+	// Not from began, which has lost the clock that never jumps: calls would take a deadline
+	// for passed whose time has not come, and be made again until it has.
+	budgetEnd := time.Now().Add(r.Options.Budget)
 	deadlines, done := newDeadlines(ctx, budgetEnd)
 	defer done()
 	w := r.work(deadlines, report)

@@ -1050,3 +1050,60 @@ func TestExpiredTokenThatSaysNothing(t *testing.T) {
 		}
 	})
 }
+
+// TestARunOutlivesATimeOfDayThatJumps: where its deadline was told by the time of day alone,
+// after a jump of an hour calls took it for passed, the contexts' timers did not, and the
+// database's client repeated its call for the rest of the budget.
+func TestARunOutlivesATimeOfDayThatJumps(t *testing.T) {
+	store := newStore(t)
+	feedWith(t, store)
+	r := newRun(t, store, wire(func(r *http.Request) reply {
+		if end, ok := r.Context().Deadline(); !ok || end == end.Round(0) { //nolint:staticcheck // Round drops the clock that doesn't jump
+			t.Error("the deadline has no clock but the time of day")
+		}
+		return alertsOf()
+	}), &topic{})
+	r.Options.Budget = 5 * time.Second // less than one request may take
+	if report, err := r.Live(t.Context(), "schedule", false); report.Outcome != OK {
+		t.Errorf("%s %s %v", report.Outcome, report.StopReason, err)
+	}
+}
+
+// TestASweepThatShowsNothing: where GTI lists no alert by its last change, and has just
+// listed one by its creation, no change counts as seen.
+func TestASweepThatShowsNothing(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		created time.Duration // before now
+		updates time.Duration
+		swept   bool
+	}{
+		{"it would show the new one", 2 * time.Minute, 24 * time.Hour, false},
+		{"it looks at younger ones", 2 * time.Minute, time.Minute, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			store := newStore(t)
+			synctest.Test(t, func(t *testing.T) {
+				feedWith(t, store)
+				at := time.Now().UTC().Add(-c.created).Format(time.RFC3339)
+				r := newRun(t, store, wire(func(r *http.Request) reply {
+					if isLive(r) {
+						return alertsOf(fmt.Sprintf(`{"id":"a","created_at":%q,"updated_at":%q}`, at, at))
+					}
+					return alertsOf()
+				}), &topic{})
+				r.Options.UpdatesWindow = c.updates
+				if report, err := r.Live(t.Context(), "schedule", false); report.Outcome != OK || report.Created != 1 {
+					t.Fatalf("%s %s %v, %d created", report.Outcome, report.StopReason, err, report.Created)
+				}
+				found, err := store.Open(t.Context(), "f", "")
+				if err != nil {
+					t.Fatal(err)
+				}
+				if swept := !found.Feed.LastSweep.IsZero(); swept != c.swept {
+					t.Errorf("swept: %t, want %t", swept, c.swept)
+				}
+			})
+		})
+	}
+}

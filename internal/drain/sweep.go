@@ -33,6 +33,7 @@ func (w *work) sweep(feed state.Feed) (err error) {
 	w.sweepSince = w.oldestChange(feed, began)
 	fetching, stop := w.sweepTime()
 	defer stop(nil)
+	fetched := w.report.Fetched
 	kinds := []string{state.Changes}
 	if w.runner.Options.Filter.HasMutable() {
 		kinds = append(kinds, state.Matches)
@@ -44,6 +45,10 @@ func (w *work) sweep(feed state.Feed) (err error) {
 		switch {
 		case err != nil:
 			return w.sweepFailed(fetching, err, kinds[i:], began)
+		case kind == state.Changes && fetched > 0 && !s.shown && w.isNewestWithin():
+			// Counted as complete, it would hide changes and late alerts until the audit.
+			w.runner.Log.WarnContext(w.deadlines.caller, "the API lists no alert by its last change, and has just listed some by their creation: changes are not seen", "event", "sweep", "feed", w.runner.Feed)
+			return nil
 		case end == unclear:
 			w.runner.Log.WarnContext(w.deadlines.caller, "the API lists the same again and again, and changes after that are not seen", "event", "sweep", "feed", w.runner.Feed)
 			return nil
@@ -55,6 +60,12 @@ func (w *work) sweep(feed state.Feed) (err error) {
 		w.coverOverlap(began, later(back, w.sweepSince), wholly)
 	}
 	return nil
+}
+
+// isNewestWithin reports whether the newest alert that the feed has read is one that a sweep
+// lists.
+func (w *work) isNewestWithin() bool {
+	return w.holder != nil && !w.holder.Feed().Newest.Before(w.sweepSince)
 }
 
 // oldestChange is the created_at back to which a sweep looks: all of UPDATES_WINDOW, but
@@ -265,6 +276,7 @@ type sweepReader struct {
 	// enough, unless zero, is the updated_at at which a sweep of several pages may end.
 	enough time.Time
 	short  bool // it has ended there
+	shown  bool // a page had an alert
 	// shifting: alerts leave the listing while it is read, so that others may skip
 	// from one page to the one before. A listing of several pages that brought
 	// something is then read once more.
@@ -333,7 +345,7 @@ func (s *sweepReader) pass(fetching, working context.Context, p *sweepPass) (lis
 		case err != nil && fetching.Err() != nil:
 			return goesOn, context.Cause(fetching)
 		case err != nil:
-			return endOfError(err), err
+			return p.endOf(err), err
 		}
 		p.pages++
 		page, doubtful := s.doubts.cut(page)
@@ -342,7 +354,7 @@ func (s *sweepReader) pass(fetching, working context.Context, p *sweepPass) (lis
 		isPast := p.older >= 2
 		s.short = !isPast && p.recent >= 2 && p.pages >= freePages && page.Next != ""
 		p.withheld = p.withheld || p.emptied && len(page.Alerts) > 0
-		p.emptied = p.emptied || len(page.Alerts) == 0
+		p.emptied, s.shown = p.emptied || len(page.Alerts) == 0, s.shown || len(page.Alerts) > 0
 		end, brought := p.add(page, s.query.Size, isPast || s.short)
 		allHandled, err := s.handle(working, page, brought, p)
 		page.Release()

@@ -226,6 +226,7 @@ func TestARefusedSweepIsRemembered(t *testing.T) {
 // refusing answers 400 to a since that is too old, in words that may be a proxy's.
 type refusing struct {
 	http.RoundTripper
+	status int
 	body   string
 	first  bool // only the first such request, as a proxy may
 	errors int
@@ -237,7 +238,7 @@ func (r *refusing) RoundTrip(req *http.Request) (*http.Response, error) {
 		return r.RoundTripper.RoundTrip(req)
 	}
 	r.errors++
-	return &http.Response{StatusCode: http.StatusBadRequest, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(r.body)), Request: req}, nil
+	return &http.Response{StatusCode: r.status, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(r.body)), Request: req}, nil
 }
 
 // TestSinceRefusedInOtherWords: a since is taken for refused whatever the words, when a
@@ -254,34 +255,36 @@ func TestSinceRefusedInOtherWords(t *testing.T) {
 		`<html></html>`:                        2,
 		``:                                     2,
 	} {
-		synctest.Test(t, func(t *testing.T) {
-			old := dtmsim.Alert{ID: "old", CreatedAt: time.Now().Add(-150 * time.Hour)}
-			api := dtmsim.New(dtmsim.Options{}, []dtmsim.Alert{old, {ID: "new", CreatedAt: time.Now().Add(-time.Hour)}})
-			s, to, gti := newStore(t), &topic{}, &refusing{RoundTripper: api.RoundTripper(), body: body}
-			for range 3 {
-				r := newRun(t, s, gti, to)
-				r.Options.InitialLookback, r.Options.UpdatesWindow = 200*time.Hour, 720*time.Hour
-				if report, err := r.Live(t.Context(), "schedule", false); err != nil || report.Outcome != OK {
-					t.Fatalf("%s: %s, %v", body, report.Outcome, err)
+		for _, status := range []int{http.StatusBadRequest, http.StatusUnprocessableEntity} {
+			synctest.Test(t, func(t *testing.T) {
+				old := dtmsim.Alert{ID: "old", CreatedAt: time.Now().Add(-150 * time.Hour)}
+				api := dtmsim.New(dtmsim.Options{}, []dtmsim.Alert{old, {ID: "new", CreatedAt: time.Now().Add(-time.Hour)}})
+				s, to, gti := newStore(t), &topic{}, &refusing{RoundTripper: api.RoundTripper(), status: status, body: body}
+				for range 3 {
+					r := newRun(t, s, gti, to)
+					r.Options.InitialLookback, r.Options.UpdatesWindow = 200*time.Hour, 720*time.Hour
+					if report, err := r.Live(t.Context(), "schedule", false); err != nil || report.Outcome != OK {
+						t.Fatalf("%s: %s, %v", body, report.Outcome, err)
+					}
+					time.Sleep(5 * time.Minute)
 				}
-				time.Sleep(5 * time.Minute)
-			}
-			feed, err := s.Open(t.Context(), "f", "")
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff([]string{"new"}, to.ids); diff != "" || len(feed.Feed.Gaps) != 1 || feed.Feed.LastSweep.IsZero() {
-				t.Errorf("%s: gaps %v, last sweep %v, %s", body, feed.Feed.Gaps, feed.Feed.LastSweep, diff)
-			}
-			if gti.errors != want {
-				t.Errorf("%s: %d answers of 400, want %d", body, gti.errors, want)
-			}
-		})
+				feed, err := s.Open(t.Context(), "f", "")
+				if err != nil {
+					t.Fatal(err)
+				}
+				if diff := cmp.Diff([]string{"new"}, to.ids); diff != "" || len(feed.Feed.Gaps) != 1 || feed.Feed.LastSweep.IsZero() {
+					t.Errorf("%s: gaps %v, last sweep %v, %s", body, feed.Feed.Gaps, feed.Feed.LastSweep, diff)
+				}
+				if gti.errors != want {
+					t.Errorf("%d %s: %d refusals, want %d", status, body, gti.errors, want)
+				}
+			})
+		}
 	}
 	synctest.Test(t, func(t *testing.T) {
 		old := dtmsim.Alert{ID: "old", CreatedAt: time.Now().Add(-150 * time.Hour)}
 		s, to := newStore(t), &topic{}
-		r := newRun(t, s, &refusing{RoundTripper: dtmsim.New(dtmsim.Options{}, []dtmsim.Alert{old}).RoundTripper(), body: "bad gateway", first: true}, to)
+		r := newRun(t, s, &refusing{RoundTripper: dtmsim.New(dtmsim.Options{}, []dtmsim.Alert{old}).RoundTripper(), status: http.StatusBadRequest, body: "bad gateway", first: true}, to)
 		r.Options.InitialLookback = 200 * time.Hour
 		if _, err := r.Live(t.Context(), "schedule", false); err != nil {
 			t.Fatal(err)

@@ -191,22 +191,25 @@ type APIError struct {
 	Foreign bool
 	// WebPage: the body is one. No API writes that.
 	WebPage bool
-	// Repeated: a Foreign 400 that was answered to the same request before.
+	// Repeated: a Foreign 400 or 422 that was answered to the same request before.
 	Repeated bool
 }
 
 // isDoubtful reports whether an answer may be a proxy's that would mean much as GTI's: that
 // the since of a listing is too old.
-func (e *APIError) isDoubtful() bool {
-	return e.Foreign && !e.Repeated && e.Status == http.StatusBadRequest
+func (e *APIError) isDoubtful() bool { return e.Foreign && !e.Repeated && e.isOfQuery() }
+
+// isOfQuery reports whether the status says that something else is to be asked for.
+func (e *APIError) isOfQuery() bool {
+	return e.Status == http.StatusBadRequest || e.Status == http.StatusUnprocessableEntity
 }
 
 // IsSinceRefused reports whether an error can mean that the since of a listing was too old:
-// a 400, in GTI's own words or twice in other ones (DTM API: neither the limit nor the form
-// of such an answer is known).
+// a 400 or 422, in GTI's own words or twice in other ones (DTM API: neither the limit nor the
+// form of such an answer is known).
 func IsSinceRefused(err error) bool {
 	var api *APIError
-	return errors.As(err, &api) && api.Status == http.StatusBadRequest && (!api.Foreign || api.Repeated)
+	return errors.As(err, &api) && api.isOfQuery() && (!api.Foreign || api.Repeated)
 }
 
 // IsGone reports whether an error can mean that GTI has no such alert: a 404 that is no web

@@ -64,8 +64,6 @@ func (p *Processor) hydrateBatch(ctx context.Context, batch []*item, counts *Cou
 	for i, it := range batch {
 		switch {
 		case results[i] == fetchFailed:
-		case results[i] == fetchGone && it.event == Created:
-			counts.LeftAlone++
 		case results[i] == fetchNoMemory && len(batch) > 1:
 			again = append(again, it)
 		default:
@@ -107,7 +105,6 @@ type fetchResult int
 
 const (
 	fetchDone     fetchResult = iota // it came, or is published as it was listed
-	fetchGone                        // GTI has it no more
 	fetchNoMemory                    // there was none beside the others
 	fetchFailed                      // and ends the page
 )
@@ -125,8 +122,6 @@ func (p *Processor) fetch(ctx context.Context, it *item) (dtm.Page, fetchResult,
 	case kind == dtm.NoMemory:
 		return page, fetchNoMemory, nil
 	case ctx.Err() != nil:
-	case kind == dtm.NotFound:
-		return page, fetchGone, nil
 	case kind.Final(), kind == dtm.Refused, kind == dtm.Redirected, kind == dtm.NoAnswer, kind == dtm.Interrupted, kind == dtm.Unavailable,
 		kind == dtm.Unreadable: // after all attempts
 		return page, fetchDone, nil

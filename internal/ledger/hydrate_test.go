@@ -56,9 +56,9 @@ func TestHydrate(t *testing.T) {
 			counts: ledger.Counts{Handled: 1, Created: 1}, took: []string{"a created bare of Brand"},
 		},
 		{
-			name:   "gone",
+			name:   "listed, and not there by its id",
 			fetch:  func(int) (dtm.Page, error) { return dtm.Page{}, &dtm.APIError{Status: 404} },
-			counts: ledger.Counts{Handled: 1, LeftAlone: 1},
+			counts: ledger.Counts{Handled: 1, Created: 1}, took: []string{"a created bare of Brand"},
 		},
 		{
 			name:   "gone, a proxy says",
@@ -318,9 +318,9 @@ func TestChangeOfARejectedAlert(t *testing.T) {
 			counts: ledger.Counts{Handled: 1, Created: 1}, took: []string{"a created truncated bare of Brand"}, statuses: []string{"new gti"},
 		},
 		{
-			name: "gone", rejected: version("refused", "new", 0), listed: bare("refused", 5),
+			name: "not there by its id", rejected: version("refused", "new", 0), listed: bare("refused", 5),
 			fetch:  func() (dtm.Page, error) { return dtm.Page{}, &dtm.APIError{Status: 404} },
-			counts: ledger.Counts{Handled: 1, LeftAlone: 1},
+			counts: ledger.Counts{Handled: 1, Created: 1}, took: []string{"refused created bare of Brand"}, statuses: []string{"new gti"},
 		},
 		{
 			name: "the version that was rejected", rejected: version("refused", "new", 5), listed: bare("refused", 5),

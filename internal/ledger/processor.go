@@ -114,7 +114,7 @@ type Counts struct {
 	Superseded    int // a newer version is
 	Dropped       int // by a rule
 	Rejected      int
-	LeftAlone     int // changed, but unknown and not this feed's; or gone when it was fetched
+	LeftAlone     int // changed, but unknown and not this feed's
 
 	Redacted int // of the published and the rejected ones: something was masked
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"dtmrelay.internal/dtmrelay/internal/dtm"
+	"dtmrelay.internal/dtmrelay/internal/state"
 )
 
 // acquireSlot waits until the message may talk to GTI.
@@ -56,6 +57,40 @@ func (d *delivery) get(ctx context.Context) (current, error) {
 	}
 	defer page.Release()
 	return currentOf(page.Alerts[0]), nil // without a created_at, it has all that is needed here
+}
+
+// errStale ends a delivery that would undo what was written just before.
+var errStale = errors.New("GTI shows an older version of the alert than the relay has seen")
+
+// getNewest reads the alert. A change that is computed from an older version than the
+// record's would take back the tags that were written since.
+func (d *delivery) getNewest(ctx context.Context, rec state.Record) (current, error) {
+	for try := 1; ; try++ {
+		alert, err := d.get(ctx)
+		switch {
+		case err != nil || !isStale(alert.version, rec):
+			return alert, err
+		case try == staleTries:
+			return current{}, errStale
+		}
+		select {
+		case <-time.After(staleLook):
+		case <-ctx.Done():
+			return current{}, context.Cause(ctx)
+		}
+	}
+}
+
+// isStale reports whether a version is older than one that the record has of the last
+// minutes. Of an older one, or of a clock that was ahead, it says nothing.
+func isStale(version time.Time, rec state.Record) bool {
+	known := rec.PublishedVersion
+	for _, e := range rec.Echoes {
+		if e.Version.After(known) {
+			known = e.Version
+		}
+	}
+	return time.Since(known).Abs() < underWay && version.Add(wholeSecond).Before(known)
 }
 
 func currentOf(alert dtm.Alert) current {

@@ -26,7 +26,8 @@
 //     comes again.
 //  5. delivery.acquireSlot waits until the message may talk to GTI. The rest is
 //     delivery.attempt.
-//  6. delivery.get reads the alert from GTI, and delivery.change computes the change.
+//  6. delivery.getNewest reads the alert from GTI, again while GTI shows an older version than
+//     the record has. Then delivery.change computes the change.
 //  7. If there is nothing to change, delivery.completeUnchanged records the intents as
 //     done, on the condition that the record is as in step 3, and the message is
 //     acknowledged. The condition proves that nobody took the lease since step 3, so
@@ -114,6 +115,13 @@ const (
 	// maxAttempts bounds how often a message starts over because others write to the
 	// alert's record.
 	maxAttempts = 12
+	// A read that shows an older version than the record has is made again this often, each
+	// time after staleLook (DTM API: whether a read follows a change at once is not known).
+	staleTries = 4
+	staleLook  = time.Second
+	// wholeSecond is how much older a version may seem: after a change GTI gives it in whole
+	// seconds (DTM API).
+	wholeSecond = time.Second
 	// maxEchoes is how many echoes a record keeps, and maxEchoBytes how many bytes of
 	// tags they hold together: a database takes no record above 1 MiB.
 	maxEchoes    = 8
@@ -380,7 +388,7 @@ func (d *delivery) result(p plan) string {
 // attempt reads the alert, and changes it if it must. It reports whether the
 // message is completed.
 func (d *delivery) attempt(ctx context.Context, entry state.Entry, p plan) (completed bool, err error) {
-	alert, err := d.get(ctx)
+	alert, err := d.getNewest(ctx, entry.Record)
 	if err != nil {
 		return false, d.withdraw(ctx, entry, err)
 	}

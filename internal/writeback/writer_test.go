@@ -307,7 +307,7 @@ func TestWritebackReplacesEchoes(t *testing.T) {
 		{"a status by tags", state.Echo{Status: "read"}, false, `"add_tags":["x"]`, true},
 		{"tags by a status", state.Echo{Tags: []string{"y"}}, false, `"status":"closed"`, true},
 		{"one that may still come", state.Echo{Status: "read"}, true, `"status":"closed"`, true},
-		{"one that has come", state.Echo{Status: "read", Version: time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)}, false, `"status":"closed"`, true},
+		{"one that has come", state.Echo{Status: "read", Version: time.Date(1999, 12, 31, 23, 50, 0, 0, time.UTC)}, false, `"status":"closed"`, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -574,7 +574,9 @@ func TestWritebacksToUnknownAlertsStopFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := newWorld(dtmsim.Options{}, alert("a"), alert("b"), alert("c"), alert("rejected"), alert("asked"))
 		p := o.newProcess()
-		o.editOf("b", func(rec *state.Record) { rec.HandledVersion, rec.PublishedVersion = time.Now(), time.Now() })
+		o.editOf("b", func(rec *state.Record) {
+			rec.HandledVersion, rec.PublishedVersion = time.Now(), time.Now().Add(-time.Hour)
+		})
 		o.editOf("rejected", func(rec *state.Record) { rec.HandledVersion = time.Now() })
 		deliver := func(id string) (string, error) {
 			out, err := p.deliver(t.Context(), requestAt(id, 1, `"status":"closed"`))
@@ -665,6 +667,30 @@ func TestWritebackWaitsAsLongAsItIsAsked(t *testing.T) {
 					t.Fatalf("HTML %t: after %d deliveries there were %d requests, want 1", html, n+1, got)
 				}
 				time.Sleep(time.Minute)
+			}
+		})
+	}
+}
+
+// TestWritebackOfAStaleRead: a read that shows the alert as it was before the last change is
+// made again, and ends the delivery where it goes on so.
+func TestWritebackOfAStaleRead(t *testing.T) {
+	for stale, want := range map[int]string{1: "one x y", 3: "one x y", 4: "one x"} {
+		synctest.Test(t, func(t *testing.T) {
+			o := newWorld(dtmsim.Options{}, dtmsim.Alert{ID: "a", CreatedAt: time.Now().Add(-time.Hour), Body: []byte(
+				`{"id":"a","status":"new","tags":["one"],"created_at":"1999-12-31T23:00:00Z","updated_at":"1999-12-31T23:00:00Z"}`)})
+			p := o.newProcess()
+			if out, err := p.deliver(t.Context(), requestAt("a", 1, `"add_tags":["x"]`)); err != nil || out.Result != writeback.Written {
+				t.Fatal(out, err)
+			}
+			o.api.AddFault(dtmsim.Fault{Kind: dtmsim.Get, Status: http.StatusOK, Times: stale, Body: `{"id":"a","status":"new","tags":["one"],` +
+				`"created_at":"1999-12-31T23:00:00Z","updated_at":"1999-12-31T23:00:00Z"}`})
+			_, err := p.deliver(t.Context(), requestAt("a", 2, `"add_tags":["y"]`))
+			if failed := err != nil; failed != (stale == 4) {
+				t.Errorf("%d stale reads: %v", stale, err)
+			}
+			if got := strings.TrimPrefix(o.now("a"), "new "); strings.ReplaceAll(got, ",", " ") != want {
+				t.Errorf("%d stale reads: the tags are %s, want %s", stale, got, want)
 			}
 		})
 	}
