@@ -12,7 +12,8 @@ const (
 	// auditAge is how old an hour is at least when an audit reads it for the first time,
 	// where AUDIT_WINDOW is more than a day.
 	auditAge = day
-	// auditHole is how much an audit reads too often, rather than be two.
+	// auditHole is the longest range, already read, that one audit reads again so that its
+	// two ranges need not be two backfills.
 	auditHole = time.Hour
 	// againSuffix ends the id of an audit of the end of AUDIT_WINDOW alone.
 	againSuffix = "-again"
@@ -85,11 +86,4 @@ func audited(f *state.Feed, b state.Backfill, o Options) {
 	if o.AuditWindow > day && b.Since.Before(againUntil) {
 		f.AuditedAgainUntil = later(f.AuditedAgainUntil, againUntil)
 	}
-}
-
-func later(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
 }

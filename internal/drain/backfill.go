@@ -347,7 +347,7 @@ func (r *Runner) count(ctx context.Context, b *state.Backfill) (reason string, e
 	var report Report
 	report.count()
 	stopCounting := r.countRequests(deadlines.storing, keyID)
-	w := r.work(deadlines, &report)
+	w := r.newWork(deadlines, &report)
 	defer w.deadlines.start(deadlines.storing, budgetEnd)()
 	e := &engine{
 		clock: w.clock, scope: scope{b.Since, b.Until},

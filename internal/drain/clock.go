@@ -165,9 +165,7 @@ func (c *clock) takeBack(ctx context.Context, f *state.Feed, o Options, now time
 		}
 	}
 	take(&f.BeginsAt, now.Add(-o.InitialLookback)) // nothing was read
-	if back.Before(f.BeginsAt) {
-		back = f.BeginsAt
-	}
+	back = later(back, f.BeginsAt)
 	take(&f.FirstRun, back)
 	if isAhead(f.End) {
 		f.Slices = slicesBefore(f.Slices, back)
@@ -203,9 +201,7 @@ func (c *clock) takeBack(ctx context.Context, f *state.Feed, o Options, now time
 func slicesBefore(all []state.Slice, end time.Time) []state.Slice {
 	var out []state.Slice
 	for _, s := range all {
-		if s.To.After(end) {
-			s.To = end
-		}
+		s.To = earlier(s.To, end)
 		if s.DoneUntil.Before(s.To) {
 			out = append(out, s)
 		}

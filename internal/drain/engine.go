@@ -358,17 +358,11 @@ func (e *engine) advance(s *activeSlice, o order, f fetched) (moved bool) {
 	if latest.IsZero() {
 		latest = e.clock.now()
 	}
-	newest := o.last()
-	if newest.After(s.To) {
-		newest = s.To // what lies past it is another slice's
-	}
+	newest := earlier(o.last(), s.To) // what lies past it is another slice's
 	if newest.After(e.progress.Newest) && !newest.After(latest) {
 		e.progress.Newest = newest
 	}
-	to := o.position()
-	if to.After(s.To) {
-		to = s.To
-	}
+	to := earlier(o.position(), s.To)
 	e.noteRecent(s.DoneUntil, to, f.listed)
 	if !to.After(s.DoneUntil) {
 		return false
@@ -391,15 +385,10 @@ func (e *engine) cutFuture(asked time.Time) {
 	if !end.Before(e.progress.End) {
 		return
 	}
-	if done := e.doneTo(); end.Before(done) {
-		end = done
-	}
+	end = later(end, e.doneTo())
 	for _, s := range e.active {
 		if s.To.After(end) {
-			s.To = end
-			if end.Before(s.DoneUntil) {
-				s.To = s.DoneUntil // nothing of it is left
-			}
+			s.To = later(end, s.DoneUntil) // where it is DoneUntil, nothing is left
 		}
 	}
 	e.active = slices.DeleteFunc(e.active, func(s *activeSlice) bool { return !s.owned && !s.DoneUntil.Before(s.To) })
@@ -436,9 +425,7 @@ func (e *engine) noteRecent(from, to, listed time.Time) {
 	if to.Before(recentSince) {
 		return
 	}
-	if from.Before(recentSince) {
-		from = recentSince
-	}
+	from = later(from, recentSince)
 	if e.progress.RereadFrom.IsZero() || from.Before(e.progress.RereadFrom) {
 		e.progress.RereadFrom = from
 	}

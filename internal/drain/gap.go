@@ -107,12 +107,8 @@ func (e *engine) addGap(g state.Gap) {
 		if e.report.Gap == nil {
 			e.report.Gap = &state.TimeRange{Since: g.Since, Until: g.Until}
 		}
-		if g.Since.Before(e.report.Gap.Since) {
-			e.report.Gap.Since = g.Since
-		}
-		if g.Until.After(e.report.Gap.Until) {
-			e.report.Gap.Until = g.Until
-		}
+		e.report.Gap.Since = earlier(e.report.Gap.Since, g.Since)
+		e.report.Gap.Until = later(e.report.Gap.Until, g.Until)
 	}
 	e.onGap(g)
 }

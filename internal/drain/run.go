@@ -93,10 +93,8 @@ type Runner struct {
 // ErrKeyMissing means that there is no API key yet: the secret has no version.
 var ErrKeyMissing = errors.New("there is no API key")
 
-const (
-	// callTime bounds one call to the database at a run's beginning and end.
-	callTime = 20 * time.Second
-)
+// callTime bounds one call to the database at a run's beginning and end.
+const callTime = 20 * time.Second
 
 // Live relays everything new, and returns what it did. The error is the one in
 // the report, for those who need to know its kind. When ctx ends, the run stops
@@ -118,7 +116,7 @@ func (r *Runner) live(ctx context.Context, report *Report, began time.Time) (out
 	budgetEnd := time.Now().Add(r.Options.Budget)
 	deadlines, done := newDeadlines(ctx, budgetEnd)
 	defer done()
-	w := r.work(deadlines, report)
+	w := r.newWork(deadlines, report)
 	keyID, found, err := r.open(ctx)
 	if err != nil {
 		return outcomeOf(err)
@@ -244,8 +242,8 @@ type work struct {
 	looked     *monitorsLook // at the monitors; nil: this run has not looked
 }
 
-// work is a run's work on its own copy of the runner, whose sessions tell the time.
-func (r *Runner) work(d deadlines, report *Report) *work {
+// newWork begins a run. Its sessions are wrapped to note GTI's Date.
+func (r *Runner) newWork(d deadlines, report *Report) *work {
 	timing := *r
 	w := &work{
 		runner: &timing, deadlines: d, report: report, got: new(atomic.Int64),

@@ -734,7 +734,7 @@ func TestFilterPast(t *testing.T) {
 		BeginsAt: at(0), FirstRun: at(0), End: at(1000), Filter: dtm.Filter{}.String(), FilterSince: at(0),
 		Slices: []state.Slice{span3(100, 200, 110)}, // what comes after it was read before it
 	}
-	r.work(deadlines{caller: t.Context()}, &Report{}).plan(&f)
+	r.newWork(deadlines{caller: t.Context()}, &Report{}).plan(&f)
 	for s := 0; s < 990; s += 10 {
 		past := false
 		for _, g := range f.FilterPast {

@@ -33,8 +33,8 @@ func extend(f *state.Feed, end time.Time, o Options) (listed time.Time) {
 	case len(f.Slices) == 0:
 		listed = f.End
 		from := f.End.Add(-o.Overlap)
-		if !f.RereadFrom.IsZero() && f.RereadFrom.Before(from) {
-			from = f.RereadFrom
+		if !f.RereadFrom.IsZero() {
+			from = earlier(from, f.RereadFrom)
 		}
 		from = later(f.BeginsAt, from)
 		if from.Before(end) {
@@ -56,13 +56,6 @@ func extend(f *state.Feed, end time.Time, o Options) (listed time.Time) {
 		f.End = end
 	}
 	return listed
-}
-
-func earlier(a, b time.Time) time.Time {
-	if b.Before(a) {
-		return b
-	}
-	return a
 }
 
 // tidy sorts slices, drops those that are done, and joins neighbours of which
@@ -92,10 +85,7 @@ func cutBefore(s *state.Slice, bound time.Time) (gap state.Gap, ok bool) {
 	if !s.DoneUntil.Before(bound) {
 		return state.Gap{}, false
 	}
-	gap = state.Gap{TimeRange: state.TimeRange{Since: s.DoneUntil, Until: bound}}
-	if s.To.Before(bound) {
-		gap.Until = s.To
-	}
+	gap = state.Gap{TimeRange: state.TimeRange{Since: s.DoneUntil, Until: earlier(bound, s.To)}}
 	s.DoneUntil = gap.Until
 	return gap, true
 }
@@ -108,12 +98,7 @@ func addGap(gaps []state.Gap, g state.Gap) []state.Gap {
 			out = append(out, o)
 			continue
 		}
-		if o.Since.Before(g.Since) {
-			g.Since = o.Since
-		}
-		if o.Until.After(g.Until) {
-			g.Until = o.Until
-		}
+		g.Since, g.Until = earlier(g.Since, o.Since), later(o.Until, g.Until)
 	}
 	out = append(out, g)
 	slices.SortFunc(out, func(a, b state.Gap) int { return a.Since.Compare(b.Since) })

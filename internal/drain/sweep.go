@@ -212,10 +212,10 @@ func (w *work) tellLateSweep() {
 }
 
 const (
-	// shortOverlap is how long before the last sweep one ends that leaves the rest of the
-	// overlap to a later one.
+	// A short sweep reads back to this long before the last one. With less, a change that
+	// comes into GTI's index a little late would wait for a sweep of all of OVERLAP.
 	shortOverlap = 2 * time.Minute
-	// plentiful is the part of a day's requests up to which no sweep does.
+	// plentiful is the part of a day's requests up to which no sweep is short.
 	plentiful = 0.15
 )
 
@@ -459,9 +459,7 @@ func (w *work) handOver(kinds []string, began time.Time) error {
 		if kind == state.Matches {
 			b.ID += "-" + kind
 			b.Filter, b.Until = w.runner.Options.Filter.String(), f.Position()
-			if b.Since.Before(f.BeginsAt) {
-				b.Since = f.BeginsAt
-			}
+			b.Since = later(b.Since, f.BeginsAt)
 		}
 		if err := w.requestBackfill(b); err != nil {
 			return err

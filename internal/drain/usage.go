@@ -14,8 +14,8 @@ import (
 const (
 	// countEvery is how often a run adds its requests to the database's counters.
 	countEvery = 10 * time.Second
-	// usageAge is how long the count of a key's requests is good for who asks for it:
-	// others send too.
+	// usageAge is how old the count of a key's requests may be. With an older one a process
+	// would go on sending when other feeds and SyncStatus have used up the budget.
 	usageAge = 10 * time.Second
 )
 
