@@ -31,8 +31,8 @@ func object(data []byte) ([]byte, bool) {
 }
 
 // member reads the name of the member of an object that begins at b[i], and
-// returns where its value begins. At the end of the object, name is nil and at
-// the index after it. The name comes as bytes, so that comparing it needs no memory.
+// returns where its value begins. A negative at is ^i of the index i of the fault. The name
+// comes as bytes, so that comparing it needs no memory.
 func member(b []byte, i int) (name []byte, at int) {
 	end := skipString(b, i)
 	if end < 0 {

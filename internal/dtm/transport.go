@@ -319,7 +319,8 @@ func (s *Session) readFailure(ctx context.Context, resp *http.Response, body io.
 
 // underWay is a request that was given up and is still under way: GTI counts it
 // among those that it works at (DTM API: 10 lists of a user), and would answer one
-// more with 429. Closing its connection would not end that. Nil is none.
+// more with 429. Closing its connection would not end that. A nil underWay stands
+// for no request.
 type underWay chan struct{}
 
 // ended calls done when nothing is under way any more.

@@ -146,7 +146,7 @@ func (p *Processor) take(it *item, page dtm.Page) {
 	}
 	if a.HasDoc || !it.entry.Record.HasSecrets {
 		if _, masked, valid := p.Redactor.Redact(a.Raw); valid {
-			it.whole = &masked
+			it.masked = &masked
 		}
 	}
 }

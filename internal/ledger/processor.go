@@ -162,9 +162,9 @@ type item struct {
 	unseen    bool // its document could not be had
 	// fingerprint is that of its texts, when these were looked at with all that was to be had.
 	fingerprint string
-	// whole is what is masked in the alert with its document, where the version comes
+	// masked is what is masked in the alert with its document, where the version comes
 	// without; nil: nobody has looked.
-	whole *redact.Masked
+	masked *redact.Masked
 
 	recorded state.Record // what was written last
 }

@@ -525,7 +525,7 @@ func TestProcessStops(t *testing.T) {
 			t.Errorf("%v, %d calls", err, topics.calls)
 		}
 	})
-	// Alive is asked before publishing, before rejecting, and before recording.
+	// CheckLease is asked before publishing, before rejecting, and before recording.
 	for allowed, want := range []struct {
 		took, rejected int
 		counts         ledger.Counts

@@ -36,7 +36,7 @@ func (p *Processor) publish(ctx context.Context, items []*item) error {
 		default:
 			var fits bool
 			if it.msg, fits = message.Fit(p.seen(it, raw, masked)); fits {
-				it.redacted, it.secret = masked.Any(), masked.Secret() || it.whole != nil && it.whole.Secret()
+				it.redacted, it.secret = masked.Any(), masked.Secret() || it.masked != nil && it.masked.Secret()
 				if !it.unseen {
 					it.fingerprint = masked.Fingerprint()
 				}
@@ -99,8 +99,8 @@ func (p *Processor) hasSecrets(it *item) bool {
 // secrets are what is to be masked beside what the version itself tells.
 func (p *Processor) secrets(it *item) redact.Masked {
 	switch {
-	case it.whole != nil:
-		return *it.whole
+	case it.masked != nil:
+		return *it.masked
 	case p.hasSecrets(it), it.unseen && (it.event == Created || p.needsDocument(it)):
 		return redact.Everything()
 	}

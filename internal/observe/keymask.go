@@ -32,31 +32,31 @@ func NewKeyMask(w io.Writer) *KeyMask { return &KeyMask{w: w} }
 
 // Add makes a secret known. Those of under 8 bytes are left alone. Earlier ones
 // stay known: after a rotation the old key can still turn up in an error.
-func (s *KeyMask) Add(secret string) {
+func (m *KeyMask) Add(secret string) {
 	if len(secret) < leastSecret {
 		return
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	for _, form := range formsOf(secret) {
-		if !slices.ContainsFunc(s.forms, func(known []byte) bool { return string(known) == form }) {
-			s.forms = append(s.forms, []byte(form))
+		if !slices.ContainsFunc(m.forms, func(known []byte) bool { return string(known) == form }) {
+			m.forms = append(m.forms, []byte(form))
 		}
 	}
-	slices.SortStableFunc(s.forms, func(a, b []byte) int { return len(b) - len(a) })
+	slices.SortStableFunc(m.forms, func(a, b []byte) int { return len(b) - len(a) })
 }
 
 // Write writes p without the secrets.
-func (s *KeyMask) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (m *KeyMask) Write(p []byte) (int, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	clean := p
-	for _, form := range s.forms {
+	for _, form := range m.forms {
 		if bytes.Contains(clean, form) {
 			clean = bytes.ReplaceAll(clean, form, []byte(masked))
 		}
 	}
-	if _, err := s.w.Write(clean); err != nil {
+	if _, err := m.w.Write(clean); err != nil {
 		return 0, err
 	}
 	return len(p), nil

@@ -53,7 +53,7 @@ func Parse(list string) (*Redactor, []string, error) {
 		}
 		var path string
 		if element[0] != '"' || json.Unmarshal(element, &path) != nil {
-			refuse(cut(string(element)), "it is no string")
+			refuse(shorten(string(element)), "it is no string")
 			continue
 		}
 		switch path {
@@ -103,9 +103,9 @@ func (r *Redactor) addOwn() {
 }
 
 // quote shows a value so that a long or binary one doesn't fill the log.
-func quote(value string) string { return cut(strconv.Quote(value)) }
+func quote(value string) string { return shorten(strconv.Quote(value)) }
 
-func cut(text string) string {
+func shorten(text string) string {
 	const most = 60
 	if runes := []rune(text); len(runes) > most {
 		return string(runes[:most]) + "…"
@@ -236,7 +236,7 @@ func (r *Redactor) Redact(raw []byte) (out []byte, masked Masked, valid bool) {
 // say which of its matches are secrets: what was masked in the whole alert is masked in it,
 // too. With Everything all matches are, and each string of six characters or more that is
 // searched at all.
-func (r *Redactor) RedactPart(raw []byte, whole Masked) (out []byte, masked Masked, valid bool) {
+func (r *Redactor) RedactPart(raw []byte, alert Masked) (out []byte, masked Masked, valid bool) {
 	if !r.Masks() {
 		return raw, Masked{}, true
 	}
@@ -245,16 +245,16 @@ func (r *Redactor) RedactPart(raw []byte, whole Masked) (out []byte, masked Mask
 	if !w.walk(r, raw) {
 		return nil, Masked{}, false
 	}
-	topics := w.judgeGroups(whole)
+	topics := w.judgeGroups(alert)
 	n, secret, texts := w.collect()
 	prints := r.salt + w.prints
-	if n == 0 && len(whole.texts) == 0 && !whole.all {
+	if n == 0 && len(alert.texts) == 0 && !alert.all {
 		return raw, Masked{prints: prints}, true
 	}
 	// A byte that is no UTF-8 is three when it is decoded (U+FFFD).
-	m := newMasked(n, append(texts, whole.texts...), max(3*w.longest, maxTextBytes))
+	m := newMasked(n, append(texts, alert.texts...), max(3*w.longest, maxTextBytes))
 	m.topics, m.secret, m.prints = topics, secret, prints
-	if whole.all {
+	if alert.all {
 		m.secrets = &matcher{all: true}
 	}
 	out, found := w.write(m.secrets)

@@ -306,12 +306,12 @@ func hash(text []byte) uint64 {
 // judgeGroups masks the values of topics and matches that are secrets: first those that
 // say so themselves, then those that have a topic's id which one of them had, here or in
 // the whole alert. It returns these ids.
-func (w *walker) judgeGroups(whole Masked) (ids map[string]bool) {
+func (w *walker) judgeGroups(alert Masked) (ids map[string]bool) {
 	ids = map[string]bool{}
-	maps.Copy(ids, whole.topics)
+	maps.Copy(ids, alert.topics)
 	for _, group := range w.groups {
 		values := w.values[group[0]:group[1]]
-		if !whole.all && !w.isSecretGroup(values) {
+		if !alert.all && !w.isSecretGroup(values) {
 			continue
 		}
 		for i, v := range values {

@@ -78,7 +78,7 @@ var schema = sync.OnceValue(func() map[string]*field {
 	// name of their own are too: one that gets a name later must not vanish here.
 	fields["raw"] = &field{
 		kind: cel.MapType(cel.StringType, cel.DynType),
-		get:  (*view).whole,
+		get:  (*view).decodeAll,
 		set:  func(*view) bool { return true },
 	}
 	return fields
@@ -265,8 +265,8 @@ func (f *field) holds(decoded any) bool {
 	}
 }
 
-// whole decodes the alert with all its members.
-func (v *view) whole() (ref.Val, error) {
+// decodeAll decodes the alert with all its members.
+func (v *view) decodeAll() (ref.Val, error) {
 	if v.raw == nil {
 		var all map[string]any
 		if err := json.Unmarshal(v.alert.Raw, &all); err != nil {

@@ -112,7 +112,7 @@ func (c *compiledRule) compile(env *cel.Env, p *prices) []error {
 	if checked.OutputType() != cel.BoolType {
 		return []error{at(1, 0, fmt.Sprintf("gives %s; allowed: a boolean, such as from ==", cel.FormatCELType(checked.OutputType())))}
 	}
-	if problems := append(timeZones(checked.NativeRep()), wholeAlerts(checked.NativeRep())...); len(problems) > 0 {
+	if problems := append(timeZones(checked.NativeRep()), alertsAsValues(checked.NativeRep())...); len(problems) > 0 {
 		return problems
 	}
 	p.learn(checked.NativeRep())
@@ -193,9 +193,9 @@ func timeZones(checked *ast.AST) (problems []error) {
 	return problems
 }
 
-// wholeAlerts finds where the alert itself is compared, or one is made up: both would fail
+// alertsAsValues finds where the alert itself is compared, or one is made up: both would fail
 // at every alert.
-func wholeAlerts(checked *ast.AST) (problems []error) {
+func alertsAsValues(checked *ast.AST) (problems []error) {
 	isAlert := func(e ast.Expr) bool { return checked.GetType(e.ID()).IsExactType(alertType) }
 	ast.PreOrderVisit(checked.Expr(), ast.NewExprVisitor(func(e ast.Expr) {
 		isCompared := e.Kind() == ast.CallKind && slices.Contains([]string{operators.Equals, operators.NotEquals, operators.In}, e.AsCall().FunctionName()) &&

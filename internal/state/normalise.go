@@ -57,11 +57,11 @@ func Milliseconds(t time.Time) time.Time { return t.Truncate(time.Millisecond).U
 // InMilliseconds is a copy of a document with all its times and durations in whole
 // milliseconds. It shares no time with the document.
 func InMilliseconds[T any](document T) T {
-	cut(reflect.ValueOf(&document).Elem())
+	truncateTimes(reflect.ValueOf(&document).Elem())
 	return document
 }
 
-func cut(v reflect.Value) {
+func truncateTimes(v reflect.Value) {
 	switch t := v.Addr().Interface().(type) {
 	case *time.Time:
 		*t = Milliseconds(*t)
@@ -73,19 +73,19 @@ func cut(v reflect.Value) {
 	switch kind := v.Kind(); {
 	case kind == reflect.Struct:
 		for i := range v.NumField() {
-			cut(v.Field(i))
+			truncateTimes(v.Field(i))
 		}
 	case kind == reflect.Pointer && !v.IsNil():
 		old := v.Elem()
 		v.Set(reflect.New(old.Type()))
 		v.Elem().Set(old)
-		cut(v.Elem())
+		truncateTimes(v.Elem())
 	case kind == reflect.Slice && !v.IsNil() && v.Type().Elem().Kind() == reflect.Struct:
 		old := v.Slice(0, v.Len())
 		v.Set(reflect.MakeSlice(v.Type(), v.Len(), v.Len()))
 		reflect.Copy(v, old)
 		for i := range v.Len() {
-			cut(v.Index(i))
+			truncateTimes(v.Index(i))
 		}
 	}
 }

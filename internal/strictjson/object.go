@@ -42,8 +42,8 @@ type Object struct {
 	// object in then.
 	Path string
 	// Mismatch words the problem of a field, named with its Path, whose value is not what
-	// is allowed. Nil
-	// quotes the value. Set it where values must not be quoted.
+	// is allowed. Without it the problem quotes the value. Set it where a value must not be
+	// shown.
 	Mismatch func(name, allowed string, value json.RawMessage) string
 
 	unread   map[string]json.RawMessage
