@@ -10,7 +10,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"time"
@@ -210,6 +209,6 @@ func ErrorStop(errorsPerHour int) int { return sharesOf(errorsPerHour).live.Erro
 // runID names a run: when it began, and something random.
 func runID(now time.Time) string {
 	random := make([]byte, 4)
-	_, _ = io.ReadFull(rand.Reader, random) // never fails (crypto/rand)
+	_, _ = rand.Read(random) // never fails (crypto/rand)
 	return now.UTC().Format("20060102T150405Z-") + hex.EncodeToString(random)
 }

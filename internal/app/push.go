@@ -26,10 +26,7 @@ const maxPush = 16 << 20
 // write-backs to it.
 func (a *App) syncHandler(writer *writeback.Writer) http.Handler {
 	s := &statusSync{app: a, writer: writer}
-	handler := observe.Recover(a.log, http.HandlerFunc(s.push))
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		handler.ServeHTTP(w, r.WithContext(observe.WithTrace(r.Context(), r)))
-	})
+	return observe.Recover(a.log, http.HandlerFunc(s.push))
 }
 
 // newWriter makes what writes back to GTI. Its limits are the process', so an app has one.

@@ -21,10 +21,7 @@ func (a *App) handler() http.Handler {
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		problem{Status: http.StatusNotFound, Detail: "there is nothing at this path; see POST /, /backfill, /backfill/{id}, /status, /alerts/{id}"}.write(w)
 	})
-	permitted := a.restrict(mux)
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		observe.Recover(a.log, permitted).ServeHTTP(w, r.WithContext(observe.WithTrace(r.Context(), r)))
-	})
+	return observe.Recover(a.log, a.restrict(mux))
 }
 
 // route serves a path with a handler for each method. HEAD goes where GET goes.

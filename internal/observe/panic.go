@@ -46,11 +46,12 @@ func LogPanic(ctx context.Context, log *slog.Logger, p *Panic) {
 		slog.String("stack_trace", p.Error()+"\n\n"+string(p.Stack)))
 }
 
-// Recover logs a panic of next with [LogPanic] and answers 500, or nothing more
-// when an answer has begun. The functions framework would print it as many plain
+// Recover calls next with the trace of [WithTrace] in the request's context. It logs a panic
+// of next with [LogPanic] and answers 500, or nothing more when an answer has begun. The functions framework would print it as many plain
 // lines, and append to a body that has begun.
 func Recover(log *slog.Logger, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r = r.WithContext(WithTrace(r.Context(), r))
 		began := &beganWriter{ResponseWriter: w}
 		defer func() {
 			value := recover()
@@ -60,7 +61,7 @@ func Recover(log *slog.Logger, next http.Handler) http.Handler {
 			if value == http.ErrAbortHandler { //nolint:errorlint // net/http, which cuts the connection for it, compares in the same way
 				panic(value)
 			}
-			LogPanic(WithTrace(r.Context(), r), log, Recovered(value))
+			LogPanic(r.Context(), log, Recovered(value))
 			if began.began {
 				return
 			}

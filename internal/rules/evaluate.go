@@ -59,7 +59,7 @@ func (r *Rules) Evaluate(a dtm.Alert, event, previousStatus string, canWriteBack
 		rule := &r.rules[i]
 		effects := rule.Rule
 		matched, reason := rule.evaluate(v)
-		if matched && !canWriteBack && rule.writesBack() {
+		if matched && !canWriteBack && rule.WritesBack() {
 			// A drop would hide what could not be closed.
 			effects.SetStatus, effects.Tags, effects.Drop = "", nil, nil
 			reason = unwritable
@@ -102,12 +102,10 @@ func (r *Result) apply(rule *Rule) {
 		}
 		r.WriteBacks = kept
 	}
-	if rule.writesBack() {
+	if rule.WritesBack() {
 		r.WriteBacks = append(r.WriteBacks, WriteBack{rule.Name, rule.SetStatus, rule.Tags})
 	}
 }
-
-func (r *Rule) writesBack() bool { return r.SetStatus != "" || len(r.Tags) > 0 }
 
 // unwritable is why a rule fails where nothing can be written back.
 const unwritable = "it sets a status or tags, and the alert's own status is none that GTI names"

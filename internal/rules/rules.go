@@ -21,11 +21,13 @@ type Rule struct {
 	Stop      bool     // no later rule is looked at
 }
 
+// WritesBack reports whether the rule sets a status or tags.
+func (r Rule) WritesBack() bool { return r.SetStatus != "" || len(r.Tags) > 0 }
+
 // List are rules in the order in which they are evaluated.
 type List []Rule
 
-// WritesBack reports whether a rule sets a status or tags, for which there has to be
-// a topic.
+// WritesBack reports whether any of the rules does, for which there has to be a topic.
 func (l List) WritesBack() bool {
-	return slices.ContainsFunc(l, func(r Rule) bool { return r.SetStatus != "" || len(r.Tags) > 0 })
+	return slices.ContainsFunc(l, Rule.WritesBack)
 }
