@@ -18,11 +18,10 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"sync"
-	"syscall"
 
+	"dtmrelay.internal/dtmrelay/internal/cmd/internal/module"
 	"dtmrelay.internal/dtmrelay/internal/cmd/resultfile"
 	"dtmrelay.internal/dtmrelay/internal/e2e/process"
 	"dtmrelay.internal/dtmrelay/internal/emulatortest"
@@ -42,13 +41,7 @@ func main() {
 	flag.StringVar(&o.dir, "dir", "", "where the results are, to go on with (a new temporary folder)")
 	flag.StringVar(&o.report, "report", "", "run nothing; write the table of the results into this document")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := o.run(ctx)
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "chaos:", err)
-		os.Exit(1)
-	}
+	module.Main("chaos", o.run)
 }
 
 func (o options) run(ctx context.Context) (err error) {

@@ -19,13 +19,11 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"dtmrelay.internal/dtmrelay/internal/cmd/internal/module"
@@ -48,16 +46,12 @@ func main() {
 	flag.IntVar(&o.workers, "workers", 1, "how many processes give inputs to a target at once; each one's time counts")
 	flag.StringVar(&o.report, "report", "", "run nothing; write the table of the results into this `document`, and the inputs into testdata/fuzz of the packages")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	var err error
-	if o.only, err = regexp.Compile(*only); err == nil {
-		err = o.run(ctx)
-	}
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "fuzzing:", err)
-		os.Exit(1)
-	}
+	module.Main("fuzzing", func(ctx context.Context) (err error) {
+		if o.only, err = regexp.Compile(*only); err != nil {
+			return err
+		}
+		return o.run(ctx)
+	})
 }
 
 func (o options) run(ctx context.Context) error {
@@ -69,14 +63,18 @@ func (o options) run(ctx context.Context) error {
 		return err
 	}
 	results = sums(results)
-	corpora, err := corpora(ctx)
+	module, err := moduleName(ctx)
+	if err != nil {
+		return err
+	}
+	corpora, err := corpora(ctx, module)
 	if err != nil {
 		return err
 	}
 	if o.report != "" {
 		return errors.Join(resultfile.WriteTable(o.report, "fuzzing", table(results)), keep(corpora, results))
 	}
-	targets, err := o.targets(ctx)
+	targets, err := o.targets(ctx, module)
 	if err != nil {
 		return err
 	}
@@ -112,17 +110,13 @@ type result struct {
 }
 
 // targets are all fuzz tests of the module.
-func (o options) targets(ctx context.Context) ([]target, error) {
+func (o options) targets(ctx context.Context, module string) ([]target, error) {
 	out, err := exec.CommandContext(ctx, "go", "test", "-list", "^Fuzz", "./...").Output()
 	if err != nil {
 		return nil, fmt.Errorf("listing the targets (run this at the top of the relay's source): %w", err)
 	}
-	module, err := exec.CommandContext(ctx, "go", "list", "-m").Output()
-	if err != nil {
-		return nil, fmt.Errorf("go list: %w", err)
-	}
 	var all []target
-	for _, t := range parseList(string(out), strings.TrimSpace(string(module))) {
+	for _, t := range parseList(string(out), module) {
 		if o.only.MatchString(t.Dir + " " + t.Name) {
 			all = append(all, t)
 		}
@@ -257,16 +251,20 @@ func (o options) fuzz(ctx context.Context, t target, program, corpora string, lo
 }
 
 // corpora is where the go command keeps the inputs that the module's targets have found.
-func corpora(ctx context.Context) (string, error) {
+func corpora(ctx context.Context, module string) (string, error) {
 	cache, err := exec.CommandContext(ctx, "go", "env", "GOCACHE").Output()
 	if err != nil {
 		return "", fmt.Errorf("go env: %w", err)
 	}
-	module, err := exec.CommandContext(ctx, "go", "list", "-m").Output()
+	return filepath.Join(strings.TrimSpace(string(cache)), "fuzz", module), nil
+}
+
+func moduleName(ctx context.Context) (string, error) {
+	name, err := exec.CommandContext(ctx, "go", "list", "-m").Output()
 	if err != nil {
 		return "", fmt.Errorf("go list (run this at the top of the relay's source): %w", err)
 	}
-	return filepath.Join(strings.TrimSpace(string(cache)), "fuzz", strings.TrimSpace(string(module))), nil
+	return strings.TrimSpace(string(name)), nil
 }
 
 var progress = regexp.MustCompile(`execs: (\d+) .*\(total: (\d+)\)`)

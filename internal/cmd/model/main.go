@@ -19,14 +19,12 @@ import (
 	"maps"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"dtmrelay.internal/dtmrelay/internal/cmd/internal/module"
@@ -51,13 +49,7 @@ func main() {
 	flag.IntVar(&o.parallel, "parallel", runtime.NumCPU(), "how many processes at once")
 	flag.StringVar(&o.report, "report", "", "run nothing; write the table of the results into this `document`")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := o.run(ctx)
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "model:", err)
-		os.Exit(1)
-	}
+	module.Main("model", o.run)
 }
 
 func (o options) run(ctx context.Context) error {

@@ -14,7 +14,6 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
 	"regexp"
 	"slices"
 	"sync"
@@ -29,12 +28,7 @@ func main() {
 	only := flag.String("run", "", "run only mutants whose id matches `regexp`")
 	jobs := flag.Int("j", 1, "run `N` mutants at a time")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if err := mutate(ctx, *list, *only, *jobs); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1) //nolint:gocritic // nothing is left for stop to do
-	}
+	module.Main("mutants", func(ctx context.Context) error { return mutate(ctx, *list, *only, *jobs) })
 }
 
 func mutate(ctx context.Context, list bool, only string, jobs int) error {

@@ -13,7 +13,6 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
 	"regexp"
 	"slices"
 
@@ -24,13 +23,7 @@ func main() {
 	only := flag.String("run", "", "measure only budgets whose id matches `regexp`")
 	report := flag.String("report", "", "write the table into this `document`; what is known of budgets that aren't measured stays")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	err := perform(ctx, *only, *report)
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
+	module.Main("performance", func(ctx context.Context) error { return perform(ctx, *only, *report) })
 }
 
 func perform(ctx context.Context, only, report string) error {

@@ -15,11 +15,10 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"os"
-	"os/signal"
 	"path/filepath"
-	"syscall"
 	"time"
+
+	"dtmrelay.internal/dtmrelay/internal/cmd/internal/module"
 )
 
 // The files in the folder.
@@ -40,13 +39,7 @@ func main() {
 	flag.DurationVar(&o.real, "real", 0, "how long the processes run")
 	flag.StringVar(&o.report, "report", "", "write the figures into this document, and the picture beside it")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := o.run(ctx)
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "soak:", err)
-		os.Exit(1)
-	}
+	module.Main("soak", o.run)
 }
 
 func (o options) run(ctx context.Context) error {

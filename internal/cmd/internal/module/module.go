@@ -1,4 +1,4 @@
-// Package module is what the commands share that examine the relay's own source.
+// Package module is what the commands share that examine the relay itself.
 package module
 
 import (
@@ -7,11 +7,26 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 )
+
+// Main runs a command until it ends or is interrupted. An error is printed and becomes the
+// exit code 1.
+func Main(name string, run func(context.Context) error) {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, name+":", err)
+		os.Exit(1)
+	}
+}
 
 // Root is the folder of the module.
 func Root(ctx context.Context) (string, error) {
