@@ -50,9 +50,7 @@ func (b *backfillRecord) read(text json.RawMessage) error {
 func (b *backfillRecord) UnmarshalJSON(text []byte) error { return b.read(slices.Clone(text)) }
 
 // Finished reports whether nothing more becomes of it.
-func (b backfillRecord) Finished() bool {
-	return b.State == state.Done || b.State == state.Cancelled || b.State == state.Failed
-}
+func (b backfillRecord) Finished() bool { return state.Backfill{State: b.State}.Finished() }
 
 func (b backfillRecord) why() string {
 	return cmp.Or(b.Error, b.Note, "nothing more can be done now")

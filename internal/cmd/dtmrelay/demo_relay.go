@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -83,27 +82,15 @@ func (r *relay) kill() {
 	r.end()
 }
 
-// post posts a body, which may be nil, and decodes the answer of 200.
-func (r *relay) post(ctx context.Context, path string, body []byte, into any) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, r.url+path, bytes.NewReader(body))
+// post posts a body, which may be nil, and decodes the answer, which has an outcome.
+func (r *relay) post(ctx context.Context, path string, body, into any) error {
+	// Not the default transport: it would look for a proxy.
+	client := relayClient{base: r.url, transport: &http.Transport{DisableKeepAlives: true}}
+	answer, err := client.call(ctx, http.MethodPost, path, body, "outcome")
 	if err != nil {
 		return err
 	}
-	// Not the default transport: it would look for a proxy.
-	transport := &http.Transport{DisableKeepAlives: true}
-	resp, err := transport.RoundTrip(req)
-	if err != nil {
-		return fmt.Errorf("calling the relay: %w", err)
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
-	if err != nil {
-		return fmt.Errorf("calling the relay: %w", err)
-	}
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("the relay answered %s: %s", resp.Status, bytes.TrimSpace(text))
-	}
-	if err := json.Unmarshal(text, into); err != nil {
+	if err := json.Unmarshal(answer, into); err != nil {
 		return fmt.Errorf("the relay's answer: %w", err)
 	}
 	return nil
@@ -125,7 +112,7 @@ func (a *announcement) Write(p []byte) (int, error) {
 	if !a.found {
 		a.text = append(a.text, p...)
 		_, rest, ok := strings.Cut(string(a.text), listening)
-		if url, _, whole := strings.Cut(rest, "\n"); ok && whole {
+		if url, _, ended := strings.Cut(rest, "\n"); ok && ended {
 			a.found = true
 			a.url <- url
 		}

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+
 )
 
 // demoResult is what a demo did.

@@ -128,15 +128,8 @@ func (r *relay) writeBack(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	push, err := json.Marshal(map[string]any{
-		"message":      map[string]any{"data": request, "messageId": "1", "publishTime": time.Now().UTC()},
-		"subscription": "projects/demo/subscriptions/dtm-status-updates",
-	})
-	if err != nil {
-		return err
-	}
 	var answer struct{ Outcome, Reason string }
-	if err := r.post(ctx, "/SyncStatus", push, &answer); err != nil {
+	if err := r.post(ctx, "/SyncStatus", pushOf(request, time.Now()), &answer); err != nil {
 		return err
 	}
 	if answer.Outcome != writeback.Written {

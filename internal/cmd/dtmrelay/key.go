@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"regexp"
 	"strings"
@@ -147,7 +148,7 @@ const checkNetwork = "GTI can't be reached: check the network, its proxy (HTTPS_
 func explain(err error) error {
 	var key *dtm.KeyError
 	switch kind := dtm.Kind(err); {
-	case kind == dtm.KeyRefused && errors.As(err, &key) && key.Status == 401:
+	case kind == dtm.KeyRefused && errors.As(err, &key) && key.Status == http.StatusUnauthorized:
 		return fmt.Errorf("GTI does not accept the API key: %s: %w", checkKey, key.API)
 	case kind == dtm.NoAnswer:
 		return fmt.Errorf(checkNetwork+": %w", err)

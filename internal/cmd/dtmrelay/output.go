@@ -201,7 +201,7 @@ func printRows(w io.Writer, head []string, rows [][]string, withHead bool) error
 		}
 		var line strings.Builder
 		for column, cell := range row {
-			shown := cut(cell, widths[column])
+			shown := fitWidth(cell, widths[column])
 			pad := strings.Repeat(" ", widths[column]-uniseg.StringWidth(shown))
 			if c, ok := cellColours[cell]; ok && i > 0 && (column > 0 || beginsWithValue) {
 				shown = paint(w, c, shown)
@@ -298,8 +298,8 @@ func fit(widths []int, kinds []columnKind, width int) {
 	}
 }
 
-// cut shortens a text to a width in columns of a terminal, with an ellipsis at its end.
-func cut(text string, width int) string {
+// fitWidth shortens a text to a width in columns of a terminal, with an ellipsis at its end.
+func fitWidth(text string, width int) string {
 	if uniseg.StringWidth(text) <= width {
 		return text
 	}

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -185,5 +184,3 @@ func printJSON(w io.Writer, value any, indent string) error {
 	_, err := w.Write(out)
 	return err
 }
-
-var errTwoInputs = errors.New("FILE and --alerts are both standard input: name a file for one of them")

@@ -53,7 +53,7 @@ func (c *rulesTestCmd) Validate() error {
 	}
 	errs = append(errs, checkFeed(c.Feed))
 	if c.File == "-" && c.Alerts == "-" {
-		errs = append(errs, errTwoInputs)
+		errs = append(errs, errors.New("FILE and --alerts are both standard input: name a file for one of them"))
 	}
 	return errors.Join(errs...)
 }
@@ -255,7 +255,7 @@ func (t *trial) explain(a dtm.Alert, result rules.Result, before seenAlert, firs
 		if r.Drop != nil {
 			drop = r.Name
 		}
-		if r.SetStatus != "" || len(r.Tags) > 0 {
+		if r.WritesBack() {
 			changes = append(changes, r.Name)
 		}
 		if r.Stop {
