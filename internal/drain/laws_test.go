@@ -180,7 +180,8 @@ func isAhead(version time.Time) bool { return version.After(time.Now().Add(24 * 
 
 // nearHuge reports whether an alert is too large for a page, or may be taken for
 // one that is: where another shares that one's moment, or comes into the index
-// before it just then, the engine does not always know which of them it was. Where each
+// before it just then, or stands in another place, the engine does not always know which of
+// them it was. Where each
 // listing begins anew after a page, what it repeats looks out of place, so that neither does
 // it know of one within a second of that one.
 func (w *world) nearHuge(a *knownAlert) bool {
@@ -188,7 +189,7 @@ func (w *world) nearHuge(a *knownAlert) bool {
 		near := func(other *knownAlert) bool { return other.created.Sub(o.created).Abs() <= time.Millisecond }
 		hasNeighbour := i > 0 && near(w.known[i-1]) || i+1 < len(w.known) && near(w.known[i+1])
 		again := w.changeable() && a.created.Sub(o.created).Abs() <= time.Second
-		if o.Huge && (o == a || hasNeighbour || a.Late > 0 || again) {
+		if o.Huge && (o == a || hasNeighbour || a.Late > 0 || a.Astray != 0 || again) {
 			return true
 		}
 	}
