@@ -181,9 +181,8 @@ func isAhead(version time.Time) bool { return version.After(time.Now().Add(24 * 
 // nearHuge reports whether an alert is too large for a page, or may be taken for
 // one that is: where another shares that one's moment, or comes into the index
 // before it just then, or stands in another place, the engine does not always know which of
-// them it was. Where each
-// listing begins anew after a page, what it repeats looks out of place, so that neither does
-// it know of one within a second of that one.
+// them it was. Where each listing begins anew after a page, what it repeats looks out of
+// place, so that neither does it know of one within a second of that one.
 func (w *world) nearHuge(a *knownAlert) bool {
 	for i, o := range w.known {
 		near := func(other *knownAlert) bool { return other.created.Sub(o.created).Abs() <= time.Millisecond }

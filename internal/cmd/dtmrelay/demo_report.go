@@ -12,7 +12,6 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
-
 )
 
 // demoResult is what a demo did.
