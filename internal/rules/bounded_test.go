@@ -21,6 +21,7 @@ func withTopics(topics, body int, title string) dtm.Alert {
 // TestBoundedCalls: a call that would take all memory, or hours, is not begun. The test
 // would end with the first of them.
 func TestBoundedCalls(t *testing.T) {
+	skipShort(t)
 	const tooMuch = "it costs more than the limit"
 	large, small := withTopics(3000, 900_000, "%.999999999f"), withTopics(500, 20_000, "%.999999999f")
 	for _, tc := range []struct {
