@@ -103,10 +103,11 @@ func TestUnreadableBody(t *testing.T) {
 
 // TestLargePageWithoutAlerts: what makes a page too large need not be an alert.
 func TestLargePageWithoutAlerts(t *testing.T) {
+	const limit = 256 << 10
 	for _, list := range []string{"[]", "null"} {
 		c := newClient(t, direct(func(w http.ResponseWriter, _ *http.Request) {
-			_, _ = io.WriteString(w, `{"alerts":`+list+`,"pad":"`+strings.Repeat("x", defaultPageLimit)+`"}`)
-		}), nil)
+			_, _ = io.WriteString(w, `{"alerts":`+list+`,"pad":"`+strings.Repeat("x", limit)+`"}`)
+		}), func(o *Options) { o.PageLimit, o.PageMemory = limit, limit })
 		for page, err := range c.Session(liveShare).List(t.Context(), Query{Size: 1}) {
 			if err != nil || len(page.Alerts) > 0 {
 				t.Errorf("%s: %d alerts, %v", list, len(page.Alerts), err)
