@@ -25,6 +25,7 @@ func TestMutantsApply(t *testing.T) {
 	if len(mutants) < 90 {
 		t.Errorf("there are %d mutants", len(mutants))
 	}
+	tests := module.Tests{}
 	for _, m := range mutants {
 		t.Run(m.ID, func(t *testing.T) {
 			source, err := m.apply(root)
@@ -38,7 +39,7 @@ func TestMutantsApply(t *testing.T) {
 				t.Errorf("with the fault it is no Go: %v", err)
 			}
 			name, _, _ := strings.Cut(m.Test, "/")
-			has, err := module.HasTest(filepath.Join(root, m.Dir), name)
+			has, err := tests.Has(filepath.Join(root, m.Dir), name)
 			if err != nil {
 				t.Fatal(err)
 			}

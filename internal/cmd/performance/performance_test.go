@@ -23,6 +23,7 @@ func TestBudgets(t *testing.T) {
 		"quiet", "sequential", "parallel", "processor", "rules", "redaction", "memory", "start", "volume", "reads", "minute", "inputs",
 	}
 	var found, ids []string
+	tests := module.Tests{}
 	for _, b := range budgets {
 		subject, _, _ := strings.Cut(b.id, "-")
 		found = append(found, subject)
@@ -35,7 +36,7 @@ func TestBudgets(t *testing.T) {
 		}
 		top, _, _ := strings.Cut(b.benchmark, "/")
 		dir := filepath.Join(root, filepath.FromSlash(b.dir))
-		has, err := module.HasTest(dir, "Benchmark"+top)
+		has, err := tests.Has(dir, "Benchmark"+top)
 		if err != nil {
 			t.Fatal(err)
 		}

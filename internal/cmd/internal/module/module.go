@@ -70,22 +70,38 @@ func Command(ctx context.Context, limit time.Duration, dir, name string, args ..
 	return out, processor, err
 }
 
-// HasTest reports whether the package in a folder has a test or benchmark of that name.
-func HasTest(dir, name string) (bool, error) {
-	paths, err := filepath.Glob(filepath.Join(dir, "*_test.go"))
-	if err != nil {
-		return false, err
-	}
-	for _, path := range paths {
-		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
+// Tests are the functions of test files, by their folder. There are a hundred questions
+// about a handful of folders, so each folder is read once.
+type Tests map[string]map[string]bool
+
+// Has reports whether the package in a folder has a test or benchmark of that name.
+func (t Tests) Has(dir, name string) (bool, error) {
+	if t[dir] == nil {
+		names, err := testsIn(dir)
 		if err != nil {
 			return false, err
 		}
+		t[dir] = names
+	}
+	return t[dir][name], nil
+}
+
+func testsIn(dir string) (map[string]bool, error) {
+	paths, err := filepath.Glob(filepath.Join(dir, "*_test.go"))
+	if err != nil {
+		return nil, err
+	}
+	names := map[string]bool{}
+	for _, path := range paths {
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
+		if err != nil {
+			return nil, err
+		}
 		for _, d := range file.Decls {
-			if f, ok := d.(*ast.FuncDecl); ok && f.Recv == nil && f.Name.Name == name {
-				return true, nil
+			if f, ok := d.(*ast.FuncDecl); ok && f.Recv == nil {
+				names[f.Name.Name] = true
 			}
 		}
 	}
-	return false, nil
+	return names, nil
 }

@@ -7,10 +7,11 @@ import (
 	"time"
 )
 
-func TestHasTest(t *testing.T) {
+func TestTests(t *testing.T) {
 	t.Parallel()
-	for name, want := range map[string]bool{"TestHasTest": true, "TestNone": false, "HasTest": false} {
-		if got, err := HasTest(".", name); err != nil || got != want {
+	tests := Tests{}
+	for name, want := range map[string]bool{"TestTests": true, "TestNone": false, "Has": false} {
+		if got, err := tests.Has(".", name); err != nil || got != want {
 			t.Errorf("%s: %v %v", name, got, err)
 		}
 	}
