@@ -926,7 +926,11 @@ func TestManyBrokenElements(t *testing.T) {
 // into however many slices workers cut a backlog.
 func TestCoarseOrder(t *testing.T) {
 	const size = 25
-	for seed := range uint64(20) {
+	seeds := uint64(20)
+	if testing.Short() { // with the race detector each takes ten times as long
+		seeds = 4
+	}
+	for seed := range seeds {
 		s := newStore(t)
 		synctest.Test(t, func(t *testing.T) {
 			random := rand.New(rand.NewPCG(seed, 0))

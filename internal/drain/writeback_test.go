@@ -33,7 +33,11 @@ import (
 // late, in the wrong order, to two processes at once that crash and whose calls
 // fail, while a mirror answers what is published.
 func TestWriteback(t *testing.T) {
-	check(t, 600, writebackHistories)
+	n := 600
+	if testing.Short() { // with the race detector each takes ten times as long
+		n = 60
+	}
+	check(t, n, writebackHistories)
 }
 
 // request is a write-back that somebody asks for.
@@ -527,9 +531,13 @@ func TestOrderIsDrawn(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = store.Close() })
+	seeds := 40
+	if testing.Short() { // with the race detector each takes ten times as long
+		seeds = 8
+	}
 	for call, of := range map[string]*rapid.Generator[history]{" patch ": writebackHistories, " page ": histories} {
 		calls := 0
-		for seed := range 40 {
+		for seed := range seeds {
 			h := of.Example(seed)
 			// A run that stood still wakes with its lease lost and its first request due at one
 			// instant: whether that is still counted, no draw decides.
