@@ -313,9 +313,11 @@ func (p *proc) external(ctx context.Context, where string, takes time.Duration, 
 		}
 	}
 	freeze(true)
-	resume := time.Duration(0)
-	if p.Ordered {
-		resume = p.offset(fmt.Sprint("resume ", p.name, call))
+	resume := func() time.Duration {
+		if !p.Ordered {
+			return 0
+		}
+		return p.offset(fmt.Sprint("resume ", p.name, call))
 	}
 
 	if err := p.pass(ctx, takes/2, resume); err != nil {
@@ -377,7 +379,7 @@ func (p *proc) yield(ctx context.Context, where string) error {
 	p.alike[what]++
 	what = fmt.Sprint(what, " ", p.alike[what])
 	p.mu.Unlock()
-	err := p.pass(ctx, p.offset(what), p.offset("resume "+what))
+	err := p.pass(ctx, p.offset(what), func() time.Duration { return p.offset("resume " + what) })
 	if err == nil && p.trace != nil {
 		p.trace(fmt.Sprint(time.Since(p.start), " ", what))
 	}
@@ -394,8 +396,8 @@ func (h history) offset(what string) time.Duration {
 }
 
 // pass lets time go by, and more of it while the process is frozen: then until
-// resume after it goes on.
-func (p *proc) pass(ctx context.Context, d, resume time.Duration) error {
+// resume after it goes on, which is drawn only where it is needed.
+func (p *proc) pass(ctx context.Context, d time.Duration, resume func() time.Duration) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -419,7 +421,7 @@ func (p *proc) pass(ctx context.Context, d, resume time.Duration) error {
 		}
 		// All that stood still goes on, but not all at one instant.
 		select {
-		case <-time.After(time.Until(thaw) + resume):
+		case <-time.After(time.Until(thaw) + resume()):
 		case <-p.died:
 		}
 	}
