@@ -156,6 +156,9 @@ func (w *work) backfill(id string) error {
 // takeOffList takes a backfill off the feed's list of unfinished ones whose record is gone,
 // or was finished by hand. Each run would read it, and it would count as unfinished for good.
 func (w *work) takeOffList(id string, b state.Backfill, revision state.Revision) (err error) {
+	if err := w.checkLease(); err != nil {
+		return err
+	}
 	if store := w.runner.Store; revision == "" {
 		now := time.Now().UTC().Truncate(ms)
 		gone := state.Backfill{ID: id, State: state.Cancelled, RequestedAt: now, FinishedAt: now, ExpireAt: now} // as good as deleted
