@@ -246,7 +246,7 @@ func (r *reader) endOf(page dtm.Page, l *sliceListing) listingEnd {
 
 // failed hands on why a listing could not be gone on with.
 func (r *reader) failed(ctx context.Context, pages chan<- fetched, l *sliceListing, pageNo int, err error) {
-	f := fetched{err: err, end: l.listing.endOf(err)}
+	f := fetched{err: err, end: l.endOf(err)}
 	switch {
 	case r.engine.deadlines.fetching.Err() != nil:
 		return // the pass ends as stopped

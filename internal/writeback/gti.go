@@ -90,7 +90,7 @@ func isStale(version time.Time, rec state.Record) bool {
 			known = e.Version
 		}
 	}
-	return time.Since(known).Abs() < underWay && version.Add(wholeSecond).Before(known)
+	return time.Since(known).Abs() < underWay && version.Add(versionGrain).Before(known)
 }
 
 func currentOf(alert dtm.Alert) current {

@@ -119,9 +119,9 @@ const (
 	// time after staleLook (DTM API: whether a read follows a change at once is not known).
 	staleTries = 4
 	staleLook  = time.Second
-	// wholeSecond is how much older a version may seem: after a change GTI gives it in whole
+	// versionGrain is how much older a version may seem: after a change GTI gives it in whole
 	// seconds (DTM API).
-	wholeSecond = time.Second
+	versionGrain = time.Second
 	// maxEchoes is how many echoes a record keeps, and maxEchoBytes how many bytes of
 	// tags they hold together: a database takes no record above 1 MiB.
 	maxEchoes    = 8
