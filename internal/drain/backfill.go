@@ -159,11 +159,14 @@ func (w *work) takeOffList(id string, b state.Backfill, revision state.Revision)
 	if err := w.checkLease(); err != nil {
 		return err
 	}
+	now := time.Now().UTC().Truncate(ms)
 	if store := w.runner.Store; revision == "" {
-		now := time.Now().UTC().Truncate(ms)
 		gone := state.Backfill{ID: id, State: state.Cancelled, RequestedAt: now, FinishedAt: now, ExpireAt: now} // as good as deleted
 		err = store.CreateBackfill(w.deadlines.working, w.runner.Feed, gone)
 	} else {
+		if b.ExpireAt.IsZero() { // by hand, nobody has said when it may go
+			b.FinishedAt, b.ExpireAt = now, now.Add(KeepFinished)
+		}
 		_, err = store.WriteBackfill(w.deadlines.working, w.runner.Feed, b, revision)
 	}
 	if errors.Is(err, state.ErrConflict) {

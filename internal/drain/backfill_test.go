@@ -174,8 +174,8 @@ func TestTicketWrite(t *testing.T) {
 	}
 }
 
-// TestTicketOfADeletedRecord: the backfill is cancelled, and its record says so.
-func TestTicketOfADeletedRecord(t *testing.T) {
+// TestADeletedRecordLeavesTheList: the backfill is cancelled, and its record says so.
+func TestADeletedRecordLeavesTheList(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, told := newMemoryStore(), false
 		tk := &recordWriter{

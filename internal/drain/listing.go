@@ -61,8 +61,8 @@ func newListing(followUp bool) listing {
 	return listing{tokens: map[string]bool{}, first: true, followUp: followUp}
 }
 
-// noteFull notes whether a page of n alerts is as large as may be. An API may give less than is
-// asked for: then one has as many as two others, and no page more.
+// noteFull notes whether a page of n alerts is full. An API may give fewer than it was asked
+// for. So a page is also full when two pages before had as many, and none had more.
 func (l *listing) noteFull(n, size int) {
 	l.full = n >= size || n > 0 && n == l.largest && l.often >= 2
 	if n > l.largest {

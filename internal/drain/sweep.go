@@ -33,7 +33,7 @@ func (w *work) sweep(feed state.Feed) (err error) {
 	w.sweepSince = w.oldestChange(feed, began)
 	fetching, stop := w.sweepTime()
 	defer stop(nil)
-	fetched := w.report.Fetched
+	listed := w.report.Fetched
 	kinds := []string{state.Changes}
 	if w.runner.Options.Filter.HasMutable() {
 		kinds = append(kinds, state.Matches)
@@ -45,7 +45,7 @@ func (w *work) sweep(feed state.Feed) (err error) {
 		switch {
 		case err != nil:
 			return w.sweepFailed(fetching, err, kinds[i:], began)
-		case kind == state.Changes && fetched > 0 && !s.shown && w.isNewestWithin():
+		case kind == state.Changes && listed > 0 && !s.shown && w.isNewestWithin():
 			// Counted as complete, it would hide changes and late alerts until the audit.
 			w.runner.Log.WarnContext(w.deadlines.caller, "the API lists no alert by its last change, and has just listed some by their creation: changes are not seen", "event", "sweep", "feed", w.runner.Feed)
 			return nil
@@ -310,7 +310,11 @@ func (s *sweepReader) read(fetching, working context.Context) (decision, error) 
 		case end == finished && p.withheld:
 			end = emptyLater
 		}
-		if next, err := s.endings.add(end, p.newAlerts > 0, err); err != nil || next != listAgain {
+		next, err := s.endings.add(end, p.newAlerts > 0, err)
+		if next == allRead && end == refusedLast {
+			next = unclear // each listing begins at the top, so nothing shows that this was all
+		}
+		if err != nil || next != listAgain {
 			return next, err
 		}
 	}

@@ -31,6 +31,8 @@ type sweptPage struct {
 	updated []int
 	next    string
 	err     error
+	// received is when it came; zero: it doesn't say.
+	received time.Time
 }
 
 // sweeps is a source that answers one listing of a sweep after the other, and the
@@ -58,7 +60,7 @@ func (s *sweeps) List(ctx context.Context, q dtm.Query) iter.Seq2[dtm.Page, erro
 				yield(dtm.Page{}, a.err)
 				return
 			}
-			page := dtm.Page{Next: a.next}
+			page := dtm.Page{Next: a.next, ReceivedAt: a.received}
 			for _, at := range a.updated {
 				a := dtm.Alert{ID: fmt.Sprint("a", at), Status: "new", CreatedAt: sec(0), UpdatedAt: sec(max(at, -at)), HasDoc: true}
 				if a.Undated = at < 0; at == 0 {
@@ -120,6 +122,11 @@ func TestSweep(t *testing.T) {
 			name: "a page is lost: from the top", asked: 2,
 			listings: []swept{{head, lost}, {head, {updated: []int{60}}}},
 			took:     []string{"a90", "a80", "a70", "a60"},
+		},
+		{
+			name: "a link that leads nowhere, twice: nothing shows that this was all", asked: 2, end: unclear,
+			listings: []swept{{{updated: []int{90, 80}, next: "2", received: time.Now()}, {err: errNoToken}}},
+			took:     []string{"a90", "a80"},
 		},
 		{
 			name: "no page comes", listings: []swept{{lost}}, asked: 2, err: errDown, end: unclear,

@@ -118,7 +118,7 @@ func ParseFilter(text string) (f Filter, warnings []string, err error) {
 		}
 	}
 	if n := f.size(); len(problems) == 0 && n > maxFilter {
-		problems = append(problems, fmt.Errorf("too long: %d bytes as a part of a URL (allowed: %d); ask for less, such as for severity or monitor_id in place of many values", n, maxFilter))
+		problems = append(problems, fmt.Errorf("too long: %d bytes as a part of a URL (allowed: %d)", n, maxFilter))
 	}
 	if len(problems) > 0 {
 		return Filter{}, warnings, errors.Join(problems...)
@@ -127,8 +127,8 @@ func ParseFilter(text string) (f Filter, warnings []string, err error) {
 }
 
 // maxFilter is how many bytes of a request's URL a filter may take. The API's limit is not
-// known; common servers answer 414 or 431 from 8 KiB for the whole line on, to every request.
-const maxFilter = 6_000
+// known; what is longer than any server takes would be refused with every request.
+const maxFilter = 32_000
 
 func (f Filter) size() int {
 	v := url.Values{}

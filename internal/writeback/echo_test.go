@@ -83,3 +83,28 @@ func TestMatchEchoBesideItsTime(t *testing.T) {
 		}
 	}
 }
+
+// TestIsStale: each version of the last minutes that the record has tells an older one, beyond
+// what GTI leaves out of a second. A mark that lies far ahead tells nothing, and hides no other.
+func TestIsStale(t *testing.T) {
+	now := time.Now()
+	for _, c := range []struct {
+		name      string
+		published time.Duration // before now
+		echo      time.Duration
+		version   time.Duration
+		want      bool
+	}{
+		{"as published", time.Second, time.Hour, time.Second, false},
+		{"older than what was published", time.Second, time.Hour, time.Minute, true},
+		{"in whole seconds", 100 * time.Millisecond, time.Hour, time.Second, false},
+		{"older than what was written back", time.Hour, time.Second, time.Minute, true},
+		{"the record is of long ago", time.Hour, 2 * time.Hour, 3 * time.Hour, false},
+		{"a mark far ahead", time.Second, -time.Hour, time.Minute, true},
+	} {
+		rec := state.Record{PublishedVersion: now.Add(-c.published), Echoes: []state.Echo{{Version: now.Add(-c.echo)}}}
+		if got := isStale(now.Add(-c.version), rec); got != c.want {
+			t.Errorf("%s: %t, want %t", c.name, got, c.want)
+		}
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"dtmrelay.internal/dtmrelay/internal/dtm"
@@ -68,7 +69,7 @@ func (d *delivery) getNewest(ctx context.Context, rec state.Record) (current, er
 	for try := 1; ; try++ {
 		alert, err := d.get(ctx)
 		switch {
-		case err != nil || !isStale(alert.version, rec):
+		case err != nil || alert.undated || !isStale(alert.version, rec):
 			return alert, err
 		case try == staleTries:
 			return current{}, errStale
@@ -82,20 +83,19 @@ func (d *delivery) getNewest(ctx context.Context, rec state.Record) (current, er
 }
 
 // isStale reports whether a version is older than one that the record has of the last
-// minutes. Of an older one, or of a clock that was ahead, it says nothing.
+// minutes. Where GTI's clock is further off than that, nothing is stale.
 func isStale(version time.Time, rec state.Record) bool {
-	known := rec.PublishedVersion
-	for _, e := range rec.Echoes {
-		if e.Version.After(known) {
-			known = e.Version
-		}
+	isNewer := func(known time.Time) bool {
+		return time.Since(known).Abs() < underWay && version.Add(versionGrain).Before(known)
 	}
-	return time.Since(known).Abs() < underWay && version.Add(versionGrain).Before(known)
+	return isNewer(rec.PublishedVersion) || slices.ContainsFunc(rec.Echoes, func(e state.Echo) bool { return isNewer(e.Version) })
 }
 
 func currentOf(alert dtm.Alert) current {
 	tags, all := alert.Tags()
-	return current{status: alert.Status, tags: tags, all: all, version: alert.UpdatedAt}
+	return current{
+		status: alert.Status, tags: tags, all: all, version: alert.UpdatedAt, undated: alert.Undated || alert.Invalid != "",
+	}
 }
 
 var (

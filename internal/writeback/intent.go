@@ -119,6 +119,7 @@ type current struct {
 	tags    []string
 	all     bool      // tags are all that there is in their place
 	version time.Time // updated_at
+	undated bool      // it has none that can be read
 }
 
 // apply is the change that makes of an alert what the intents ask for; it is

@@ -32,8 +32,8 @@ type Request struct {
 	RemoveTags []string
 	// Expect is the status without which nothing is to be written; empty: any.
 	Expect string
-	// Skip: when the alert has another status than Expect, or By was served with the
-	// same before, nothing is written and nothing rejected.
+	// Skip: when the alert has another status than Expect, or By is a rule that was served
+	// with the same before, nothing is written and nothing rejected.
 	Skip bool
 	// At is when it was asked for, in whole milliseconds: of two requests for one
 	// field the later one counts.
