@@ -23,7 +23,7 @@ type backfillStartCmd struct {
 	filterFlags
 
 	Since     *moment `required:"" placeholder:"WHEN" help:"Where the range of created_at begins: a time (RFC 3339), or a duration back from now such as 96h."`
-	Until     *moment `placeholder:"WHEN" help:"Where it ends, in the same forms (the live position, at which it ends at the latest)."`
+	Until     *moment `placeholder:"WHEN" help:"Where it ends, in the same forms (at the latest at the live position, with --republish at the live feed's end)."`
 	Republish bool    `help:"Publish also what was published before, to every subscriber."`
 	DryRun    bool    `help:"Only count."`
 	ID        string  `name:"id" placeholder:"NAME" help:"A name of your own: 1 to 128 letters, digits, dots, dashes and underscores, a letter or digit first."`
